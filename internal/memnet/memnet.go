@@ -1,0 +1,3 @@
+// Package memnet is an in-memory network for tests: packet conns and stream
+// listeners that work inside a testing/synctest bubble.
+package memnet
