@@ -29,6 +29,7 @@ var mayImport = map[string][]string{
 	"internal/geo":     {"policy"},
 	"internal/health":  {},
 	"internal/memnet":  {},
+	"internal/testsum": {},
 	"internal/txtest":  {},
 }
 

@@ -1,0 +1,51 @@
+# Perigee. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+GO ?= go
+FUZZTIME ?= 60s
+STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
+CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test race fuzz lint bench cross docs clean tools geo-data
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/perigee
+	$(GO) build -trimpath -o bin/perigee ./cmd/perigee
+
+demo: build tools ## a whole CDN on loopback, with commands to paste (Ctrl-C ends it)
+	bin/perigee demo
+
+test: tools ## every test, with the race detector; names what was skipped
+	$(GO) test -race -json ./... | $(GO) run ./internal/testsum
+
+race: ## the tests without installing tools first, in go test's own words
+	$(GO) test -race ./...
+
+fuzz: ## every fuzz target for FUZZTIME each (60s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+lint: ## gofmt, go vet, staticcheck
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt -w $$bad" >&2; exit 1; }
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+
+bench: ## Go benchmarks of the hot paths, with allocations
+	$(GO) test -run '^$$' -bench . -benchmem ./policy ./zones ./dnsserver ./edge ./origin
+
+cross: ## build for every system we name
+	@for t in $(CROSS); do echo "$$t"; CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -trimpath -o bin/$${t%/*}-$${t#*/}/perigee ./cmd/perigee || exit 1; done
+
+docs: build ## man pages into bin/man, and the tests that run every example in the docs
+	bin/perigee man bin/man
+	$(GO) test -run 'TestDocs' ./cmd/perigee
+
+clean: ## remove what was built
+	rm -rf bin
+
+tools: ## install the outside programs that tests use, where this may be done
+	@scripts/install-tools.sh
+
+-include tools/geodata/geodata.mk
