@@ -8,25 +8,39 @@ package zones
 // Zone is one compiled zone: immutable, pointer-free inside, safe for
 // concurrent use. Names go in and out in uncompressed wire form (RFC 1035
 // §3.1), lower case, unless a method says otherwise.
-type Zone struct{ stub int }
+type Zone struct {
+	img     image
+	text    string // the origin in presentation form
+	origin  []byte
+	labels  int // of the origin
+	deepest int // the most labels of any node
+	owners  int
+	serial  uint32
+	soa     RRset
+	neg     RRset
+}
 
 // Origin is the apex name in presentation form: lower case, with the final dot.
-func (z *Zone) Origin() string { panic("not yet") }
+func (z *Zone) Origin() string { return z.text }
 
 // OriginWire is the apex name in lower-case wire form. Do not modify it.
-func (z *Zone) OriginWire() []byte { panic("not yet") }
+func (z *Zone) OriginWire() []byte { return z.origin }
 
 // Serial is the serial of the SOA.
-func (z *Zone) Serial() uint32 { panic("not yet") }
+func (z *Zone) Serial() uint32 { return z.serial }
 
 // Len is the number of owner names, empty non-terminals not counted.
-func (z *Zone) Len() int { panic("not yet") }
+func (z *Zone) Len() int { return z.owners }
 
 // Signed reports whether the apex has a DNSKEY RRset.
-func (z *Zone) Signed() bool { panic("not yet") }
+func (z *Zone) Signed() bool { return z.img.set(0, typeDNSKEY) != nil }
 
-// Names yields every owner name in canonical order (RFC 4034 §6.1).
-// func (z *Zone) Names() iter.Seq2[[]byte, Node]
+// SOA returns the SOA RRset.
+func (z *Zone) SOA() RRset { return z.soa }
+
+// Negative returns the SOA RRset with its TTL cut to the negative TTL, the
+// least of its own TTL and its MINIMUM field (RFC 2308 §3, §5).
+func (z *Zone) Negative() RRset { return z.neg }
 
 // NodeID identifies an owner name within one Zone value.
 type NodeID uint32
@@ -49,22 +63,13 @@ const (
 // allocates nothing.
 type Result struct {
 	Kind     Kind
-	Node     NodeID // the owner that answers: the name itself, the wildcard that covers it, the cut, or the DNAME owner
+	Node     NodeID // the owner that answers: the name itself, the wildcard that covers it, the cut, the DNAME owner, or, for NXDomain, the closest encloser
 	Wildcard bool   // Node is a wildcard and the answer's owner is the queried name (RFC 4592)
 	// Suffix is the offset in the queried name at which the closest encloser,
 	// the cut or the DNAME owner begins: the queried name from there on is its
 	// name. For Found, NoData and CNAME without Wildcard it is 0.
 	Suffix int
 }
-
-// Lookup resolves name and type by RFC 1034 §4.3.2 within z. name is in
-// lower-case wire form. DS at a cut is answered by the parent (RFC 4035
-// §3.1.4.1); qtype ANY is Found on every node that owns data.
-func (z *Zone) Lookup(name []byte, qtype uint16, r *Result) { panic("not yet") }
-
-// Find returns the node of exactly this name, with no wildcard, cut or alias
-// rule: for glue, for targets of additional data, and for steering.
-func (z *Zone) Find(name []byte) (NodeID, bool) { panic("not yet") }
 
 // RRset is a set of records of one owner and type, ready to copy into a
 // message: each record is a compression pointer to offset 12 (two octets,
@@ -78,22 +83,6 @@ type RRset struct {
 	TTL   uint32
 }
 
-// RRset returns the RRset of a type at a node; ok is false when there is none.
-func (z *Zone) RRset(n NodeID, rrtype uint16) (set RRset, ok bool) { panic("not yet") }
-
-// RRsets appends every RRset at a node to dst, signatures too.
-func (z *Zone) RRsets(n NodeID, dst []RRset) []RRset { panic("not yet") }
-
-// Owner appends the owner name of a node, in wire form and as written, to dst.
-func (z *Zone) Owner(n NodeID, dst []byte) []byte { panic("not yet") }
-
-// Negative returns the SOA RRset with its TTL cut to the negative TTL, the
-// least of its own TTL and its MINIMUM field (RFC 2308 §3, §5).
-func (z *Zone) Negative() RRset { panic("not yet") }
-
-// SOA returns the SOA RRset.
-func (z *Zone) SOA() RRset { panic("not yet") }
-
 // Finding is one remark of the loader about a master file. Errors keep a zone
 // from being served; warnings do not.
 type Finding struct {
@@ -103,17 +92,3 @@ type Finding struct {
 	Text    string // what is wrong
 	Hint    string // the cure, or empty
 }
-
-// Options bound a Load.
-type Options struct {
-	Origin string // the apex; $ORIGIN in the file may go below it, never outside
-	// MaxRecords bounds the zone, $GENERATE and $INCLUDE counted in; 0 means DefaultMaxRecords.
-	MaxRecords int
-}
-
-// Load reads the master file at path, with $INCLUDE confined to its folder,
-// compiles it and lints it. The zone is nil when any finding is an error.
-func Load(path string, o Options) (*Zone, []Finding) { panic("not yet") }
-
-// Parse is Load for text at hand; name is used in findings. $INCLUDE is refused.
-func Parse(name string, text []byte, o Options) (*Zone, []Finding) { panic("not yet") }

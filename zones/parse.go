@@ -1,0 +1,419 @@
+package zones
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// DefaultMaxRecords bounds one zone. The largest zones outside of top-level
+	// domains have about a million names.
+	DefaultMaxRecords = 5_000_000
+	// maxZoneBytes bounds the text of one zone, its $INCLUDEs counted in: five
+	// million records of a hundred octets. Offsets in an image have 32 bits.
+	maxZoneBytes = 512 << 20
+	// maxIncludes bounds the $INCLUDEs of one zone, since a few files that
+	// include each other many times over cost much and say nothing.
+	maxIncludes = 10_000
+	// maxFindings bounds what a Load reports. Who has a thousand wants the
+	// first ones.
+	maxFindings = 1000
+)
+
+// Options bound a Load.
+type Options struct {
+	Origin string // the apex; $ORIGIN in the file may go below it, never outside
+	// MaxRecords bounds the zone, $GENERATE and $INCLUDE counted in; 0 means DefaultMaxRecords.
+	MaxRecords int
+}
+
+// Load reads the master file at path, with $INCLUDE confined to its folder,
+// compiles it and lints it. The zone is nil when any finding is an error.
+func Load(path string, o Options) (*Zone, []Finding) {
+	r := load(path, o)
+	return r.zone, r.findings
+}
+
+// Parse is Load for text at hand; name is used in findings. $INCLUDE is refused.
+func Parse(name string, text []byte, o Options) (*Zone, []Finding) {
+	l := newLoader("", nil)
+	r := l.run(name, text, o)
+	return r.zone, r.findings
+}
+
+// loaded is what a load gave.
+type loaded struct {
+	zone     *Zone
+	findings []Finding
+	files    []string // every file that was opened or that could not be, as paths
+	hash     [sha256.Size]byte
+	empty    bool // the file has no record
+}
+
+func load(path string, o Options) loaded {
+	dir, name := filepath.Split(path)
+	dir = filepath.Clean(dir)
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return loaded{findings: []Finding{unreadable(path, err)}, files: []string{path}}
+	}
+	defer root.Close()
+	l := newLoader(dir, root.FS())
+	// The path itself is the operator's word, and may be a symbolic link to
+	// anywhere; what the text includes is not.
+	text, err := readWhole(func() (fs.File, error) { return os.Open(path) }, maxZoneBytes)
+	if err != nil {
+		return loaded{findings: []Finding{unreadable(path, err)}, files: []string{path}}
+	}
+	return l.run(name, text, o)
+}
+
+func unreadable(path string, err error) Finding {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	f := Finding{File: path, Text: "cannot read the file: " + err.Error()}
+	if errors.Is(err, fs.ErrPermission) {
+		f.Hint = "let the user that perigee runs as read the file and enter its folder"
+	}
+	return f
+}
+
+// readWhole reads a regular file of at most limit octets.
+func readWhole(open func() (fs.File, error), limit int64) ([]byte, error) {
+	f, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, errors.New("it is not a regular file")
+	}
+	text, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(text)) > limit {
+		err = fmt.Errorf("more than %d octets of zone text", limit)
+	}
+	return text, err
+}
+
+// loader reads one zone's text into records.
+type loader struct {
+	dir  string
+	fsys fs.FS // for $INCLUDE; nil refuses it
+
+	open     []*source // the file being read is the last
+	left     []*source // that were left during the last step of the parser, innermost first
+	bytes    int64
+	includes int
+	stopped  bool // an error was noted that ends the load
+
+	origin   []byte
+	max      int
+	files    []string // as shown, by record.file
+	sum      hash.Hash
+	findings []Finding
+	more     int // findings over maxFindings
+
+	recs   []record
+	names  []byte // owners as written
+	keys   []byte // their sort keys, without the origin's part
+	rdata  []byte
+	buf    []byte
+	zeroes map[uint16]int // length of the RDATA of a record without any, by type
+}
+
+// record is one record as read. Offsets are into the loader's arenas.
+type record struct {
+	name, key, rdata uint32
+	ttl              uint32
+	line             uint32
+	file             uint16
+	keyLen, rdataLen uint16
+	rrtype           uint16
+	nameLen          uint8
+}
+
+func newLoader(dir string, fsys fs.FS) *loader {
+	return &loader{dir: dir, fsys: fsys, sum: sha256.New(), buf: make([]byte, 1<<16+maxNameBytes+recordHeader), zeroes: map[uint16]int{}}
+}
+
+// run reads, compiles and lints.
+func (l *loader) run(name string, text []byte, o Options) loaded {
+	l.max = o.MaxRecords
+	if l.max <= 0 {
+		l.max = DefaultMaxRecords
+	}
+	l.push(name, text)
+	out := loaded{}
+	origin, err := ParseName(o.Origin)
+	if err != nil {
+		l.report(Finding{File: l.shown(name), Text: "origin: " + err.Error()})
+	} else {
+		l.origin = appendLower(nil, origin)
+		l.read()
+		if !l.stopped {
+			out.zone = l.compile()
+		}
+	}
+	if l.more > 0 {
+		l.findings = append(l.findings, Finding{File: l.shown(name), Warning: true, Text: fmt.Sprintf("and %d findings more", l.more)})
+	}
+	if slices.ContainsFunc(l.findings, func(f Finding) bool { return !f.Warning }) {
+		out.zone = nil
+	}
+	out.findings, out.files, out.empty = l.findings, l.files, len(l.recs) == 0
+	l.sum.Sum(out.hash[:0])
+	return out
+}
+
+func (l *loader) report(f Finding) {
+	if len(l.findings) >= maxFindings && (f.Warning || l.more > 0) {
+		l.more++
+		return
+	}
+	l.findings = append(l.findings, f)
+}
+
+// stop notes an error after which nothing more is read.
+func (l *loader) stop(name string, line int, text, hint string) {
+	if !l.stopped {
+		l.stopped = true
+		l.report(Finding{File: l.shown(name), Line: line, Text: text, Hint: hint})
+	}
+}
+
+// shown is the path of a file in the zone's folder as findings have it.
+func (l *loader) shown(name string) string {
+	if l.fsys == nil {
+		return name
+	}
+	return filepath.Join(l.dir, filepath.FromSlash(name))
+}
+
+func (l *loader) push(name string, text []byte) *source {
+	s := newSource(l, name, text)
+	l.open = append(l.open, s)
+	if shown := l.shown(name); !slices.Contains(l.files, shown) {
+		l.files = append(l.files, shown)
+	}
+	l.bytes += int64(len(text))
+	var size [8]byte
+	binary.BigEndian.PutUint64(size[:], uint64(len(text)))
+	l.sum.Write(size[:])
+	l.sum.Write(text)
+	return s
+}
+
+// leave is called when the parser closes a file.
+func (l *loader) leave(s *source) {
+	if i := slices.Index(l.open, s); i > 0 {
+		l.open = l.open[:i]
+		l.left = append(l.left, s)
+	}
+}
+
+// Open opens an $INCLUDE: the loader is the fs.FS of its parser.
+func (l *loader) Open(name string) (fs.File, error) {
+	if l.includes++; l.includes > maxIncludes {
+		return nil, fmt.Errorf("more than %d files included", maxIncludes)
+	}
+	text, err := readWhole(func() (fs.File, error) { return l.fsys.Open(name) }, maxZoneBytes-l.bytes)
+	if err != nil {
+		// The zone depends on this file too: its coming is a change.
+		if shown := l.shown(name); !slices.Contains(l.files, shown) {
+			l.files = append(l.files, shown)
+		}
+		return nil, err
+	}
+	return l.push(name, text), nil
+}
+
+// read runs the parser over the open file.
+func (l *loader) read() {
+	main := l.open[0]
+	p := dns.NewZoneParser(main, FormatName(l.origin), main.name)
+	if l.fsys != nil {
+		p.SetIncludeAllowed(true)
+		p.SetIncludeFS(l)
+	}
+	for !l.stopped {
+		l.left = l.left[:0]
+		rr, ok := p.Next()
+		if l.stopped {
+			return
+		}
+		if !ok {
+			if err := p.Err(); err != nil {
+				l.syntax(err)
+			}
+			return
+		}
+		src := l.open[len(l.open)-1]
+		if err := l.add(rr, src); err != nil {
+			l.report(Finding{File: l.shown(src.name), Line: src.start, Text: err.Error(), Hint: hintOf(err)})
+		}
+		if len(l.recs) >= l.max {
+			l.stop(src.name, src.start, fmt.Sprintf("more than %d records in the zone", l.max), "split the zone, or look for a $GENERATE or $INCLUDE that runs wild")
+		}
+	}
+}
+
+// syntax turns what the parser says into a finding. Its line numbers do not
+// know of $GENERATE; ours do.
+func (l *loader) syntax(err error) {
+	src := l.open[len(l.open)-1]
+	text := err.Error()
+	var pe *dns.ParseError
+	if errors.As(err, &pe) {
+		for _, s := range l.left {
+			if strings.HasPrefix(text, s.name+": ") {
+				src = s
+				break
+			}
+		}
+		text = strings.TrimPrefix(strings.TrimPrefix(text, src.name+": "), "dns: ")
+		if i := strings.LastIndex(text, " at line: "); i >= 0 {
+			text = text[:i]
+		}
+	}
+	l.stop(src.name, max(1, src.line), text, syntaxHint(text))
+}
+
+// cured is an error with its cure.
+type cured struct{ text, hint string }
+
+func (c *cured) Error() string { return c.text }
+
+func hintOf(err error) string {
+	var c *cured
+	if errors.As(err, &c) {
+		return c.hint
+	}
+	return ""
+}
+
+// add packs one record into the arenas.
+func (l *loader) add(rr dns.RR, src *source) error {
+	h := rr.Header()
+	typ := dns.Type(h.Rrtype).String()
+	switch {
+	case h.Name == "":
+		return &cured{"a " + typ + " record without an owner", "start the line with a name, or @ for the origin"}
+	case h.Class != dns.ClassINET:
+		return &cured{h.Name + " " + typ + " has class " + dns.Class(h.Class).String(), "only class IN is served"}
+	case h.Rrtype == 0 || h.Rrtype == dns.TypeOPT || (h.Rrtype >= 128 && h.Rrtype <= 255):
+		return &cured{h.Name + " has type " + typ + ", which only queries and messages have (RFC 6895 §3.1)", "remove the record"}
+	}
+	n, err := packInto(rr, l.buf)
+	if err != nil {
+		return &cured{h.Name + " " + typ + ": " + err.Error(), "look at the data of the record: something in it is out of range or not well encoded"}
+	}
+	own := nameLen(l.buf[:n])
+	name, rdata := l.buf[:own], l.buf[own+10:n]
+	if l.isBare(rr, len(rdata), src) || !walkRdata(h.Rrtype, rdata, nil) {
+		return &cured{h.Name + " " + typ + " lacks data, or has data that is not of that type", "complete the record, or remove it"}
+	}
+	lowered := appendLower(make([]byte, 0, maxNameBytes), name)
+	if !below(lowered, l.origin) {
+		l.report(Finding{File: l.shown(src.name), Line: src.start, Warning: true,
+			Text: FormatName(name) + " " + typ + " is outside of the zone and is ignored",
+			Hint: "remove it, or check $ORIGIN and the final dot of the name"})
+		return nil
+	}
+	if h.Ttl > maxTTL {
+		l.report(Finding{File: l.shown(src.name), Line: src.start, Warning: true,
+			Text: fmt.Sprintf("%s %s has TTL %d, which counts as 0 (RFC 2181 §8)", FormatName(name), typ, h.Ttl),
+			Hint: fmt.Sprintf("the largest TTL is %d", maxTTL)})
+		h.Ttl = 0
+	}
+	l.keep(record{rrtype: h.Rrtype, ttl: h.Ttl, file: l.fileIndex(src), line: uint32(src.start)}, name, lowered, rdata)
+	return nil
+}
+
+// maxTTL is the largest TTL (RFC 2181 §8).
+const maxTTL = 1<<31 - 1
+
+func (l *loader) fileIndex(src *source) uint16 {
+	if len(l.open) == 1 {
+		return 0
+	}
+	return uint16(slices.Index(l.files, l.shown(src.name)))
+}
+
+// keep appends a record to the arenas; an owner like the last one is shared.
+func (l *loader) keep(r record, name, lowered, rdata []byte) {
+	if n := len(l.recs); n > 0 && bytes.Equal(l.ownerOf(&l.recs[n-1]), name) {
+		last := &l.recs[n-1]
+		r.name, r.nameLen, r.key, r.keyLen = last.name, last.nameLen, last.key, last.keyLen
+	} else {
+		r.name, r.nameLen = uint32(len(l.names)), uint8(len(name))
+		l.names = append(l.names, name...)
+		r.key = uint32(len(l.keys))
+		var rel [maxNameBytes + 1]byte
+		relative := append(append(rel[:0], lowered[:len(lowered)-len(l.origin)]...), 0)
+		l.keys = appendKey(l.keys, relative)
+		r.keyLen = uint16(len(l.keys) - int(r.key))
+	}
+	r.rdata, r.rdataLen = uint32(len(l.rdata)), uint16(len(rdata))
+	l.rdata = append(l.rdata, rdata...)
+	l.recs = append(l.recs, r)
+}
+
+// packInto packs a record, uncompressed, into buf. Some types of the library
+// panic on data that their own parser let through (as in CVE-2018-17419); to
+// whoever loads a zone that is a bad record on a known line, not a crash.
+func packInto(rr dns.RR, buf []byte) (n int, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			n, err = 0, fmt.Errorf("cannot be packed (%v)", p)
+		}
+	}()
+	n, err = dns.PackRR(rr, buf, 0, nil, false)
+	if err != nil {
+		return 0, errors.New(strings.TrimPrefix(err.Error(), "dns: "))
+	}
+	return n, nil
+}
+
+// isBare reports whether a record has a type and nothing after it, which the
+// parser lets through for the sake of dynamic updates.
+func (l *loader) isBare(rr dns.RR, size int, src *source) bool {
+	h := rr.Header()
+	if u, ok := rr.(*dns.RFC3597); ok {
+		// "\# 0" is data of length zero; nothing at all is not.
+		return u.Rdata == "" && !bytes.Contains(src.entry(), []byte(`\#`))
+	}
+	construct, ok := dns.TypeToRR[h.Rrtype]
+	if !ok || h.Rrtype == dns.TypeAPL || h.Rrtype == dns.TypeNULL {
+		return false // nothing is good data of these two
+	}
+	zero := construct()
+	*zero.Header() = *h
+	length, ok := l.zeroes[h.Rrtype]
+	if !ok {
+		var buf [1 << 10]byte
+		if n, err := packInto(zero, buf[:]); err == nil {
+			length = n - nameLen(buf[:]) - 10
+		}
+		l.zeroes[h.Rrtype] = length
+	}
+	return length == size && reflect.DeepEqual(rr, zero)
+}
