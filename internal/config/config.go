@@ -1,3 +1,209 @@
 // Package config reads perigee.toml into typed values, with every cross-check,
 // and reports each mistake with file, line and a caret.
+//
+// It opens no socket and starts nothing. Parse is pure; Load also reads the
+// file and looks which zone files a glob finds. The same file is read by every
+// node of a fleet, so nothing here asks which node this is.
+//
+//	c, err := config.Load("perigee.toml")
+//	if err != nil {
+//		fmt.Fprint(os.Stderr, config.Render(err)) // all mistakes, each with its line and a caret
+//		os.Exit(1)
+//	}
+//	for _, e := range c.Edges {
+//		fmt.Println(e.Name, e.Addresses)
+//	}
+//
+// Limits: a file of at most 4 MiB, of which at most 20 mistakes are shown.
 package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+	"net/url"
+	"time"
+
+	"perigee.example/policy"
+)
+
+// Config is a whole perigee.toml, checked. Treat it as immutable.
+type Config struct {
+	File    string // as given to Load or Parse, for messages
+	Version int    // of the file's format; 1
+	State   string // the state folder, or empty when the file says none
+	DNS     DNS
+	// Zones holds the [zone."…"] tables in file order. After Load they are
+	// followed by the zones that zone_files finds, in order of their origin.
+	Zones     []Zone
+	Control   Control
+	Health    Health
+	Cache     Cache
+	Log       Log
+	Edges     []Edge     // in file order
+	Endpoints []Endpoint // in file order
+	// Policy is what policy.Compile takes. Its Endpoints are the Edges and then
+	// the Endpoints, each in file order: index i is Edges[i] for i < len(Edges).
+	Policy policy.Config
+	Sites  []Site // in file order
+
+	src    *source
+	root   *node
+	hash   [sha256.Size]byte
+	globs  []span // of DNS.ZoneFiles, in order
+	tables []Zone // the [zone."…"] tables, as the file has them
+}
+
+// DNS is [dns].
+type DNS struct {
+	Listen    []netip.AddrPort // UDP and TCP; empty: this fleet has no DNS node
+	ZoneFiles []string         // globs, absolute or relative to the working folder
+	GeoIP     string           // path of a City or Country database; empty: the built-in one
+	GeoIPASN  string           // path of an ASN database, or empty
+	NSID      string           // RFC 5001; empty: never answered
+}
+
+// Zone is one zone: where its master file is and which of its names are steered.
+type Zone struct {
+	Origin string // lower case, with the final dot
+	File   string // path of the master file
+	Steer  []Steer
+	Pos    Position // of the table's name, or of the glob that found the file
+}
+
+// Steer binds a policy, an edge or an endpoint to an owner name.
+type Steer struct {
+	Name string   // fully qualified, lower case, with the final dot; may be a wildcard
+	To   string   // a policy, an edge or an endpoint
+	Pos  Position // of the name
+}
+
+// Control is [control].
+type Control struct {
+	Present    bool           // the file has a [control] table; the values below hold either way
+	Listen     netip.AddrPort // the admin door
+	FeedListen netip.AddrPort // the node door: NATS
+	BlobListen netip.AddrPort // the node door: blobs
+	Addresses  []*url.URL     // how commands reach Listen; never empty
+}
+
+// Health is [health]: how DNS nodes probe.
+type Health struct {
+	Path              string // begins with "/"
+	Interval, Timeout time.Duration
+	Rise, Fall        int // probes in a row
+}
+
+// Cache is [cache].
+type Cache struct {
+	Memory int64 // bytes, for each edge that has no size of its own
+}
+
+// The words of [log] access.
+const (
+	AccessJSON = "json"
+	AccessOff  = "off"
+)
+
+// Log is [log].
+type Log struct {
+	Access string // AccessJSON or AccessOff
+}
+
+// Edge is one [edge.NAME].
+type Edge struct {
+	Name        string
+	Lat, Lon    float64 // degrees north and east
+	Located     bool    // Lat and Lon are known
+	Addresses   []netip.Addr
+	Listen      []netip.AddrPort // HTTP
+	ListenTLS   []netip.AddrPort // HTTPS
+	Check       string           // URL to probe; empty: never probed
+	CacheMemory int64            // bytes: its own, else that of [cache]
+	Pos         Position         // of the name
+}
+
+// Endpoint is one [endpoint.NAME]: addresses or a name that are not ours.
+type Endpoint struct {
+	Name      string
+	Lat, Lon  float64 // degrees north and east
+	Located   bool
+	Addresses []netip.Addr // or
+	Target    string       // a domain name, lower case, with the final dot
+	Check     string       // URL to probe; empty: never probed
+	Pos       Position
+}
+
+// The words of a site's balance.
+const (
+	RoundRobin    = "round-robin"
+	Weighted      = "weighted"
+	LeastLoaded   = "least-loaded"
+	Random        = "random"
+	ActivePassive = "active-passive"
+)
+
+// Site is one [site.NAME].
+type Site struct {
+	Name           string
+	Hosts          []string   // lower case, without port; "*.example.com" covers one label
+	Origins        []*url.URL // scheme and host only; empty: push only
+	Balance        string
+	Weights        []uint32      // Weighted: one for each origin; else nil
+	Check          string        // path probed on each origin; empty: passive only
+	AllowPrivate   bool          // origin names may resolve to loopback, private and link-local addresses
+	ConnectTimeout time.Duration // to connect, TLS included
+	HeaderTimeout  time.Duration // until the response's head is complete
+	BetweenTimeout time.Duration // between two reads of the body
+	Push           bool
+	Keep           int      // releases kept for grace and rollback
+	Expiry         []Expiry // in file order: the first that matches wins
+	TLS            TLS
+	Pos            Position
+}
+
+// TLS is a certificate and its key; both paths are empty or neither is.
+type TLS struct{ Cert, Key string }
+
+// Expiry gives the Cache-Control of pushed paths that match Glob.
+type Expiry struct{ Glob, CacheControl string }
+
+// Hash is the SHA-256 over the text of the file, in hex: every node reports it,
+// so that nodes with another file are seen.
+func (c *Config) Hash() string { return hex.EncodeToString(c.hash[:]) }
+
+// Site returns the site of that name, or nil.
+func (c *Config) Site(name string) *Site {
+	for i := range c.Sites {
+		if c.Sites[i].Name == name {
+			return &c.Sites[i]
+		}
+	}
+	return nil
+}
+
+// Edge returns the edge of that name, or nil.
+func (c *Config) Edge(name string) *Edge {
+	for i := range c.Edges {
+		if c.Edges[i].Name == name {
+			return &c.Edges[i]
+		}
+	}
+	return nil
+}
+
+// Roots returns what steered names are bound to, each once, in file order: the
+// roots of policy.Compile.
+func (c *Config) Roots() []string {
+	var roots []string
+	seen := map[string]bool{}
+	for _, z := range c.Zones {
+		for _, s := range z.Steer {
+			if !seen[s.To] {
+				seen[s.To] = true
+				roots = append(roots, s.To)
+			}
+		}
+	}
+	return roots
+}

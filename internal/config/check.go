@@ -1,0 +1,300 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"perigee.example/policy"
+)
+
+// check is every rule that takes more than one table to see.
+func (c *Config) check(r *reader) {
+	for _, e := range c.Edges {
+		c.Policy.Endpoints = append(c.Policy.Endpoints, policy.Endpoint{Name: e.Name, Lat: e.Lat, Lon: e.Lon, Located: e.Located})
+	}
+	for _, e := range c.Endpoints {
+		c.Policy.Endpoints = append(c.Policy.Endpoints, policy.Endpoint{Name: e.Name, Lat: e.Lat, Lon: e.Lon, Located: e.Located})
+	}
+	c.checkUnique(r)
+	c.checkChoices(r)
+	c.checkSteer(r)
+	c.checkAddresses(r)
+	c.checkHosts(r)
+	c.checkListen(r)
+	c.checkDoors(r)
+}
+
+// choosers are the tables whose names share one name space.
+var choosers = []string{"edge", "endpoint", "policy"}
+
+func (c *Config) checkUnique(r *reader) {
+	first := map[string]string{}
+	at := map[string]*node{}
+	for _, kind := range choosers {
+		for _, n := range c.tablesOf(kind) {
+			if other, twice := first[n.key]; twice {
+				later, earlier, laterKind := n, at[n.key], kind
+				if later.keyAt.from < earlier.keyAt.from {
+					later, earlier, laterKind, other = earlier, later, other, kind
+				}
+				r.fail(later.keyAt, join(laterKind, n.key), fmt.Sprintf("%s is the name of an %s already, in line %d", n.key, other, c.src.position(earlier.keyAt).Line), "edges, endpoints and policies share one set of names: choose another")
+				continue
+			}
+			first[n.key], at[n.key] = kind, n
+		}
+	}
+}
+
+func (c *Config) tablesOf(kind string) []*node {
+	n := c.root.child(kind)
+	if n == nil || n.kind != tableKind {
+		return nil
+	}
+	return n.list
+}
+
+// names returns every name that a choice may have. Tables that were refused
+// count: what is wrong with them is reported once, where they stand.
+func (c *Config) names() []string {
+	var names []string
+	for _, kind := range choosers {
+		for _, n := range c.tablesOf(kind) {
+			names = append(names, n.key)
+		}
+	}
+	return names
+}
+
+func set(words []string) map[string]bool {
+	m := make(map[string]bool, len(words))
+	for _, w := range words {
+		m[w] = true
+	}
+	return m
+}
+
+// unknown reports a name that no edge, endpoint or policy has.
+func (r *reader) unknown(at span, path, name string, names []string) {
+	hint := didYouMean(name, names)
+	switch {
+	case hint != "":
+	case len(names) == 0:
+		hint = fmt.Sprintf("write [edge.NAME] and what belongs to it")
+	case len(names) <= 8:
+		hint = "there are: " + strings.Join(names, ", ")
+	}
+	r.fail(at, path, fmt.Sprintf("no edge or policy is called %s", name), hint)
+}
+
+func (c *Config) checkChoices(r *reader) {
+	names := c.names()
+	known := set(names)
+	for _, p := range c.tablesOf("policy") {
+		if p.kind != tableKind {
+			continue
+		}
+		path := join("policy", p.key)
+		for _, key := range []string{"among", "order"} {
+			list := p.child(key)
+			if list == nil || list.kind != arrayKind {
+				continue
+			}
+			for _, item := range list.list {
+				if item.kind == stringKind && !known[item.text] {
+					r.unknown(item.at, join(path, key), item.text, names)
+				}
+			}
+		}
+		if w := p.child("weights"); w != nil && w.kind == tableKind {
+			for _, n := range w.list {
+				if !known[n.key] {
+					r.unknown(n.keyAt, join(path+".weights", n.key), n.key, names)
+				}
+			}
+		}
+		if m := p.child("map"); m != nil && m.kind == tableKind {
+			for _, n := range m.list {
+				if n.kind == stringKind && !known[n.text] {
+					r.unknown(n.at, join(path+".map", n.key), n.text, names)
+				}
+			}
+		}
+	}
+}
+
+func (c *Config) checkSteer(r *reader) {
+	names := c.names()
+	known := set(names)
+	for _, z := range c.tablesOf("zone") {
+		steer := z.child("steer")
+		if z.kind != tableKind || steer == nil || steer.kind != tableKind {
+			continue
+		}
+		for _, n := range steer.list {
+			if n.kind == stringKind && !known[n.text] {
+				r.unknown(n.at, join(join("zone", z.key)+".steer", n.key), n.text, names)
+			}
+		}
+	}
+}
+
+// checkAddresses refuses one address at two edges or endpoints: steering could
+// not tell them apart, and it is mostly a line that was copied.
+func (c *Config) checkAddresses(r *reader) {
+	first := map[netip.Addr]string{}
+	look := func(kind, name string, addrs []netip.Addr) {
+		path := join(kind, name)
+		for _, a := range addrs {
+			if other, twice := first[a]; twice {
+				r.fail(c.locate(path+".addresses."+a.String()), path+".addresses", fmt.Sprintf("%s is an address of %s already", a, other), "")
+				continue
+			}
+			first[a] = path
+		}
+	}
+	for _, e := range c.Edges {
+		look("edge", e.Name, e.Addresses)
+	}
+	for _, e := range c.Endpoints {
+		look("endpoint", e.Name, e.Addresses)
+	}
+}
+
+func (c *Config) checkHosts(r *reader) {
+	first := map[string]string{}
+	for _, s := range c.Sites {
+		path := join("site", s.Name)
+		list := c.root.child("site").child(s.Name).child("hosts")
+		for _, h := range s.Hosts {
+			other, twice := first[h]
+			if !twice {
+				first[h] = path
+				continue
+			}
+			text := fmt.Sprintf("%s is a host of %s already", h, other)
+			if other == path {
+				text = h + " stands here twice"
+			}
+			r.fail(lastItem(list, h), path+".hosts", text, "a host belongs to one site")
+		}
+	}
+}
+
+// lastItem is the place of the last item of a list that reads as a host.
+func lastItem(list *node, host string) span {
+	at := list.at
+	for _, item := range list.list {
+		if strings.EqualFold(strings.TrimSuffix(item.text, "."), host) {
+			at = item.at
+		}
+	}
+	return at
+}
+
+// door is one listener: which of the three kinds it is, and where it is written.
+type door struct {
+	kind string // "public", "node" or "admin"
+	path string
+	list string // the key, as a path
+	ap   netip.AddrPort
+	at   span
+}
+
+func (c *Config) doors() []door {
+	var doors []door
+	add := func(kind, path string, ap netip.AddrPort) {
+		at := c.locate(path + "." + ap.String())
+		if n := c.find(path); n != nil && n.kind != arrayKind {
+			at = n.at
+		}
+		doors = append(doors, door{kind, path, path, ap, at})
+	}
+	for _, ap := range c.DNS.Listen {
+		add("public", "dns.listen", ap)
+	}
+	for _, e := range c.Edges {
+		for _, ap := range e.Listen {
+			add("public", join("edge", e.Name)+".listen", ap)
+		}
+		for _, ap := range e.ListenTLS {
+			add("public", join("edge", e.Name)+".listen_tls", ap)
+		}
+	}
+	add("admin", "control.listen", c.Control.Listen)
+	add("node", "control.feed_listen", c.Control.FeedListen)
+	add("node", "control.blob_listen", c.Control.BlobListen)
+	return doors
+}
+
+// checkDoors: public, node and admin listeners never share a port, whatever the
+// address: what is opened to the world by port in a firewall is then public.
+func (c *Config) checkDoors(r *reader) {
+	doors := c.doors()
+	for i, d := range doors {
+		for _, o := range doors[:i] {
+			if d.ap.Port() == 0 || d.ap.Port() != o.ap.Port() {
+				continue
+			}
+			late, early := d, o
+			if o.at.from > d.at.from {
+				late, early = o, d
+			}
+			switch {
+			case d.kind != o.kind:
+				r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s: a %s and a %s listener never share a port", d.ap.Port(), early.path, late.kind, early.kind), "choose another port")
+			case d.kind == "node":
+				r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s", d.ap.Port(), early.path), "choose another port")
+			default:
+				continue
+			}
+			break
+		}
+	}
+}
+
+// checkListen refuses what cannot be opened: one address and port twice in one
+// process, or beside the wildcard of its family; and one public address of two
+// edges, which run on machines of their own.
+func (c *Config) checkListen(r *reader) {
+	doors := c.doors()
+	for i, d := range doors {
+		for _, o := range doors[:i] {
+			if d.ap.Port() == 0 || d.ap.Port() != o.ap.Port() || d.kind != "public" || o.kind != "public" {
+				continue
+			}
+			dns := d.path == "dns.listen" || o.path == "dns.listen"
+			same := owner(d.path) == owner(o.path)
+			switch {
+			case d.ap == o.ap && (same || dns || global(d.ap.Addr())):
+				r.fail(d.at, d.path, fmt.Sprintf("%s is also in %s", d.ap, o.path), "each listener needs an address or a port of its own")
+			case same && d.ap != o.ap && (covers(d.ap, o.ap) || covers(o.ap, d.ap)):
+				r.fail(d.at, d.path, fmt.Sprintf("%s and %s cannot be opened both", o.ap, d.ap), "write the wildcard address alone, or every address one by one")
+			}
+		}
+	}
+}
+
+// owner is the table of a path: "edge.fra1" of "edge.fra1.listen".
+func owner(path string) string { return path[:strings.LastIndexByte(path, '.')] }
+
+func covers(wild, ap netip.AddrPort) bool {
+	return wild.Addr().IsUnspecified() && wild.Addr().Is4() == ap.Addr().Is4()
+}
+
+func global(a netip.Addr) bool {
+	return !a.IsUnspecified() && !a.IsLoopback() && !a.IsPrivate() && !a.IsLinkLocalUnicast()
+}
+
+// find returns the node of a path, or nil.
+func (c *Config) find(path string) *node {
+	n := c.root
+	for path != "" {
+		next, rest := step(n, path)
+		if next == nil {
+			return nil
+		}
+		n, path = next, strings.TrimPrefix(rest, ".")
+	}
+	return n
+}
