@@ -270,7 +270,7 @@ func (l *loader) read() {
 		if err := l.add(rr, src); err != nil {
 			l.report(Finding{File: l.shown(src.name), Line: src.start, Text: err.Error(), Hint: hintOf(err)})
 		}
-		if len(l.recs) >= l.max {
+		if len(l.recs) > l.max {
 			l.stop(src.name, src.start, fmt.Sprintf("more than %d records in the zone", l.max), "split the zone, or look for a $GENERATE or $INCLUDE that runs wild")
 		}
 	}

@@ -9,6 +9,7 @@ const (
 	typeCNAME  = 5
 	typeSOA    = 6
 	typeMX     = 15
+	typeKEY    = 25
 	typeAAAA   = 28
 	typeSRV    = 33
 	typeDNAME  = 39

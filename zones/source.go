@@ -197,6 +197,9 @@ func parseGenerate(line string) (generator, error) {
 	if strings.ContainsAny(line, "()") {
 		return g, errors.New("parentheses in $GENERATE")
 	}
+	if strings.Count(strings.ReplaceAll(strings.ReplaceAll(line, `\\`, ""), `\"`, ""), `"`)%2 != 0 {
+		return g, errors.New("a quotation mark without its other half in $GENERATE")
+	}
 	_, after := cutField(line)
 	span, after := cutField(after)
 	g.owner, g.data = cutField(after)
