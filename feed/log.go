@@ -1,0 +1,275 @@
+package feed
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ErrConflict is what Append returns when another control node wrote to the log
+// since: the command was not written. Read the log, and decide anew.
+var ErrConflict = errors.New("feed: another control node has written to the log")
+
+// Log is the log as the control node sees it: the only writer. Its methods may
+// be called from several goroutines.
+type Log struct {
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	dir    string
+	ingest string // the secret subject that the stream takes messages from
+	log    *slog.Logger
+	now    func() time.Time
+
+	mu       sync.Mutex
+	head     Position
+	last     uint64 // stream sequence of the last message
+	segments []segment
+	unsure   bool // an Append had no clear outcome: read the end of the stream first
+	epochWhy string
+	changed  chan struct{} // closed and replaced at each Append
+}
+
+// openLog walks the whole stored log, checks it, and starts a new epoch when it
+// is not what was acknowledged.
+func openLog(ctx context.Context, l *Log) error {
+	known, have, err := readKnown(l.dir)
+	if err != nil {
+		return err
+	}
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("feed: read the log: %w", err)
+	}
+	s := &scan{}
+	for at := max(info.State.FirstSeq, 1); at <= info.State.LastSeq; at++ {
+		msg, err := l.stream.GetMsg(ctx, at)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue // the gap shows as a break of Seq at the next entry
+		}
+		if err != nil {
+			return fmt.Errorf("feed: read message %d of the log: %w", at, err)
+		}
+		e, err := Decode(msg.Data)
+		s.add(at, e, err, known)
+	}
+	s.last = info.State.LastSeq
+	l.head, l.last, l.segments = s.head, s.last, s.segments
+	why := s.judge(known, have)
+	if why == "" {
+		if l.head.Epoch == 0 {
+			l.head.Epoch = 1
+			if have { // an empty log of a later epoch cannot be: judge would have said so
+				l.head = known
+			}
+		}
+		return writeKnown(l.dir, l.head)
+	}
+	return l.newEpoch(ctx, why, known)
+}
+
+// newEpoch writes the entry that starts an epoch, above every number that was
+// ever given out.
+func (l *Log) newEpoch(ctx context.Context, why string, known Position) error {
+	prev := max(l.head.Epoch, known.Epoch)
+	body, err := json.Marshal(EpochBody{Why: why, Previous: prev, Known: max(l.head.Seq, known.Seq)})
+	if err != nil {
+		return err
+	}
+	l.log.Error("the log is damaged or older than what was acknowledged: starting a new epoch; every node revalidates everything",
+		"why", why, "epoch", prev+1, "dir", l.dir)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.epochWhy = why
+	e := Entry{Version: entryVersion, Epoch: prev + 1, Seq: max(l.head.Seq, known.Seq) + 1, Kind: KindEpoch, At: l.now().UnixMilli(), Body: body}
+	return l.publish(ctx, &e, noChain)
+}
+
+// Append writes one command and returns it when it is synced to disk. kind is
+// a-z and hyphens; body must marshal to a JSON object. After ErrConflict
+// nothing was written; after any other error the outcome is unknown until the
+// next Append, which finds out first.
+func (l *Log) Append(ctx context.Context, kind string, body any) (Entry, error) {
+	raw, err := json.Marshal(body)
+	if err != nil {
+		return Entry{}, fmt.Errorf("feed: %s entry: %w", kind, err)
+	}
+	if raw, err = compactObject(raw); err != nil {
+		return Entry{}, fmt.Errorf("feed: %s entry: body: %w", kind, err)
+	}
+	if kind == KindEpoch {
+		return Entry{}, fmt.Errorf("feed: entries of kind %s are written by the feed alone", kind)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unsure {
+		if err := l.resync(ctx); err != nil {
+			return Entry{}, fmt.Errorf("feed: the last append had no clear outcome, and the log cannot be read: %w", err)
+		}
+	}
+	prev, err := parseChain(l.head.Chain)
+	if err != nil {
+		return Entry{}, err
+	}
+	e := Entry{Version: entryVersion, Epoch: l.head.Epoch, Seq: l.head.Seq + 1, Kind: kind, At: l.now().UnixMilli(), Body: raw}
+	if err := l.publish(ctx, &e, prev); err != nil {
+		return Entry{}, err
+	}
+	return e, nil
+}
+
+// publish seals e and writes it. Called with mu held.
+func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
+	b, err := e.seal(prev)
+	if err != nil {
+		return err
+	}
+	ack, err := l.js.PublishMsg(ctx, &nats.Msg{Subject: l.ingest, Data: b}, jetstream.WithExpectLastSequence(l.last))
+	if err == nil && (ack.Stream != streamName || ack.Sequence != l.last+1 || ack.Duplicate) {
+		err = fmt.Errorf("acknowledged as %s message %d, expected %s message %d", ack.Stream, ack.Sequence, streamName, l.last+1)
+	}
+	if err != nil {
+		l.unsure = true
+		if e := l.resync(ctx); e != nil {
+			return fmt.Errorf("feed: append: %w (whether it was written is unknown)", err)
+		}
+		if l.head == e.Position() {
+			return nil // written after all: only the acknowledgement was lost
+		}
+		var api *jetstream.APIError
+		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+			return ErrConflict
+		}
+		return fmt.Errorf("feed: append: %w", err)
+	}
+	l.advance(ack.Sequence, e)
+	return nil
+}
+
+// advance takes over an entry that is on the log. Called with mu held.
+func (l *Log) advance(at uint64, e *Entry) {
+	l.segments = addSegment(l.segments, e.Seq, at)
+	l.head, l.last = e.Position(), at
+	if err := writeKnown(l.dir, l.head); err != nil {
+		// The entry itself is synced. Only the detector of lost entries is behind.
+		l.log.Error("cannot save the head of the log: lost entries would not be noticed", "err", err)
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// resync reads what was written since the last message known here. Called with mu held.
+func (l *Log) resync(ctx context.Context) error {
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return err
+	}
+	for at := l.last + 1; at <= info.State.LastSeq; at++ {
+		msg, err := l.stream.GetMsg(ctx, at)
+		if err != nil {
+			return fmt.Errorf("message %d: %w", at, err)
+		}
+		e, err := Decode(msg.Data)
+		if err != nil {
+			return fmt.Errorf("message %d: %w", at, err)
+		}
+		switch v := Verify(l.head, e); v.Kind {
+		case Next:
+			l.advance(at, &e)
+		case Duplicate: // every receiver skips it
+			l.last = at
+		case Break:
+			return fmt.Errorf("message %d: %s: restart this control node to begin a new epoch", at, v.Why)
+		}
+	}
+	l.unsure = false
+	return nil
+}
+
+// Head returns the place after the last entry. Its Seq is 0 on an empty log.
+func (l *Log) Head() Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head
+}
+
+// EpochWhy says why this start of the server began a new epoch, or "".
+func (l *Log) EpochWhy() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epochWhy
+}
+
+// Changed returns a channel that is closed at the next Append.
+func (l *Log) Changed() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
+}
+
+// Entries yields the entries from number seq on, up to the head at the time of
+// the call. Messages that cannot be read are left out: they show as a break
+// when the entries are verified. It ends with an error when the log cannot be read.
+func (l *Log) Entries(ctx context.Context, seq uint64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		l.mu.Lock()
+		at, last := streamSeq(l.segments, seq), l.last
+		l.mu.Unlock()
+		for ; at <= last; at++ {
+			e, err := l.read(ctx, at)
+			if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, errUnreadable) {
+				continue
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// errUnreadable is an entry that Decode refuses.
+var errUnreadable = errors.New("feed: unreadable entry")
+
+func (l *Log) read(ctx context.Context, at uint64) (Entry, error) {
+	msg, err := l.stream.GetMsg(ctx, at)
+	if err != nil {
+		return Entry{}, fmt.Errorf("feed: read message %d: %w", at, err)
+	}
+	e, err := Decode(msg.Data)
+	if err != nil {
+		return Entry{}, fmt.Errorf("%w: message %d: %w", errUnreadable, at, err)
+	}
+	return e, nil
+}
+
+// holds reports whether p is on this log: a node whose position is not has
+// followed another one. The zero position is on every log.
+func (l *Log) holds(ctx context.Context, p Position) (bool, error) {
+	if p.Epoch == 0 {
+		return true, nil
+	}
+	l.mu.Lock()
+	at, last, head := streamSeq(l.segments, p.Seq), l.last, l.head
+	l.mu.Unlock()
+	if p == head {
+		return true, nil
+	}
+	if at > last {
+		return false, nil
+	}
+	e, err := l.read(ctx, at)
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound), errors.Is(err, errUnreadable):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return e.Position() == p, nil
+}

@@ -1,0 +1,128 @@
+package feed
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// kindStart is the request by which a follower says where it stands, and learns
+// where the log stands. It is answered here and not handed to Reports.
+const kindStart = "start"
+
+// startReply answers a start request. Either Head is set or Error.
+type startReply struct {
+	Head Position `json:"head"`
+	// Diverged says that the follower's position is not on this log: the log
+	// was restored or damaged, or the follower followed another one. The
+	// follower is then placed before the first entry.
+	Diverged bool   `json:"diverged,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
+
+// Reports sets the function that gets every report: from one goroutine, in the
+// order of arrival. It must not block for long. The node's name is certain (it
+// comes from its certificate); the payload is whatever the node sent, up to
+// MaxReportBytes.
+func (s *Server) Reports(f func(node, kind string, payload []byte)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onReport = f
+}
+
+func (s *Server) report(msg *nats.Msg) {
+	node, kind, ok := strings.Cut(strings.TrimPrefix(msg.Subject, reportPrefix), ".")
+	if !ok || CheckID(node) != nil || checkKind(kind) != nil {
+		return // cannot come from a node: its rights hold only its own name
+	}
+	if len(msg.Data) > MaxReportBytes {
+		s.events.Warn("report dropped", "node", node, "kind", kind, "why", "too large", "bytes", len(msg.Data))
+		return
+	}
+	if kind == kindStart {
+		s.start(node, msg)
+		return
+	}
+	s.mu.Lock()
+	f := s.onReport
+	s.mu.Unlock()
+	if f != nil {
+		f(node, kind, msg.Data)
+	}
+}
+
+// start places a node's consumer after the position it names. The reply goes to
+// the node's own inbox or nowhere: this connection has every right, so a reply
+// subject of the node's choosing would be a hole.
+func (s *Server) start(node string, msg *nats.Msg) {
+	if !strings.HasPrefix(msg.Reply, inboxPrefix+node+".") {
+		s.events.Warn("start request dropped", "node", node, "why", "its reply subject is not the node's inbox")
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), apiWait)
+	defer cancel()
+	reply, err := s.place(ctx, node, msg.Data)
+	if err != nil {
+		s.events.Warn("start request failed", "node", node, "err", err)
+		reply = startReply{Error: err.Error()}
+	}
+	b, err := json.Marshal(reply)
+	if err == nil {
+		err = s.nc.Publish(msg.Reply, b)
+	}
+	if err != nil {
+		s.events.Warn("start request not answered", "node", node, "err", err)
+	}
+}
+
+func (s *Server) place(ctx context.Context, node string, request []byte) (startReply, error) {
+	s.mu.Lock()
+	known := s.nodes[node]
+	s.mu.Unlock()
+	if !known {
+		return startReply{}, fmt.Errorf("node %s is not known: add it with `perigee node add %s`", node, node)
+	}
+	var at Position
+	if err := decodeStrict(request, &at); err != nil {
+		return startReply{}, fmt.Errorf("start request: %w", err)
+	}
+	holds, err := s.log.holds(ctx, at)
+	if err != nil {
+		return startReply{}, err
+	}
+	r := startReply{Head: s.log.Head(), Diverged: !holds}
+	if r.Diverged {
+		s.events.Error("a node has seen entries that are not on this log: an old copy of the log was restored, or the node followed another control node; it revalidates everything",
+			"node", node, "epoch", at.Epoch, "seq", at.Seq, "head_epoch", r.Head.Epoch, "head_seq", r.Head.Seq)
+		at = Position{}
+	}
+	return r, s.placeAt(ctx, node, s.log.messageAfter(at))
+}
+
+// messageAfter returns the stream sequence that follows p, which is on this log.
+func (l *Log) messageAfter(p Position) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.Epoch == 0 {
+		return 1
+	}
+	return streamSeq(l.segments, p.Seq+1)
+}
+
+const (
+	// ackWait is how long an entry may be on its way before it is sent again;
+	// applying one is a disk sync, at worst a slow one.
+	ackWait = 30 * time.Second
+	// maxAckPending bounds entries sent and not acknowledged. The default of
+	// 1,000 stalls a consumer; fetchBatch times a few is enough here.
+	maxAckPending = 4 * fetchBatch
+	// fetchBatch is how many entries are asked for at a time.
+	fetchBatch = 256
+	// maxWaiting bounds a consumer's pull requests under way: one, and those of
+	// a connection that died.
+	maxWaiting = 16
+)

@@ -1,0 +1,303 @@
+package feed
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"perigee.example/internal/durable"
+)
+
+const (
+	streamName = "FEED"
+	// storedSubject is the subject of every stored message.
+	storedSubject = "feed.cmd"
+	// ingestPrefix and a random word make the subject that the stream takes
+	// messages from. A node may ask for messages with any reply subject, and
+	// the server would deliver them there: if that subject were known, a stolen
+	// node key could write old entries to the log again.
+	ingestPrefix = "feed.in."
+
+	// maxConns bounds connections: 300 nodes, each twice during a reconnect, and room.
+	maxConns = 1024
+	// maxSubs bounds subscriptions of one connection: a follower needs 3.
+	maxSubs = 64
+	// maxPayload leaves room for headers around the largest entry.
+	maxPayload = MaxEntryBytes + 8<<10
+	// maxPending bounds what waits in memory for one slow connection.
+	maxPending = 16 << 20
+	// maxStoreBytes bounds the log on disk. At 200 bytes an entry that is
+	// 300 million commands; snapshots and trimming come long before.
+	maxStoreBytes = 64 << 30
+	// readyWait bounds the start of the embedded server, recovery included.
+	readyWait = 60 * time.Second
+	// authTimeout bounds a connection's TLS handshake and CONNECT.
+	authTimeout = 5 * time.Second
+	// pingEvery times two is how long a dead connection is kept.
+	pingEvery = 10 * time.Second
+	// apiWait bounds one request to JetStream.
+	apiWait = 10 * time.Second
+)
+
+// ServerConfig is what a Server is made from.
+type ServerConfig struct {
+	// Dir holds the log and epoch.json. It is made if absent; one process only.
+	Dir string
+	// Listen is the host:port of the node door; "" opens none, and only this
+	// process can follow. (An address, not a listener: the embedded server opens
+	// its own. Port 0 takes a free one; see Server.Addr.)
+	Listen string
+	// TLS is needed with Listen: the control node's certificate, and ClientCAs
+	// with the fleet's CA. Client certificates are always required and verified.
+	TLS *tls.Config
+	// Admit says whether a node with this certificate may connect. It is asked
+	// at each connection, from any goroutine. Needed with Listen.
+	Admit func(id string, cert *x509.Certificate) bool
+	// Log takes events; nil discards them.
+	Log *slog.Logger
+}
+
+// Server is the control node's end of the feed: the log, the durable place of
+// every node on it, and the door they come in by.
+type Server struct {
+	ns     *server.Server
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	stream jetstream.Stream
+	log    *Log
+	events *slog.Logger
+	secret string // password of this process's own connections
+	admit  func(id string, cert *x509.Certificate) bool
+
+	mu        sync.Mutex
+	nodes     map[string]bool // with a consumer
+	conns     map[uint64]string
+	onReport  func(node, kind string, payload []byte)
+	followers []*Follower
+}
+
+// OpenServer starts the embedded server, checks the whole log, and returns when
+// it can be appended to. A damaged log, or one shorter than what was
+// acknowledged, starts a new epoch and says so (Log.EpochWhy).
+func OpenServer(ctx context.Context, c ServerConfig) (*Server, error) {
+	s := &Server{events: c.Log, admit: c.Admit, secret: rand.Text(), nodes: map[string]bool{}, conns: map[uint64]string{}}
+	if s.events == nil {
+		s.events = slog.New(slog.DiscardHandler)
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("feed: %w", err)
+	}
+	if err := durable.Sweep(c.Dir); err != nil {
+		return nil, fmt.Errorf("feed: %w", err)
+	}
+	opts, err := s.options(c)
+	if err != nil {
+		return nil, err
+	}
+	if s.ns, err = server.NewServer(opts); err != nil {
+		return nil, fmt.Errorf("feed: %w", err)
+	}
+	s.ns.SetLoggerV2(natsLog{s.events}, false, false, false)
+	s.ns.Start()
+	if !s.ns.ReadyForConnections(readyWait) {
+		s.ns.Shutdown()
+		return nil, fmt.Errorf("feed: the embedded server did not start in %s: is %s in use, or %s readable?", readyWait, c.Listen, c.Dir)
+	}
+	if err := s.open(ctx, c.Dir); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) options(c ServerConfig) (*server.Options, error) {
+	opts := &server.Options{
+		ServerName:                 "control",
+		DontListen:                 c.Listen == "",
+		NoSigs:                     true,
+		NoLog:                      true,
+		MaxConn:                    maxConns,
+		MaxSubs:                    maxSubs,
+		MaxPayload:                 maxPayload,
+		MaxPending:                 maxPending,
+		AuthTimeout:                authTimeout.Seconds(),
+		TLSTimeout:                 authTimeout.Seconds(),
+		PingInterval:               pingEvery,
+		MaxPingsOut:                2,
+		JetStream:                  true,
+		DisableJetStreamBanner:     true,
+		JetStreamMaxStore:          maxStoreBytes,
+		StoreDir:                   c.Dir,
+		SyncAlways:                 true, // an acknowledgement means synced: with the default, a power loss lost every message
+		CustomClientAuthentication: authenticator{s},
+	}
+	if c.Listen == "" {
+		return opts, nil
+	}
+	if c.TLS == nil || c.TLS.ClientCAs == nil || c.Admit == nil {
+		return nil, errors.New("feed: a listening server needs TLS with ClientCAs, and Admit: nodes are known by their certificates alone")
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("feed: listen address %q: %w", c.Listen, err)
+	}
+	if opts.Port, err = strconv.Atoi(port); err != nil || opts.Port < 0 || opts.Port > 65535 {
+		return nil, fmt.Errorf("feed: listen address %q: the port must be a number", c.Listen)
+	}
+	if opts.Port == 0 {
+		opts.Port = server.RANDOM_PORT
+	}
+	opts.Host = host
+	opts.TLSConfig = c.TLS.Clone()
+	opts.TLSConfig.ClientAuth = tls.RequireAndVerifyClientCert
+	opts.TLSConfig.MinVersion = tls.VersionTLS13
+	opts.TLSVerify = true
+	opts.TLSHandshakeFirst = true // not one byte before the client has proved who it is
+	return opts, nil
+}
+
+// open connects to the server from inside, sets up the stream, and checks the log.
+func (s *Server) open(ctx context.Context, dir string) (err error) {
+	s.nc, err = nats.Connect("", s.inside(selfInbox)...)
+	if err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	if s.js, err = jetstream.New(s.nc, jetstream.WithDefaultTimeout(apiWait)); err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	ingest := ingestPrefix + rand.Text()
+	s.stream, err = s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+		Name:              streamName,
+		Subjects:          []string{ingest},
+		SubjectTransform:  &jetstream.SubjectTransformConfig{Source: ingest, Destination: storedSubject},
+		Storage:           jetstream.FileStorage,
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardNew,
+		MaxBytes:          maxStoreBytes / 2,
+		MaxMsgSize:        maxPayload,
+		MaxMsgs:           -1,
+		MaxMsgsPerSubject: -1,
+		MaxConsumers:      -1,
+		Replicas:          1,
+		DenyDelete:        true,
+	})
+	if err != nil {
+		return fmt.Errorf("feed: open the log in %s: %w", filepath.Join(dir, "jetstream"), err)
+	}
+	s.log = &Log{js: s.js, stream: s.stream, dir: dir, ingest: ingest, log: s.events, now: time.Now, changed: make(chan struct{})}
+	if err := openLog(ctx, s.log); err != nil {
+		return err
+	}
+	if _, err := s.nc.Subscribe(reportPrefix+"*.*", s.report); err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	return s.nc.FlushTimeout(apiWait)
+}
+
+// inside returns the options of a connection from this process.
+func (s *Server) inside(name string) []nats.Option {
+	return []nats.Option{
+		nats.InProcessServer(s.ns), nats.Name(name), nats.UserInfo(insideUser, s.secret),
+		nats.NoReconnect(), nats.CustomInboxPrefix(inboxPrefix + name),
+	}
+}
+
+// Log returns the log.
+func (s *Server) Log() *Log { return s.log }
+
+// Addr returns the address of the node door, or nil when there is none.
+func (s *Server) Addr() net.Addr { return s.ns.Addr() }
+
+// Close ends every connection and stops the server. Everything acknowledged is
+// on disk already.
+func (s *Server) Close() {
+	s.mu.Lock()
+	followers := s.followers
+	s.followers = nil
+	s.mu.Unlock()
+	for _, f := range followers {
+		f.Close()
+	}
+	if s.nc != nil {
+		s.nc.Close()
+	}
+	s.ns.Shutdown()
+	s.ns.WaitForShutdown()
+}
+
+// AddNode gives a node its durable place on the log, from the first entry on,
+// unless it has one. A node needs it before it can follow.
+func (s *Server) AddNode(ctx context.Context, id string) error {
+	if err := CheckID(id); err != nil {
+		return err
+	}
+	_, err := s.js.Consumer(ctx, streamName, id)
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		err = s.placeAt(ctx, id, 1)
+	}
+	if err != nil {
+		return fmt.Errorf("feed: place of node %s: %w", id, err)
+	}
+	s.mu.Lock()
+	s.nodes[id] = true
+	s.mu.Unlock()
+	return nil
+}
+
+// placeAt makes the node's consumer anew, to begin with the message at.
+func (s *Server) placeAt(ctx context.Context, id string, at uint64) error {
+	if err := s.js.DeleteConsumer(ctx, streamName, id); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return err
+	}
+	_, err := s.js.CreateConsumer(ctx, streamName, jetstream.ConsumerConfig{
+		Durable:       id,
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:   at,
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       ackWait,
+		MaxDeliver:    -1,
+		MaxAckPending: maxAckPending,
+		MaxWaiting:    maxWaiting,
+	})
+	return err
+}
+
+// RemoveNode takes away a node's place and cuts its connections. Admit must
+// refuse it from before the call on, or it comes back.
+func (s *Server) RemoveNode(ctx context.Context, id string) error {
+	if err := CheckID(id); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.nodes, id)
+	var cut []uint64
+	for cid, node := range s.conns {
+		if node == id {
+			cut = append(cut, cid)
+			delete(s.conns, cid)
+		}
+	}
+	s.mu.Unlock()
+	for _, cid := range cut {
+		// An error means that the connection is gone already.
+		_ = s.ns.DisconnectClientByID(cid)
+	}
+	if err := s.js.DeleteConsumer(ctx, streamName, id); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("feed: place of node %s: %w", id, err)
+	}
+	return nil
+}
