@@ -195,8 +195,7 @@ func lastItem(list *node, host string) span {
 // door is one listener: which of the three kinds it is, and where it is written.
 type door struct {
 	kind string // "public", "node" or "admin"
-	path string
-	list string // the key, as a path
+	path string // of its key
 	ap   netip.AddrPort
 	at   span
 }
@@ -208,7 +207,7 @@ func (c *Config) doors() []door {
 		if n := c.find(path); n != nil && n.kind != arrayKind {
 			at = n.at
 		}
-		doors = append(doors, door{kind, path, path, ap, at})
+		doors = append(doors, door{kind, path, ap, at})
 	}
 	for _, ap := range c.DNS.Listen {
 		add("public", "dns.listen", ap)
@@ -230,25 +229,23 @@ func (c *Config) doors() []door {
 // checkDoors: public, node and admin listeners never share a port, whatever the
 // address: what is opened to the world by port in a firewall is then public.
 func (c *Config) checkDoors(r *reader) {
-	doors := c.doors()
-	for i, d := range doors {
-		for _, o := range doors[:i] {
-			if d.ap.Port() == 0 || d.ap.Port() != o.ap.Port() {
-				continue
-			}
-			late, early := d, o
-			if o.at.from > d.at.from {
-				late, early = o, d
-			}
-			switch {
-			case d.kind != o.kind:
-				r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s: a %s and a %s listener never share a port", d.ap.Port(), early.path, late.kind, early.kind), "choose another port")
-			case d.kind == "node":
-				r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s", d.ap.Port(), early.path), "choose another port")
-			default:
-				continue
-			}
-			break
+	byPort := map[uint16]door{} // the first of each port
+	for _, d := range c.doors() {
+		port := d.ap.Port()
+		o, taken := byPort[port]
+		if port == 0 || !taken {
+			byPort[port] = d
+			continue
+		}
+		late, early := d, o
+		if o.at.from > d.at.from {
+			late, early = o, d
+		}
+		switch {
+		case d.kind != o.kind:
+			r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s: %s and %s listeners never share a port", port, early.path, late.kind, early.kind), "choose another port")
+		case d.kind == "node":
+			r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s", port, early.path), "choose another port")
 		}
 	}
 }
@@ -257,22 +254,33 @@ func (c *Config) checkDoors(r *reader) {
 // process, or beside the wildcard of its family; and one public address of two
 // edges, which run on machines of their own.
 func (c *Config) checkListen(r *reader) {
-	doors := c.doors()
-	for i, d := range doors {
-		for _, o := range doors[:i] {
-			if d.ap.Port() == 0 || d.ap.Port() != o.ap.Port() || d.kind != "public" || o.kind != "public" {
-				continue
-			}
-			dns := d.path == "dns.listen" || o.path == "dns.listen"
-			same := owner(d.path) == owner(o.path)
-			switch {
-			case d.ap == o.ap && (same || dns || global(d.ap.Addr())):
-				r.fail(d.at, d.path, fmt.Sprintf("%s is also in %s", d.ap, o.path), "each listener needs an address or a port of its own")
-			case same && d.ap != o.ap && (covers(d.ap, o.ap) || covers(o.ap, d.ap)):
-				r.fail(d.at, d.path, fmt.Sprintf("%s and %s cannot be opened both", o.ap, d.ap), "write the wildcard address alone, or every address one by one")
+	byPort := map[uint16][]door{}
+	for _, d := range c.doors() {
+		port := d.ap.Port()
+		if port == 0 || d.kind != "public" {
+			continue
+		}
+		for _, o := range byPort[port] {
+			if text, hint := clash(d, o); text != "" {
+				r.fail(d.at, d.path, text, hint)
+				break
 			}
 		}
+		byPort[port] = append(byPort[port], d)
 	}
+}
+
+// clash says why two public listeners of one port cannot both be opened, or "".
+func clash(d, o door) (text, hint string) {
+	dns := d.path == "dns.listen" || o.path == "dns.listen"
+	same := owner(d.path) == owner(o.path)
+	switch {
+	case d.ap == o.ap && (same || dns || global(d.ap.Addr())):
+		return fmt.Sprintf("%s is also in %s", d.ap, o.path), "each listener needs an address or a port of its own"
+	case same && d.ap != o.ap && (covers(d.ap, o.ap) || covers(o.ap, d.ap)):
+		return fmt.Sprintf("%s and %s cannot both be opened", o.ap, d.ap), "write the wildcard address alone, or every address one by one"
+	}
+	return "", ""
 }
 
 // owner is the table of a path: "edge.fra1" of "edge.fra1.listen".

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -39,8 +40,7 @@ type Error struct {
 	Text              string // what is wrong
 	Hint              string // the cure, or empty
 
-	line   string // the source line
-	secret bool   // the line holds a secret: never show its value
+	line string // the source line
 }
 
 // Error is one line: file:line: path: text.
@@ -75,12 +75,9 @@ func (e *Error) Render() string {
 }
 
 func (e *Error) renderLine(b *strings.Builder) {
-	line := []rune(e.line)
+	line := []rune(redact(e.line))
 	from := min(max(e.Col-1, 0), len(line))
 	to := min(max(e.EndCol-1, from), len(line))
-	if e.secret {
-		line = append(slices.Clip(line[:to]), []rune(" = …")...)
-	}
 	begin, end := 0, len(line)
 	if len(line) > maxShown {
 		begin = max(0, min(from-maxShown/3, len(line)-maxShown))
@@ -96,7 +93,26 @@ func (e *Error) renderLine(b *strings.Builder) {
 	}
 	gutter := fmt.Sprintf("%5d | ", e.Line)
 	fmt.Fprintf(b, "%s%s\n", gutter, strings.TrimRight(string(shown), " "))
+	if from >= len(line) && e.line != string(line) {
+		return // what the caret would stand under is not shown
+	}
 	fmt.Fprintf(b, "%s| %s%s\n", strings.Repeat(" ", len(gutter)-2), strings.Repeat(" ", from-begin), strings.Repeat("^", max(1, to-from)))
+}
+
+// secretInLine finds where a source line begins to show a secret: behind a key
+// that is called like one, the user part of a URL, the text of a key.
+var secretInLine = regexp.MustCompile(`(?i)[\w-]*(?:` + strings.Join(secretWords, "|") + `)[\w-]*["']?\s*=\s*()|://()[^/"'\s]*@|()-----BEGIN `)
+
+// redact cuts a source line before a secret, which has no place on a screen or
+// in a log either.
+func redact(line string) string {
+	m := secretInLine.FindStringSubmatchIndex(line)
+	for i := 2; i < len(m); i += 2 {
+		if m[i] >= 0 {
+			return line[:m[i]] + "…"
+		}
+	}
+	return line
 }
 
 // Errors is every mistake of one file in line order, at most maxErrors of

@@ -102,17 +102,9 @@ func (t *table) checkURL(key string) string {
 	}
 	u, text, hint := checkURL(n.text)
 	if text != "" {
-		e := t.fail(n.at, join(t.path, key), text, hint)
-		if e.secret = hint == urlSecretHint; e.secret {
-			e.Col, e.EndCol = t.keyColumns(key)
-		}
+		t.wrong(n, key, text, hint)
 	}
 	return u
-}
-
-func (t *table) keyColumns(key string) (col, end int) {
-	p := t.src.position(t.n.child(key).keyAt)
-	return p.Col, p.EndCol
 }
 
 func (c *Config) readEndpoint(name string, t *table) {

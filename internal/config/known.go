@@ -40,7 +40,7 @@ func (t *table) done() {
 		path := join(t.path, n.key)
 		switch {
 		case looksSecret(n):
-			t.fail(n.keyAt, path, "this looks like a secret", secretHint).secret = true
+			t.fail(n.keyAt, path, "this looks like a secret", secretHint)
 		case isLater(path):
 			t.fail(n.keyAt, path, "there is no such key yet", fmt.Sprintf("%s is planned for a later version; take it out", n.key))
 		default:

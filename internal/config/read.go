@@ -25,10 +25,8 @@ type reader struct {
 	fatal  bool           // nothing after this means what it seems to
 }
 
-func (r *reader) fail(at span, path, text, hint string) *Error {
-	e := r.src.error(at, path, text, hint)
-	r.errors = append(r.errors, e)
-	return e
+func (r *reader) fail(at span, path, text, hint string) {
+	r.errors = append(r.errors, r.src.error(at, path, text, hint))
 }
 
 // table reads the keys of one table. Every key that is asked for is known; done
@@ -40,12 +38,15 @@ type table struct {
 	known []string
 }
 
+// named are the tables that hold tables with names of the user's.
+var named = map[string]string{"zone": `."NAME"`, "edge": ".NAME", "endpoint": ".NAME", "policy": ".NAME", "site": ".NAME"}
+
 // table opens a table within t. What is not in the file reads as empty.
 func (t *table) table(key string) *table {
 	sub := &table{reader: t.reader, path: join(t.path, key)}
 	if n := t.take(key); n != nil {
 		if n.kind != tableKind {
-			t.fail(n.at, sub.path, "expected a table, not "+n.kind.String(), "write ["+sub.path+"] on a line of its own and its keys below it")
+			t.fail(n.at, sub.path, "expected a table, not "+n.kind.String(), "write ["+sub.path+named[sub.path]+"] on a line of its own and its keys below it")
 			return sub
 		}
 		sub.n = n
@@ -171,7 +172,7 @@ func durationOf(n *node, least, most time.Duration) (d time.Duration, text, hint
 		}
 		d = time.Duration(v)
 	case integerKind, floatKind:
-		return 0, "a duration needs its unit", fmt.Sprintf("write \"%ss\" for seconds", n.text)
+		return 0, "a duration needs its unit", fmt.Sprintf("write \"%ss\" for seconds, \"%sms\" for milliseconds", n.text, n.text)
 	default:
 		return 0, "expected a duration, not " + n.kind.String(), `write a number and ms, s, m or h in quotes: "30s"`
 	}
@@ -259,7 +260,7 @@ func (t *table) resolve(n *node, key string) string {
 		t.wrong(n, key, "a path holds no zero byte", "")
 		return ""
 	case strings.Contains(n.text, pemMark):
-		t.fail(n.at, join(t.path, key), "this is the text of a key or certificate", secretHint).secret = true
+		t.fail(t.n.child(key).keyAt, join(t.path, key), "this is the text of a key or certificate", secretHint)
 		return ""
 	case filepath.IsAbs(n.text):
 		return filepath.Clean(n.text)
@@ -343,16 +344,12 @@ func (t *table) location() (lat, lon float64, ok bool) {
 func (t *table) urls(key, example string, schemes ...string) []*url.URL {
 	var list []*url.URL
 	for _, item := range t.strings(key, example) {
-		u, text, hint := serverURL(item.text, schemes)
+		u, text, hint := serverURL(item.text, example, schemes)
 		if text == "" && slices.ContainsFunc(list, func(o *url.URL) bool { return o.String() == u.String() }) {
 			text = u.String() + " stands here twice"
 		}
 		if text != "" {
-			e := t.fail(item.at, join(t.path, key), text, hint)
-			e.secret = hint == urlSecretHint
-			if e.secret {
-				e.Col, e.EndCol = t.keyColumns(key)
-			}
+			t.wrong(item, key, text, hint)
 			continue
 		}
 		list = append(list, u)

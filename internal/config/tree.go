@@ -167,7 +167,25 @@ func (s *source) syntaxError(err error) *Error {
 	for _, k := range de.Key() {
 		path = join(path, k)
 	}
-	return s.error(span{from, to}, path, strings.TrimPrefix(de.Error(), "toml: "), "")
+	text, hint := strings.TrimPrefix(de.Error(), "toml: "), ""
+	for _, h := range syntaxHints {
+		if strings.Contains(text, h.part) {
+			hint = h.hint
+			break
+		}
+	}
+	return s.error(span{from, to}, path, text, hint)
+}
+
+// syntaxHints are cures for the mistakes that people make in TOML, by a part of
+// go-toml's message.
+var syntaxHints = []struct{ part, hint string }{
+	{"at start of value", `a string stands in quotes: key = "value"`},
+	{"escape character", "a backslash in double quotes begins an escape; write the string in single quotes"},
+	{"cannot have new lines", "close the quotes on the same line"},
+	{"'=' after key", `write key = "value", or [table] for a table`},
+	{"is incomplete", "close it with ]"},
+	{"at start of key", `a key with other characters than letters, digits, - and _ stands in quotes: "*.xml" = …`},
 }
 
 type keyPart struct {
@@ -240,10 +258,10 @@ func addKeyValue(s *source, table *node, e *unstable.Node) {
 	table.add(c)
 }
 
-// value turns a value's syntax into a node; at is its place if the syntax tree
-// does not say.
+// value turns a value's syntax into a node. at is its place, for lists and
+// inline tables, whose ends the syntax tree does not know.
 func value(s *source, v *unstable.Node, at span) *node {
-	if v.Raw.Length > 0 {
+	if container := v.Kind == unstable.Array || v.Kind == unstable.InlineTable; v.Raw.Length > 0 && !container {
 		at = spanOf(v.Raw)
 	}
 	n := &node{at: at, text: string(v.Data)}

@@ -121,33 +121,34 @@ func handedOut(text string) (a netip.Addr, wrong, hint string) {
 	return a, "", ""
 }
 
-const urlSecretHint = "no secret stands in perigee.toml: let the origin know Perigee by its address or by a client certificate"
+const urlSecretHint = "no secret stands in perigee.toml, which every node has: let the other side know Perigee by its address"
 
 // serverURL reads the address of a server: scheme and host, nothing behind.
-func serverURL(text string, schemes []string) (u *url.URL, wrong, hint string) {
-	example := fmt.Sprintf("write %q", schemes[len(schemes)-1]+"://origin.example.net")
+func serverURL(text, example string, schemes []string) (u *url.URL, wrong, hint string) {
+	if strings.Contains(text, "@") {
+		return nil, "a URL here carries no user and no password", urlSecretHint
+	}
+	example = fmt.Sprintf("write %q", example)
 	u, err := url.Parse(text)
 	if err != nil {
 		var ue *url.Error
 		if errors.As(err, &ue) {
 			err = ue.Err
 		}
-		if strings.Contains(text, "@") {
-			return nil, "this is not a URL", urlSecretHint
-		}
 		return nil, fmt.Sprintf("%q is not a URL: %v", text, err), example
 	}
 	switch {
-	case u.User != nil:
-		return nil, "a URL here carries no user and no password", urlSecretHint
 	case u.Scheme == "" || u.Opaque != "" || !strings.Contains(text, "://"):
 		return nil, fmt.Sprintf("%q has no scheme", text), example
 	case !slices.Contains(schemes, u.Scheme):
 		return nil, fmt.Sprintf("the scheme %q is not one of: %s", u.Scheme, strings.Join(schemes, ", ")), ""
 	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, strings.Contains(text, "#"):
-		return nil, fmt.Sprintf("%q has a path; only scheme, host and port may stand here", text), fmt.Sprintf("write %q; the path of a request is passed on as it came", u.Scheme+"://"+u.Host)
+		return nil, fmt.Sprintf("%q has more than scheme, host and port", text), fmt.Sprintf("write %q", u.Scheme+"://"+u.Host)
 	}
 	host, port := u.Hostname(), u.Port()
+	if host == "" {
+		return nil, fmt.Sprintf("%q has no host", text), example
+	}
 	if _, err := netip.ParseAddr(host); err != nil {
 		if text := hostName(host, false); text != "" {
 			return nil, text, ""

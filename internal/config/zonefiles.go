@@ -65,7 +65,7 @@ func (c *Config) ExpandZones() ([]Zone, error) {
 	}
 	for _, z := range zones {
 		if z.File == "" {
-			e := c.ErrorAt("zone."+strings.TrimSuffix(z.Origin, "."), "has no file, and zone_files finds none called "+strings.TrimSuffix(z.Origin, ".")+zoneSuffix, fmt.Sprintf("write file = %q", "zones/"+strings.TrimSuffix(z.Origin, ".")+zoneSuffix))
+			e := c.ErrorAt(join("zone", strings.TrimSuffix(z.Origin, ".")), "has no file, and zone_files finds none called "+strings.TrimSuffix(z.Origin, ".")+zoneSuffix, fmt.Sprintf("write file = %q", "zones/"+strings.TrimSuffix(z.Origin, ".")+zoneSuffix))
 			e.Line, e.Col, e.EndCol = z.Pos.Line, z.Pos.Col, z.Pos.EndCol
 			e.line = string(c.src.line(e.Line))
 			found = append(found, e)
