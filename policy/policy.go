@@ -22,7 +22,7 @@ type Kind uint8
 const (
 	Weighted   Kind = iota + 1 // by draw, in proportion to the weights
 	Latency                    // the lowest round trip: static table, else great-circle distance
-	Geo                        // the most specific matching rule of a map
+	Geo                        // the most specific matching rule of a map whose target is up
 	Failover                   // the first that is up
 	Multivalue                 // several that are up, chosen by draw
 )
@@ -79,6 +79,10 @@ const (
 	MaxAnswers     = 8 // endpoints in one answer; a UDP reply of 1232 octets holds these with room to spare
 	MaxDepth       = 8 // nested policies; deeper is a mistake
 	MaxChoices     = 1024
+	MaxRules       = 1 << 16          // in one map or table of round trips
+	MaxPaths       = 1 << 16          // ways on which the policies below one lead to choices; Decide walks all when the whole fleet is down
+	MaxTTL         = 24 * time.Hour   // what is steered for longer is not steered; a drain would last as long
+	MaxRTT         = 10 * time.Second // no network on earth is slower
 )
 
 // Location is what a geography knows of a block of addresses. The zero value
@@ -137,4 +141,20 @@ type Decision struct {
 type Step struct {
 	Policy string // the policy or endpoint that this step is about
 	Text   string // what was decided there and why, for an operator to read
+}
+
+func (k Kind) String() string {
+	switch k {
+	case Weighted:
+		return "weighted"
+	case Latency:
+		return "latency"
+	case Geo:
+		return "geo"
+	case Failover:
+		return "failover"
+	case Multivalue:
+		return "multivalue"
+	}
+	return "unknown"
 }

@@ -1,0 +1,233 @@
+package policy
+
+import (
+	"math/bits"
+	"time"
+)
+
+// leniency is how far a decision has opened because all choices were out.
+type leniency uint8
+
+const (
+	asKnown  leniency = iota // by health and an operator's word
+	openDown                 // what is down counts as up; what an operator took out stays out
+	openAll                  // nothing else exists: everything counts as up
+)
+
+// admits reports whether an endpoint may be chosen. A drain outranks ForceUp:
+// forcing overrules health, not the wish to empty a machine.
+func (l leniency) admits(e *EndpointState) bool {
+	switch {
+	case l == openAll:
+		return true
+	case e.Draining || e.Force == ForceDown:
+		return false
+	case l == openDown || e.Force == ForceUp:
+		return true
+	}
+	return e.Health != Down
+}
+
+// evaluation is one Decide under way.
+type evaluation struct {
+	s      *Set
+	atlas  *atlas
+	st     *State
+	d      *Decision
+	region int
+	key    uint64 // see blockKey
+	now    time.Duration
+	level  leniency
+}
+
+// Decide fills d with the answer for q, from the compiled tables. It allocates
+// nothing when d is reused, and is safe for concurrent use. A nil State, or an
+// endpoint that it does not cover, is Unknown.
+//
+// An endpoint that is its own root answers with DefaultTTL.
+func (s *Set) Decide(root Name, q Query, st *State, d *Decision) {
+	r := &s.roots[root]
+	where := r.atlas.locate(normal(q.Client))
+	d.Endpoints, d.Why = d.Endpoints[:0], d.Why[:0]
+	d.TTL, d.Scope, d.Open = DefaultTTL, where.scope, false
+	e := evaluation{
+		s: s, atlas: &r.atlas, st: st, d: d, region: int(where.region), now: q.Now,
+		key: blockKey(q.Draw, q.is4(), where.start, where.length),
+	}
+	for !e.usable(r.ref) && e.level < openAll {
+		e.level++
+		d.Open = true
+	}
+	if r.ref >= 0 {
+		d.TTL = s.nodes[r.ref].ttl
+	}
+	e.choose(r.ref, d.TTL)
+}
+
+// is4 reports whether the client's addresses are IPv4.
+func (q *Query) is4() bool { return normal(q.Client).Addr().Is4() }
+
+var unknown EndpointState
+
+func (e *evaluation) state(i int32) *EndpointState {
+	if e.st == nil || int(i) >= len(e.st.Endpoints) {
+		return &unknown
+	}
+	return &e.st.Endpoints[i]
+}
+
+// ranking is the order in which node ref, a Geo or Latency one, tries its
+// choices for this client.
+func (e *evaluation) ranking(ref int32) []uint16 {
+	return e.s.nodes[ref].rankings[e.atlas.ranks[e.region*e.atlas.deps+int(e.atlas.pos[ref])]]
+}
+
+// usable reports whether ref would answer: an endpoint that is in, or a policy
+// with a usable choice.
+func (e *evaluation) usable(ref int32) bool {
+	if ref < 0 {
+		return e.level.admits(e.state(^ref))
+	}
+	n := &e.s.nodes[ref]
+	if n.kind == Geo || n.kind == Latency {
+		for _, at := range e.ranking(ref) {
+			if e.usable(n.to[at]) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, to := range n.to {
+		if e.usable(to) {
+			return true
+		}
+	}
+	return false
+}
+
+// choose appends the endpoints that ref, which is usable, answers with. ttl is
+// the least TTL met on the way to it.
+func (e *evaluation) choose(ref int32, ttl time.Duration) {
+	if ref < 0 {
+		e.d.Endpoints = append(e.d.Endpoints, int(^ref))
+		return
+	}
+	n := &e.s.nodes[ref]
+	ttl = min(ttl, n.ttl)
+	e.d.TTL = min(e.d.TTL, ttl)
+	switch n.kind {
+	case Geo, Latency:
+		for _, at := range e.ranking(ref) {
+			if e.usable(n.to[at]) {
+				e.choose(n.to[at], ttl)
+				return
+			}
+		}
+	case Failover:
+		for _, to := range n.to {
+			if e.usable(to) {
+				e.choose(to, ttl)
+				return
+			}
+		}
+	case Weighted:
+		e.choose(n.to[e.weighted(n, levelDraw(e.key, n.hash, ttl, e.now))], ttl)
+	case Multivalue:
+		e.several(n, ttl)
+	}
+}
+
+// maxRedraws bounds how often a weighted level draws again before it draws
+// among the usable choices only. With half the weight down, one client in
+// 65,536 comes so far.
+const maxRedraws = 16
+
+// weighted returns the choice of a weighted level that draw lands on. When
+// that one is down it draws again from the same weights, with a draw made from
+// the first, and so on: then exactly the clients of a choice that went down
+// move, spread over the rest in proportion, and come back when it does.
+// Renormalised weights would move the boundaries of all.
+//
+// Changed weights move the clients between the old and the new boundaries:
+// for two choices the least possible, for n choices in the worst case n/2
+// times that. Rendezvous hashing would always move the least, but gives exact
+// shares only on average and costs a logarithm for each choice; and since each
+// client draws anew every TTL, what moves at once is never kept for longer.
+func (e *evaluation) weighted(n *node, draw uint64) int {
+	for range maxRedraws {
+		if at := pickWeighted(n.weights, draw); e.usable(n.to[at]) {
+			return at
+		}
+		draw = mix(draw)
+	}
+	positive, zero := uint64(0), uint64(0)
+	for at, w := range n.weights {
+		if e.usable(n.to[at]) {
+			positive += uint64(w)
+			if w == 0 {
+				zero++
+			}
+		}
+	}
+	// Choices of weight 0 are for when nothing else is left; then all alike.
+	spare := positive == 0
+	sum := positive
+	if spare {
+		sum = zero
+	}
+	left, _ := bits.Mul64(draw, sum)
+	for at, w := range n.weights {
+		if spare == (w == 0) && e.usable(n.to[at]) {
+			share := uint64(w)
+			if spare {
+				share = 1
+			}
+			if left < share {
+				return at
+			}
+			left -= share
+		}
+	}
+	panic("policy: a weighted level was usable and has no usable choice")
+}
+
+// several appends the answers of a multivalue level: its usable choices with
+// the highest hashes of draw and name (rendezvous hashing), which is a draw
+// without replacement in which one choice that goes or comes changes one
+// answer. A nested policy counts as one choice and gives its first endpoint;
+// an endpoint that two choices lead to stands once.
+func (e *evaluation) several(n *node, ttl time.Duration) {
+	draw := levelDraw(e.key, n.hash, ttl, e.now)
+	var best [MaxAnswers]struct {
+		hash uint64
+		to   int32
+	}
+	found := 0
+	for i, to := range n.to {
+		hash := mix(draw ^ n.hashes[i])
+		if found == n.answers && hash <= best[found-1].hash || !e.usable(to) {
+			continue
+		}
+		if found < n.answers {
+			found++
+		}
+		at := found - 1
+		for ; at > 0 && best[at-1].hash < hash; at-- {
+			best[at] = best[at-1]
+		}
+		best[at].hash, best[at].to = hash, to
+	}
+	first := len(e.d.Endpoints)
+next:
+	for _, b := range best[:found] {
+		at := len(e.d.Endpoints)
+		e.choose(b.to, ttl)
+		for _, old := range e.d.Endpoints[first:at] {
+			if old == e.d.Endpoints[at] {
+				e.d.Endpoints = e.d.Endpoints[:at]
+				continue next
+			}
+		}
+		e.d.Endpoints = e.d.Endpoints[:at+1]
+	}
+}

@@ -1,0 +1,292 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// witness is one Explain under way.
+type witness struct {
+	*terrain
+	q     Query
+	st    *State
+	d     *Decision
+	where surroundings
+	key   uint64
+	level leniency
+}
+
+// Explain fills d as Decide does, and d.Why, by evaluating the rules as
+// written, without the compiled tables. That both agree on endpoints, TTL,
+// scope and Open is a test of the compiler. It is for people and takes its
+// time: it asks the geography about every network around the client until the
+// rules differ.
+func (s *Set) Explain(root Name, q Query, st *State, d *Decision) {
+	name := s.roots[root].name
+	*d = Decision{Endpoints: d.Endpoints[:0], Why: d.Why[:0], TTL: DefaultTTL}
+	w := &witness{terrain: newTerrain(s, name), q: q, st: st, d: d}
+	client := normal(q.Client)
+	w.where = w.around(client)
+	d.Scope = w.where.scope
+	block := w.where.block
+	w.key = blockKey(q.Draw, block.Addr().Is4(), unit(block.Addr()), block.Bits())
+	w.introduce(name, client)
+	for !w.up(name) && w.level < openAll {
+		w.level++
+		d.Open = true
+		if w.level == openDown {
+			w.say(name, "every choice is out: what is down counts as up, what is drained or forced down stays out")
+		} else {
+			w.say(name, "nothing else exists: what is drained or forced down counts as up too")
+		}
+	}
+	if p := s.written(name); p != nil {
+		d.TTL = ttlOf(*p)
+	}
+	w.choose(name, d.TTL)
+	w.conclude(name)
+}
+
+func (w *witness) say(name, format string, args ...any) {
+	w.d.Why = append(w.d.Why, Step{Policy: name, Text: fmt.Sprintf(format, args...)})
+}
+
+func (w *witness) introduce(name string, client netip.Prefix) {
+	if w.st != nil && w.st.Stale {
+		w.say(name, "the picture of the fleet is old: control or probes are lost, the last known state counts")
+	}
+	switch {
+	case w.blind:
+		w.say(name, "client %v: the client does not matter here", client)
+	case w.where.block == client && w.where.scope > client.Bits():
+		w.say(name, "client %v is larger than what the rules tell apart: counts as %v, which covers most of it; location %v", client, w.where.addr, w.where.loc)
+	default:
+		w.say(name, "client %v: location %v", client, w.where.loc)
+	}
+}
+
+func (w *witness) conclude(name string) {
+	names := make([]string, len(w.d.Endpoints))
+	for i, e := range w.d.Endpoints {
+		names[i] = w.s.cfg.Endpoints[e].Name
+	}
+	scope := "scope /0: good for every client"
+	if w.d.Scope > 0 {
+		scope = fmt.Sprintf("scope /%d: good for every client in %v", w.d.Scope, w.where.block)
+		if w.d.Scope > w.where.block.Bits() {
+			scope = fmt.Sprintf("scope /%d: a SOURCE of that length gets a tailored answer", w.d.Scope)
+		}
+	}
+	w.say(name, "answer %s, TTL %v, %s", strings.Join(names, ", "), w.d.TTL, scope)
+}
+
+// String is what an operator reads of a location: "DE, EU, AS64500 (50.11,
+// 8.68)", "unknown".
+func (l Location) String() string {
+	var parts []string
+	if l.City != "" {
+		parts = append(parts, l.City)
+	}
+	switch {
+	case l.Country != "" && l.Subdivision != "":
+		parts = append(parts, l.Country+"-"+l.Subdivision)
+	case l.Country != "":
+		parts = append(parts, l.Country)
+	}
+	if l.Continent != "" {
+		parts = append(parts, Selector{Continent: l.Continent}.String())
+	}
+	if l.ASN != 0 {
+		parts = append(parts, Selector{ASN: l.ASN}.String())
+	}
+	switch {
+	case l.Located && l.Centroid:
+		parts = append(parts, "at the centroid of "+l.Country)
+	case l.Located:
+		parts = append(parts, fmt.Sprintf("at %.2f, %.2f", l.Lat, l.Lon))
+	}
+	if len(parts) == 0 {
+		return "unknown"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// state is what is known of the endpoint called name.
+func (w *witness) state(name string) EndpointState {
+	i := ^w.s.names[name]
+	if w.st == nil || i >= len(w.st.Endpoints) {
+		return EndpointState{}
+	}
+	return w.st.Endpoints[i]
+}
+
+// up reports whether name would answer.
+func (w *witness) up(name string) bool {
+	p := w.s.written(name)
+	if p == nil {
+		st := w.state(name)
+		out := st.Draining || st.Force == ForceDown
+		switch w.level {
+		case openAll:
+			return true
+		case openDown:
+			return !out
+		}
+		return !out && (st.Health != Down || st.Force == ForceUp)
+	}
+	return slices.ContainsFunc(w.choices(p), func(o option) bool { return w.up(o.to) })
+}
+
+// choices lists what p may choose for this client.
+func (w *witness) choices(p *Policy) []option {
+	if p.Kind == Geo || p.Kind == Latency {
+		return w.order(p, w.where.addr, w.where.loc)
+	}
+	var out []option
+	for _, c := range p.Choices {
+		out = append(out, option{to: c.To})
+	}
+	return out
+}
+
+// out says why name would not answer.
+func (w *witness) out(name string) string {
+	if w.s.written(name) != nil {
+		return "is down: all that it may choose is out"
+	}
+	st := w.state(name)
+	why := ""
+	if st.Why != "" {
+		why = ": " + st.Why
+	}
+	switch {
+	case st.Draining:
+		return "is drained" + why
+	case st.Force == ForceDown:
+		return "is forced down" + why
+	}
+	return "is down" + why
+}
+
+// choose appends the endpoints that name, which is up, answers with. ttl is
+// the least TTL met on the way to it.
+func (w *witness) choose(name string, ttl time.Duration) {
+	p := w.s.written(name)
+	if p == nil {
+		w.endpoint(name)
+		return
+	}
+	ttl = min(ttl, ttlOf(*p))
+	w.d.TTL = min(w.d.TTL, ttl)
+	switch p.Kind {
+	case Geo, Latency, Failover:
+		for _, o := range w.choices(p) {
+			why := ""
+			if o.why != "" {
+				why = o.why + ": "
+			}
+			if w.up(o.to) {
+				w.say(name, "%v: %s→ %s", p.Kind, why, o.to)
+				w.choose(o.to, ttl)
+				return
+			}
+			w.say(name, "%v: %snot %s, which %s", p.Kind, why, o.to, w.out(o.to))
+		}
+	case Weighted:
+		w.choose(w.weighted(p, ttl), ttl)
+	case Multivalue:
+		w.several(p, ttl)
+	}
+}
+
+func (w *witness) endpoint(name string) {
+	w.d.Endpoints = append(w.d.Endpoints, ^w.s.names[name])
+	st := w.state(name)
+	switch {
+	case w.level > asKnown && (st.Draining || st.Force == ForceDown || st.Health == Down && st.Force != ForceUp):
+		w.say(name, "%s; it answers because all else is out too", w.out(name))
+	case st.Force == ForceUp:
+		w.say(name, "is forced up")
+	case st.Health == Unknown:
+		w.say(name, "counts as up: no probe has told otherwise yet")
+	default:
+		w.say(name, "is up")
+	}
+}
+
+// weighted draws a choice: from all weights, again while the choice is out,
+// and after maxRedraws among those that are not.
+func (w *witness) weighted(p *Policy, ttl time.Duration) string {
+	sum := uint64(0)
+	weights := make([]uint32, len(p.Choices))
+	for i, c := range p.Choices {
+		weights[i] = c.Weight
+		sum += uint64(c.Weight)
+	}
+	draw := levelDraw(w.key, nameHash(p.Name), ttl, w.q.Now)
+	for range maxRedraws {
+		c := p.Choices[pickWeighted(weights, draw)]
+		if w.up(c.To) {
+			w.say(p.Name, "weighted: draw %.4f → %s (%d of %d)", fraction(draw), c.To, c.Weight, sum)
+			return c.To
+		}
+		w.say(p.Name, "weighted: draw %.4f, not %s (%d of %d), which %s; draws again", fraction(draw), c.To, c.Weight, sum, w.out(c.To))
+		draw = mix(draw)
+	}
+	positive := false
+	for i, c := range p.Choices {
+		if !w.up(c.To) {
+			weights[i] = 0
+		}
+		positive = positive || weights[i] > 0
+	}
+	for i, c := range p.Choices {
+		if !positive && w.up(c.To) {
+			weights[i] = 1
+		}
+	}
+	to := p.Choices[pickWeighted(weights, draw)].To
+	if positive {
+		w.say(p.Name, "weighted: draw %.4f among what is up → %s", fraction(draw), to)
+	} else {
+		w.say(p.Name, "weighted: only choices of weight 0 are left: draw %.4f → %s", fraction(draw), to)
+	}
+	return to
+}
+
+// fraction is a draw as a number from 0 to 1.
+func fraction(draw uint64) float64 { return float64(draw>>11) / (1 << 53) }
+
+// several draws some of the choices of a multivalue policy, each at most once.
+func (w *witness) several(p *Policy, ttl time.Duration) {
+	draw := levelDraw(w.key, nameHash(p.Name), ttl, w.q.Now)
+	var in []string
+	for _, c := range p.Choices {
+		if w.up(c.To) {
+			in = append(in, c.To)
+		} else {
+			w.say(p.Name, "multivalue: not %s, which %s", c.To, w.out(c.To))
+		}
+	}
+	hash := func(name string) uint64 { return mix(draw ^ nameHash(name)) }
+	slices.SortStableFunc(in, func(a, b string) int { return cmp.Compare(hash(b), hash(a)) })
+	answers := p.Answers
+	if answers == 0 {
+		answers = DefaultAnswers
+	}
+	w.say(p.Name, "multivalue: draw %.4f orders %s; the first %d answer", fraction(draw), strings.Join(in, ", "), min(answers, len(in)))
+	before := slices.Clone(w.d.Endpoints)
+	var chosen []int
+	for _, name := range in[:min(answers, len(in))] {
+		w.d.Endpoints = nil
+		w.choose(name, ttl)
+		if first := w.d.Endpoints[0]; !slices.Contains(chosen, first) {
+			chosen = append(chosen, first)
+		}
+	}
+	w.d.Endpoints = append(before, chosen...)
+}
