@@ -93,10 +93,14 @@ func printOPT(b *strings.Builder, opt *dns.OPT) {
 		switch o := o.(type) {
 		case *dns.EDNS0_SUBNET:
 			a, _ := netip.AddrFromSlice(o.Address)
-			if o.Family == 1 {
-				a = a.Unmap()
+			switch o.Family {
+			case 0:
+				fmt.Fprintf(b, "ecs without family /%d/%d\n", o.SourceNetmask, o.SourceScope)
+			case 1:
+				fmt.Fprintf(b, "ecs %s/%d/%d\n", a.Unmap(), o.SourceNetmask, o.SourceScope)
+			default:
+				fmt.Fprintf(b, "ecs %s/%d/%d\n", a, o.SourceNetmask, o.SourceScope)
 			}
-			fmt.Fprintf(b, "ecs %s/%d/%d\n", a, o.SourceNetmask, o.SourceScope)
 		case *dns.EDNS0_NSID:
 			fmt.Fprintf(b, "nsid %s\n", o.Nsid)
 		default:
