@@ -4,6 +4,26 @@
 // The answer path is one pure function over wire bytes, View.Answer: no
 // socket, no clock, no global random source. Server puts it behind UDP and TCP;
 // tests, fuzzers, "perigee explain" and the simulator call it directly.
+//
+//	zone, findings := zones.Load("example.com.zone", zones.Options{Origin: "example.com"})
+//	view, err := dnsserver.NewView(dnsserver.ViewConfig{
+//		Zones:     []*zones.Zone{zone},
+//		Policies:  set, // from policy.Compile
+//		Endpoints: []dnsserver.Endpoint{{Addresses: addresses}},
+//		Steer:     []dnsserver.Binding{{Zone: "example.com", Name: "www.example.com", Policy: "nearest"}},
+//	})
+//	server := dnsserver.NewServer(dnsserver.ServerConfig{})
+//	server.SetView(view)
+//	go server.ServeUDP(conn)
+//	go server.ServeTCP(listener)
+//
+// It is authoritative only: it asks nobody, and refuses what is in none of its
+// zones. It reads no configuration file and watches nothing: its owner swaps in
+// a new View or a new policy.State.
+//
+// Limits: UDP replies of 1232 octets, chains of 8 names inside our zones, and
+// those that Server's constants name. There is no transfer, DNSSEC, cookie or
+// rate limit yet.
 package dnsserver
 
 import (
@@ -11,48 +31,7 @@ import (
 	"time"
 
 	"perigee.example/policy"
-	"perigee.example/zones"
 )
-
-// View is everything an answer needs: the table of zones, each a snapshot of
-// its own, with the policies and what binds them to names. Immutable.
-type View struct{ stub int }
-
-// ViewConfig is what a View is made from.
-type ViewConfig struct {
-	Zones     []*zones.Zone
-	Policies  *policy.Set
-	Steer     []Binding
-	Endpoints []Endpoint // one for each endpoint of Policies, in order
-	NSID      []byte     // answered when asked (RFC 5001); nil never
-}
-
-// Binding steers the A and AAAA RRsets, or the CNAME, of one owner name.
-type Binding struct {
-	Zone   string // origin, presentation form
-	Name   string // owner, fully qualified, presentation form; may be a wildcard
-	Policy string // a root of Policies
-}
-
-// Endpoint is what DNS hands out for one endpoint: addresses, or a name.
-type Endpoint struct {
-	Addresses []netip.Addr
-	Target    string // a domain name for alias names (CNAME), or empty
-}
-
-// NewView checks the bindings against the zones and precomputes what answers
-// need. The error is a list (errors.Join) of *BindingError; DESIGN "Endpoints"
-// has the rules.
-func NewView(c ViewConfig) (*View, error) { panic("not yet") }
-
-// BindingError is a steered name that cannot be steered.
-type BindingError struct {
-	Binding Binding
-	Text    string
-	Hint    string
-}
-
-func (e *BindingError) Error() string { return e.Binding.Name + ": " + e.Text }
 
 // Transport is how a query came.
 type Transport uint8
@@ -66,11 +45,13 @@ const (
 // Context is what Answer is told about one query.
 type Context struct {
 	From      netip.AddrPort // the resolver
-	Local     netip.AddrPort // the address the query came to
+	Local     netip.AddrPort // the address the query came to; the zero value when that is not known
 	Transport Transport
 	Now       time.Duration // since the Unix epoch; read once a batch
 	Seed      [16]byte      // the server's secret, for draws
-	State     *policy.State // nil: all unknown
+	// State is the fleet as it is; nil is all unknown, and so is one that has
+	// not as many endpoints as the View's policies.
+	State *policy.State
 }
 
 // Action is what to do with a query after Answer.
@@ -86,19 +67,14 @@ const (
 // outside of Answer. Reuse one.
 type Outcome struct {
 	Action   Action
-	Zone     string // origin, or empty
+	Zone     string // origin of the zone that owns the queried name, or empty
 	Rcode    uint16 // extended RCODE (RFC 6891 §6.1.3)
 	QType    uint16
 	Steered  bool
-	Decision policy.Decision // when Steered
-	Root     policy.Name     // when Steered
+	Decision policy.Decision // when Steered; of a chain the last one
+	Root     policy.Name     // when Steered; of a chain the last one
 	HasECS   bool            // the reply carries ECS
-	Scope    int
-	TTL      uint32 // the least TTL in the answer section, seconds
+	Scope    int             // of the reply's ECS, in bits: the longest of a chain; 0 without ECS
+	TTL      uint32          // the least TTL in the answer section, seconds
 	TC       bool
 }
-
-// Answer appends the reply to the query in wire form to dst and returns it. It
-// is pure, allocates nothing when dst has room and out is reused, and is the
-// only path by which a packet is answered.
-func (v *View) Answer(dst, query []byte, c *Context, out *Outcome) []byte { panic("not yet") }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 )
@@ -75,9 +76,7 @@ func (c *Checker) tryHTTP(ctx context.Context, t Target) (string, error) {
 	client := c.client
 	if t.Host != "" {
 		req.Host = t.Host
-	}
-	if t.ServerName != "" {
-		client = c.clientFor(t.ServerName)
+		client = c.clientFor(t)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -93,15 +92,19 @@ func (c *Checker) tryHTTP(ctx context.Context, t Target) (string, error) {
 	return fmt.Sprintf("status %d", resp.StatusCode), nil
 }
 
-// clientFor returns a client that wants a certificate for name. It is made
+// clientFor returns a client that wants a certificate for t.Host. It is made
 // for each probe: no connection outlives one anyway.
-func (c *Checker) clientFor(name string) *http.Client {
+func (c *Checker) clientFor(t Target) *http.Client {
 	o := c.o
 	if o.TLS != nil {
 		o.TLS = o.TLS.Clone()
 	} else {
 		o.TLS = &tls.Config{}
 	}
-	o.TLS.ServerName = name
+	host := t.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	o.TLS.ServerName = host
 	return newClient(o)
 }

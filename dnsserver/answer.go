@@ -1,0 +1,449 @@
+package dnsserver
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+	"time"
+
+	"perigee.example/policy"
+	"perigee.example/zones"
+)
+
+// maxChain bounds how often one answer goes on at another name, by CNAME or
+// DNAME. Real chains are 1 or 2; beyond 8 the resolver is left to ask again.
+const maxChain = 8
+
+// answer is one query being answered.
+type answer struct {
+	v   *View
+	q   query // by value: a pointer would send it to the heap
+	c   *Context
+	out *Outcome
+	m   message
+
+	rcode uint16
+	flags uint16 // AA and TC
+	scope int
+
+	// The name that is looked up now, in lower case, and where it stands in
+	// the message.
+	name   [maxNameLen]byte
+	len    int
+	at     int
+	owners [maxChain + 1]uint16 // where the names before it stand, to notice a loop
+
+	dnames  [maxChain + 1]dnameOwner // the DNAMEs that are in the answer
+	ndnames int
+}
+
+// dnameOwner is the owner of a DNAME that an answer went through.
+type dnameOwner struct {
+	zone *servedZone
+	node zones.NodeID
+}
+
+// Answer appends the reply to the query in wire form to dst and returns it. It
+// is pure, allocates nothing when dst has room and out is reused, and is the
+// only path by which a packet is answered.
+//
+// Room is maxUDP for UDP and 65535 octets for TCP, and some hundred more. With
+// Outcome.Action other than Reply, dst comes back as it was.
+func (v *View) Answer(dst, packet []byte, c *Context, out *Outcome) []byte {
+	*out = Outcome{Action: Drop, Decision: policy.Decision{Endpoints: out.Decision.Endpoints[:0]}}
+	a := answer{v: v, c: c, out: out}
+	q := &a.q
+	var answerable bool
+	if a.rcode, answerable = q.parse(packet); !answerable {
+		return dst
+	}
+	nsid := v.identity()
+	a.m.b, a.m.base = dst, len(dst)
+	a.m.limit = a.m.base + q.edns.limit(c.Transport) - q.edns.replyLen(nsid, a.rcode)
+	a.m.b = append(a.m.b, packet[:headerLen+q.question]...)
+	if a.rcode == rcodeNoError {
+		a.rcode = q.refuse(c.Transport)
+	}
+	if a.rcode == rcodeNoError {
+		a.resolve()
+	}
+	return a.finish(nsid)
+}
+
+func (v *View) identity() []byte {
+	if v == nil {
+		return nil
+	}
+	return v.nsid
+}
+
+// refuse is the RCODE for well-formed queries that no zone is asked for.
+func (q *query) refuse(t Transport) uint16 {
+	if q.qclass != classIN {
+		return rcodeRefused // CHAOS and ANY too: we serve the Internet class
+	}
+	switch q.qtype {
+	case 0, typeOPT, typeTKEY, typeTSIG, typeNXNAME:
+		// None is a type to ask for: RFC 6895 §3.1, RFC 9824 §3.5.
+		return rcodeFormErr
+	case typeMAILA, typeMAILB:
+		return rcodeNotImp // obsolete (RFC 1035 §3.2.3)
+	case typeAXFR:
+		if t == UDP {
+			return rcodeFormErr // RFC 5936 §4.2: there is no AXFR by UDP
+		}
+		return rcodeRefused // nobody is allowed a transfer
+	case typeIXFR:
+		return rcodeRefused
+	}
+	return rcodeNoError
+}
+
+// finish writes header and OPT and fills in the outcome.
+func (a *answer) finish(nsid []byte) []byte {
+	q, m, out := &a.q, &a.m, a.out
+	ar := m.count[sectionAdditional]
+	if q.edns.present {
+		m.b = q.edns.appendOPT(m.b, nsid, a.rcode, uint8(a.scope))
+		ar++
+	}
+	h := m.b[m.base:]
+	flags := flagQR | q.flags&(opcodeMask|flagRD) | a.flags | a.rcode&0xF
+	binary.BigEndian.PutUint16(h[2:], flags)
+	qd := uint16(0)
+	if q.question > 0 {
+		qd = 1
+	}
+	binary.BigEndian.PutUint16(h[4:], qd)
+	binary.BigEndian.PutUint16(h[6:], m.count[sectionAnswer])
+	binary.BigEndian.PutUint16(h[8:], m.count[sectionAuthority])
+	binary.BigEndian.PutUint16(h[10:], ar)
+	out.Action = Reply
+	out.Rcode = a.rcode
+	out.QType = q.qtype
+	out.HasECS = q.edns.ecs.present && a.rcode != rcodeBadVers
+	out.Scope = a.scope
+	out.TTL = m.ttl
+	out.TC = a.flags&flagTC != 0
+	return m.b
+}
+
+// resolve is the algorithm of RFC 1034 §4.3.2 over all our zones: a zone looks
+// one name up, and a CNAME or DNAME goes on with the next. The RCODE is that
+// of the last name (RFC 6604 §3).
+func (a *answer) resolve() {
+	a.len = a.q.nameLen
+	copy(a.name[:a.len], a.q.name[:a.len])
+	a.at = headerLen
+	for hop := 0; hop <= maxChain; hop++ {
+		s := a.v.find(a.name[:a.len], a.q.qtype)
+		if s == nil {
+			if hop == 0 {
+				a.rcode = rcodeRefused // no referral upwards: RFC 8906 §3.1.1
+			}
+			return
+		}
+		if hop == 0 {
+			a.flags |= flagAA
+			a.out.Zone = s.origin
+		}
+		a.owners[hop] = uint16(a.at)
+		if !a.step(s, hop) {
+			return
+		}
+		for _, at := range a.owners[:hop+1] {
+			if a.m.equal(int(at), a.name[:a.len]) {
+				return // a loop: what there is of it has been said
+			}
+		}
+	}
+}
+
+// step answers for the name at hand out of one zone. It is true when the
+// answer goes on at another name.
+func (a *answer) step(s *servedZone, hop int) bool {
+	var r zones.Result
+	s.zone.Lookup(a.name[:a.len], a.q.qtype, &r)
+	switch r.Kind {
+	case zones.Found:
+		a.found(s, r.Node)
+	case zones.NoData:
+		a.negative(s)
+	case zones.NXDomain:
+		a.rcode = rcodeNXDomain
+		a.negative(s)
+	case zones.Referral:
+		if hop == 0 {
+			a.flags &^= flagAA
+		}
+		a.refer(s, &r)
+	case zones.CNAME:
+		return a.alias(s, r.Node)
+	case zones.DNAME:
+		return a.redirect(s, &r)
+	default:
+		a.rcode = rcodeServFail // the table and the zone disagree on what is in it
+	}
+	return false
+}
+
+// found answers with the RRset that was asked for.
+func (a *answer) found(s *servedZone, node zones.NodeID) {
+	qtype := a.q.qtype
+	if qtype == typeANY {
+		qtype = s.anyType(node)
+	}
+	if st := s.steer[node]; st != nil {
+		switch {
+		case !st.alias && (qtype == typeA || qtype == typeAAAA):
+			a.addresses(s, node, st, qtype)
+			return
+		case st.alias && qtype == typeCNAME:
+			a.alias(s, node)
+			return
+		}
+	}
+	set, ok := s.zone.RRset(node, qtype)
+	if !ok {
+		a.rcode = rcodeServFail // Lookup found it: never an empty NOERROR
+		return
+	}
+	a.addAnswer(&set)
+}
+
+// anyType picks the one RRset that answers a query for ANY (RFC 8482 §4.1).
+func (s *servedZone) anyType(node zones.NodeID) uint16 {
+	var buf [32]zones.RRset
+	sets := s.zone.RRsets(node, buf[:0])
+	for i := range sets {
+		if sets[i].Type != typeRRSIG {
+			return sets[i].Type
+		}
+	}
+	return typeRRSIG
+}
+
+// addAnswer appends an RRset of the name at hand to the answer section.
+func (a *answer) addAnswer(set *zones.RRset) bool {
+	if !a.m.addSet(sectionAnswer, set, a.at, nil) {
+		a.flags |= flagTC
+		return false
+	}
+	return true
+}
+
+// negative appends the SOA (RFC 2308 §2.1, §2.2). It must come, or TC.
+func (a *answer) negative(s *servedZone) {
+	set := s.zone.Negative()
+	if !a.m.addSet(sectionAuthority, &set, 0, s.zone.OriginWire()) {
+		a.flags |= flagTC
+	}
+}
+
+// alias follows a CNAME, steered or not. It is true when the answer goes on.
+func (a *answer) alias(s *servedZone, node zones.NodeID) bool {
+	if st := s.steer[node]; st != nil && st.alias {
+		if a.decide(st); len(a.out.Decision.Endpoints) > 0 {
+			target := a.v.endpoints[a.out.Decision.Endpoints[0]].target
+			return a.cname(target, seconds(a.out.Decision.TTL))
+		}
+	}
+	set, ok := s.zone.RRset(node, typeCNAME)
+	if !ok || len(set.Wire) <= pointerLen+recordFixed {
+		a.rcode = rcodeServFail
+		return false
+	}
+	return a.cname(set.Wire[pointerLen+recordFixed:], set.TTL)
+}
+
+// cname appends a CNAME record of the name at hand and goes to its target.
+func (a *answer) cname(target []byte, ttl uint32) bool {
+	m := &a.m
+	k := m.mark(sectionAnswer)
+	m.b = append(m.b, 0xC0|byte(a.at>>8), byte(a.at), 0, typeCNAME, 0, classIN)
+	m.b = binary.BigEndian.AppendUint32(m.b, ttl)
+	m.b = append(m.b, 0, 0)
+	at := m.addRdata(typeCNAME, target)
+	m.counted(sectionAnswer, 1, ttl)
+	if !m.settle(sectionAnswer, k, true) {
+		a.flags |= flagTC
+		return false
+	}
+	if !lowerName(&a.name, target) {
+		a.rcode = rcodeServFail
+		return false
+	}
+	a.len, a.at = len(target), at
+	return a.q.qtype != typeCNAME && a.q.qtype != typeANY
+}
+
+// redirect appends a DNAME and the CNAME made from it (RFC 6672 §3.1), and goes
+// to the target. A target too long for a name is YXDOMAIN (§2.2).
+func (a *answer) redirect(s *servedZone, r *zones.Result) bool {
+	set, ok := s.zone.RRset(r.Node, typeDNAME)
+	if !ok || len(set.Wire) <= pointerLen+recordFixed {
+		a.rcode = rcodeServFail
+		return false
+	}
+	owner := dnameOwner{s, r.Node}
+	if !slices.Contains(a.dnames[:a.ndnames], owner) { // one that leads below itself is said once
+		if !a.m.addSet(sectionAnswer, &set, 0, a.name[r.Suffix:a.len]) {
+			a.flags |= flagTC
+			return false
+		}
+		a.dnames[a.ndnames] = owner
+		a.ndnames++
+	}
+	target := set.Wire[pointerLen+recordFixed:]
+	if r.Suffix+len(target) > maxNameLen {
+		a.rcode = rcodeYXDomain
+		return false
+	}
+	var to [maxNameLen]byte
+	n := a.rawPrefix(to[:], r.Suffix)
+	n += copy(to[n:], target)
+	return a.cname(to[:n], set.TTL)
+}
+
+// rawPrefix copies the first n octets of the name at hand as they stand in the
+// message, so that a name made from them keeps its case.
+func (a *answer) rawPrefix(to []byte, n int) int {
+	b := a.m.b[a.m.base:]
+	at, done := a.at, 0
+	for done < n {
+		if l := int(b[at]); l >= 0xC0 {
+			at = (l&0x3F)<<8 | int(b[at+1])
+			continue
+		}
+		k := 1 + int(b[at])
+		done += copy(to[done:], b[at:at+k])
+		at += k
+	}
+	return done
+}
+
+// seconds is a policy's TTL on the wire.
+func seconds(d time.Duration) uint32 { return uint32(max(d, 0) / time.Second) }
+
+// decide asks the policy, once for A and AAAA alike: nothing of the question
+// but the name enters. The scopes of a chain join in the longest.
+func (a *answer) decide(st *steered) {
+	d := &a.out.Decision
+	q := policy.Query{Draw: policy.ResolverDraw(a.c.Seed, a.c.From.Addr()), Now: a.c.Now}
+	client, fromECS := a.q.edns.ecs.prefix()
+	if !fromECS {
+		addr := a.c.From.Addr().Unmap().WithZone("")
+		client = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	q.Client = client
+	state := a.c.State
+	if state == nil || len(state.Endpoints) != len(a.v.endpoints) {
+		state = a.v.unknown
+	}
+	a.v.policies.Decide(st.root, q, state, d)
+	a.out.Steered, a.out.Root = true, st.root
+	if fromECS {
+		a.scope = max(a.scope, d.Scope)
+	}
+}
+
+// addresses answers with the addresses of the endpoints that the policy chose.
+// When it chose none, the zone's own RRset answers: never nothing.
+func (a *answer) addresses(s *servedZone, node zones.NodeID, st *steered, rrtype uint16) {
+	a.decide(st)
+	m := &a.m
+	k := m.mark(sectionAnswer)
+	size := addressLen(rrtype)
+	ttl := seconds(a.out.Decision.TTL)
+	n := 0
+	for _, i := range a.out.Decision.Endpoints {
+		for wire := a.v.endpoints[i].of(rrtype); len(wire) >= size; wire = wire[size:] {
+			if duplicate(m.b[k.size:], wire[:size]) {
+				continue
+			}
+			at := len(m.b)
+			m.b = append(m.b, wire[:size]...)
+			binary.BigEndian.PutUint16(m.b[at:], 0xC000|uint16(a.at))
+			binary.BigEndian.PutUint32(m.b[at+6:], ttl)
+			n++
+		}
+	}
+	if n == 0 {
+		if set, ok := s.zone.RRset(node, rrtype); ok {
+			a.addAnswer(&set)
+		} else {
+			a.rcode = rcodeServFail
+		}
+		return
+	}
+	m.counted(sectionAnswer, n, ttl)
+	if !m.settle(sectionAnswer, k, true) {
+		a.flags |= flagTC
+	}
+}
+
+// duplicate reports whether the address of rec is among those of records,
+// which are all of its size.
+func duplicate(records, rec []byte) bool {
+	const rdata = pointerLen + recordFixed
+	for ; len(records) >= len(rec); records = records[len(rec):] {
+		if string(records[rdata:len(rec)]) == string(rec[rdata:]) {
+			return true
+		}
+	}
+	return false
+}
+
+// refer answers with a referral: the NS of the cut and its glue. Glue below the
+// cut must come, or TC (RFC 9471 §3.1); that of sibling names comes if it fits.
+func (a *answer) refer(s *servedZone, r *zones.Result) {
+	cut := a.name[r.Suffix:a.len]
+	set, ok := s.zone.RRset(r.Node, typeNS)
+	if !ok {
+		a.rcode = rcodeServFail
+		return
+	}
+	if !a.m.addSet(sectionAuthority, &set, 0, cut) {
+		a.flags |= flagTC
+		return
+	}
+	if !a.glue(s, &set, cut, true) {
+		a.flags |= flagTC
+		return
+	}
+	a.glue(s, &set, cut, false)
+}
+
+// glue appends the addresses of those targets of an NS RRset that are below
+// the cut, or of the others. It is false when something did not fit.
+func (a *answer) glue(s *servedZone, ns *zones.RRset, cut []byte, below bool) bool {
+	var low [maxNameLen]byte
+	fits := true
+	wire := ns.Wire
+	for len(wire) > pointerLen+recordFixed {
+		end := pointerLen + recordFixed + int(binary.BigEndian.Uint16(wire[pointerLen+8:]))
+		target := wire[pointerLen+recordFixed : end]
+		wire = wire[end:]
+		if !lowerName(&low, target) || within(low[:len(target)], cut) != below {
+			continue
+		}
+		node, ok := s.zone.Find(low[:len(target)])
+		if !ok {
+			continue
+		}
+		for _, t := range [...]uint16{typeA, typeAAAA} {
+			if set, ok := s.zone.RRset(node, t); ok && !a.m.addSet(sectionAdditional, &set, 0, target) {
+				fits = false
+			}
+		}
+	}
+	return fits
+}
+
+// within reports whether name is suffix or below it; both in lower case.
+func within(name, suffix []byte) bool {
+	for len(name) > len(suffix) {
+		name = name[1+int(name[0]):]
+	}
+	return string(name) == string(suffix)
+}

@@ -1,0 +1,223 @@
+package dnsserver_test
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"perigee.example/dnsserver"
+	"perigee.example/internal/config"
+	"perigee.example/internal/txtest"
+	"perigee.example/policy"
+	"perigee.example/zones"
+)
+
+// TestConversations plays testdata/dns. Files NAME.zone are zones, perigee.toml
+// binds policies, and geo places networks: "192.0.2.0/24 EU DE". Commands are
+// queries (txtest.ParseQuery), and:
+//
+//	bindings           the mistakes that NewView finds, with their hints
+//	up|down|drain EDGE  change the fleet
+//	size QUERY         the reply's octets instead of its text
+func TestConversations(t *testing.T) {
+	txtest.Run(t, "../testdata/dns/*.txtar", func(t testing.TB, files map[string][]byte) txtest.Session {
+		return newTalk(t, files)
+	})
+}
+
+type talk struct {
+	view   *dnsserver.View
+	err    error // of NewView
+	config *config.Config
+	state  *policy.State
+}
+
+func newTalk(t testing.TB, files map[string][]byte) *talk {
+	t.Helper()
+	k := &talk{config: &config.Config{}}
+	var v dnsserver.ViewConfig
+	names := slices.Sorted(func(yield func(string) bool) {
+		for name := range files {
+			if !yield(name) {
+				return
+			}
+		}
+	})
+	for _, name := range names {
+		if origin, ok := strings.CutSuffix(name, ".zone"); ok {
+			if origin == "root" {
+				origin = "."
+			}
+			v.Zones = append(v.Zones, parseZone(t, origin, files[name]))
+		}
+	}
+	if text, ok := files["perigee.toml"]; ok {
+		c, err := config.Parse("perigee.toml", append([]byte("version = 1\n"), text...), t.TempDir())
+		if err != nil {
+			t.Fatal(config.Render(err))
+		}
+		k.config = c
+		set, err := policy.Compile(c.Policy, c.Roots(), parseMap(t, string(files["geo"])))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.Policies = set
+		v.NSID = []byte(c.DNS.NSID)
+		if c.DNS.NSID == "" {
+			v.NSID = nil
+		}
+		for _, e := range c.Edges {
+			v.Endpoints = append(v.Endpoints, dnsserver.Endpoint{Addresses: e.Addresses})
+		}
+		for _, e := range c.Endpoints {
+			v.Endpoints = append(v.Endpoints, dnsserver.Endpoint{Addresses: e.Addresses, Target: e.Target})
+		}
+		for _, z := range c.Zones {
+			for _, s := range z.Steer {
+				v.Steer = append(v.Steer, dnsserver.Binding{Zone: z.Origin, Name: s.Name, Policy: s.To})
+			}
+		}
+		k.state = set.NewState()
+	}
+	k.view, k.err = dnsserver.NewView(v)
+	return k
+}
+
+func parseZone(t testing.TB, origin string, text []byte) *zones.Zone {
+	t.Helper()
+	z, findings := zones.Parse(origin+".zone", text, zones.Options{Origin: origin})
+	if z == nil {
+		t.Fatalf("zone %s: %+v", origin, findings)
+	}
+	return z
+}
+
+func (k *talk) Do(cmd string) (string, error) {
+	verb, arg, _ := strings.Cut(cmd, " ")
+	switch verb {
+	case "bindings":
+		return describe(k.err), nil
+	case "up", "down", "drain":
+		return "", k.change(verb, arg)
+	case "size":
+		reply, _, err := k.ask(arg)
+		return fmt.Sprintf("%d octets", len(reply)), err
+	}
+	reply, out, err := k.ask(cmd)
+	if err != nil {
+		return "", err
+	}
+	if out.Action != dnsserver.Reply {
+		return "no reply", nil
+	}
+	return txtest.Print(reply)
+}
+
+func (k *talk) ask(text string) ([]byte, *dnsserver.Outcome, error) {
+	if k.err != nil {
+		return nil, nil, k.err
+	}
+	q, err := txtest.ParseQuery(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := dnsserver.Context{From: q.From, Transport: dnsserver.UDP, Now: q.At, State: k.state}
+	if q.TCP {
+		c.Transport = dnsserver.TCP
+	}
+	out := new(dnsserver.Outcome)
+	return k.view.Answer(nil, q.Wire, &c, out), out, nil
+}
+
+// change makes a new State, as its owner does: a State is never modified.
+func (k *talk) change(verb, edge string) error {
+	i := slices.IndexFunc(k.config.Policy.Endpoints, func(e policy.Endpoint) bool { return e.Name == edge })
+	if i < 0 {
+		return fmt.Errorf("no edge or endpoint is called %s", edge)
+	}
+	next := &policy.State{Endpoints: slices.Clone(k.state.Endpoints)}
+	switch verb {
+	case "up":
+		next.Endpoints[i] = policy.EndpointState{Health: policy.Up}
+	case "down":
+		next.Endpoints[i].Health = policy.Down
+	case "drain":
+		next.Endpoints[i].Draining = true
+	}
+	k.state = next
+	return nil
+}
+
+// describe lists joined errors, each with its hint.
+func describe(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var lines []string
+		for _, e := range joined.Unwrap() {
+			lines = append(lines, describe(e))
+		}
+		return strings.Join(lines, "\n")
+	}
+	var b *dnsserver.BindingError
+	if errors.As(err, &b) {
+		return err.Error() + "\n  hint: " + b.Hint
+	}
+	return err.Error()
+}
+
+// worldMap is a Geography for tests: disjoint networks in address order.
+type worldMap []placed
+
+type placed struct {
+	prefix netip.Prefix
+	loc    policy.Location
+}
+
+func parseMap(t testing.TB, text string) policy.Geography {
+	t.Helper()
+	var w worldMap
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) == 0 {
+			continue
+		}
+		if len(f) != 3 {
+			t.Fatalf("geo: %q is not PREFIX CONTINENT COUNTRY", line)
+		}
+		w = append(w, placed{netip.MustParsePrefix(f[0]), policy.Location{Continent: f[1], Country: f[2]}})
+	}
+	slices.SortFunc(w, func(a, b placed) int { return a.prefix.Addr().Compare(b.prefix.Addr()) })
+	return w
+}
+
+func (w worldMap) Lookup(addr netip.Addr) (policy.Location, netip.Prefix) {
+	for _, p := range w {
+		if p.prefix.Contains(addr) {
+			return p.loc, p.prefix
+		}
+	}
+	return policy.Location{}, netip.PrefixFrom(addr, addr.BitLen())
+}
+
+func (w worldMap) Within(p netip.Prefix) iter.Seq2[netip.Prefix, policy.Location] {
+	return func(yield func(netip.Prefix, policy.Location) bool) {
+		for _, e := range w {
+			if !e.prefix.Overlaps(p) {
+				continue
+			}
+			q := e.prefix
+			if q.Bits() < p.Bits() {
+				q = p
+			}
+			if !yield(q, e.loc) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,182 @@
+package dnsserver
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+const (
+	// maxUDP is the largest reply we send by UDP, and what our OPT says we
+	// take: the figure of DNS Flag Day 2020, which crosses every common path
+	// unfragmented.
+	maxUDP = 1232
+	// minUDP is what every client takes (RFC 1035 §4.2.1), also one whose OPT
+	// says less (RFC 6891 §6.2.3).
+	minUDP = 512
+	// maxTCP is what the length prefix can say (RFC 1035 §4.2.2).
+	maxTCP = 65535
+
+	optLen = 11 // an OPT without options (RFC 6891 §6.1.2)
+
+	optionNSID = 3 // RFC 5001
+	optionECS  = 8 // RFC 7871
+)
+
+// edns is what the OPT of a query says.
+type edns struct {
+	present bool
+	do      bool
+	nsid    bool // the client asks for our identity
+	version uint8
+	size    uint16
+	ecs     ecs
+}
+
+// ecs is a client subnet option (RFC 7871 §6).
+type ecs struct {
+	present bool
+	family  uint16 // 0 only with source 0: dig +subnet=0 sends it
+	source  uint8
+	addr    [16]byte
+}
+
+// read takes an OPT over: fixed is CLASS and TTL, rdata the options. It
+// returns rcodeFormErr, rcodeBadVers or rcodeNoError.
+func (e *edns) read(fixed, rdata []byte) uint16 {
+	*e = edns{
+		present: true,
+		size:    binary.BigEndian.Uint16(fixed),
+		version: fixed[3],
+		do:      fixed[4]&0x80 != 0,
+	}
+	if e.version != 0 {
+		return rcodeBadVers // its options may mean anything: RFC 6891 §6.1.3
+	}
+	for len(rdata) > 0 {
+		if len(rdata) < 4 {
+			return rcodeFormErr
+		}
+		code := binary.BigEndian.Uint16(rdata)
+		n := int(binary.BigEndian.Uint16(rdata[2:]))
+		if 4+n > len(rdata) {
+			return rcodeFormErr
+		}
+		data := rdata[4 : 4+n]
+		rdata = rdata[4+n:]
+		// Unknown options are ignored (RFC 6891 §6.1.2). To read another: a
+		// case here, a field in edns, and the reply's part in appendOPT.
+		switch code {
+		case optionNSID:
+			e.nsid = true
+		case optionECS:
+			if e.ecs.present || !e.ecs.read(data) {
+				e.ecs = ecs{}
+				return rcodeFormErr
+			}
+		}
+	}
+	return rcodeNoError
+}
+
+// read takes the option's data over. It is false for what RFC 7871 §6 and
+// §7.2.1 tell a server to answer with FORMERR: a family we do not know, a
+// prefix longer than the family's addresses, a SCOPE in a query, more or fewer
+// octets than the prefix needs, or bits set beyond it.
+func (e *ecs) read(data []byte) bool {
+	if len(data) < 4 {
+		return false
+	}
+	family, source, scope := binary.BigEndian.Uint16(data), data[2], data[3]
+	addr := data[4:]
+	bits := 0
+	switch family {
+	case 1:
+		bits = 32
+	case 2:
+		bits = 128
+	case 0: // no family needs to be named where there is no address
+	default:
+		return false
+	}
+	if scope != 0 || int(source) > bits || len(addr) != (int(source)+7)/8 {
+		return false
+	}
+	if spare := source % 8; spare != 0 && addr[len(addr)-1]&(0xFF>>spare) != 0 {
+		return false
+	}
+	*e = ecs{present: true, family: family, source: source}
+	copy(e.addr[:], addr)
+	return true
+}
+
+// prefix returns the client's network, or false when the option names none:
+// then the resolver's own address counts (RFC 7871 §7.1.2).
+func (e *ecs) prefix() (netip.Prefix, bool) {
+	switch {
+	case !e.present || e.source == 0:
+		return netip.Prefix{}, false
+	case e.family == 1:
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte(e.addr[:4])), int(e.source)), true
+	default:
+		return netip.PrefixFrom(netip.AddrFrom16(e.addr), int(e.source)), true
+	}
+}
+
+// len is the length of the option in a reply.
+func (e *ecs) len() int {
+	if !e.present {
+		return 0
+	}
+	return 4 + 4 + (int(e.source)+7)/8
+}
+
+// limit is the largest reply to send.
+func (e *edns) limit(t Transport) int {
+	switch {
+	case t != UDP:
+		return maxTCP
+	case !e.present:
+		return minUDP
+	}
+	return min(max(int(e.size), minUDP), maxUDP)
+}
+
+// replyLen is the length of the OPT that appendOPT will write.
+func (e *edns) replyLen(nsid []byte, rcode uint16) int {
+	if !e.present {
+		return 0
+	}
+	if rcode == rcodeBadVers {
+		return optLen
+	}
+	n := optLen + e.ecs.len()
+	if e.nsid && nsid != nil {
+		n += 4 + len(nsid)
+	}
+	return n
+}
+
+// appendOPT appends the reply's OPT: our size and version, DO as it came
+// (RFC 3225 §3), every other flag clear, and of the options those that were
+// asked for. BADVERS carries none.
+func (e *edns) appendOPT(b []byte, nsid []byte, rcode uint16, scope uint8) []byte {
+	rdlen := e.replyLen(nsid, rcode) - optLen
+	flags := byte(0)
+	if e.do {
+		flags = 0x80
+	}
+	b = append(b, 0, 0, typeOPT, maxUDP>>8, maxUDP&0xFF, byte(rcode>>4), 0, flags, 0, byte(rdlen>>8), byte(rdlen))
+	if rcode == rcodeBadVers {
+		return b
+	}
+	if e.nsid && nsid != nil {
+		b = append(b, 0, optionNSID, byte(len(nsid)>>8), byte(len(nsid)))
+		b = append(b, nsid...)
+	}
+	if e.ecs.present {
+		n := (int(e.ecs.source) + 7) / 8
+		b = append(b, 0, optionECS, 0, byte(4+n), byte(e.ecs.family>>8), byte(e.ecs.family), e.ecs.source, scope)
+		b = append(b, e.ecs.addr[:n]...)
+	}
+	return b
+}
