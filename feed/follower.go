@@ -40,8 +40,7 @@ type DialConfig struct {
 	Log  *slog.Logger // nil discards
 }
 
-// Follower reads the log for one node. Next and Ack are for one goroutine;
-// Report, Head, Diverged, Done and Close are for any.
+// Follower reads the log for one node. Next is for one goroutine, the rest for any.
 type Follower struct {
 	id       string
 	nc       *nats.Conn
@@ -52,6 +51,7 @@ type Follower struct {
 	done     chan struct{}
 	once     sync.Once
 
+	mu sync.Mutex
 	// pending are entries handed out by Next and not yet acknowledged, oldest
 	// first; Ack takes them off. At most maxAckPending.
 	pending []delivered
@@ -195,7 +195,9 @@ func (f *Follower) Next(ctx context.Context) (Entry, error) {
 			}
 			continue
 		}
+		f.mu.Lock()
 		f.pending = append(f.pending, delivered{e.Position(), msg})
+		f.mu.Unlock()
 		return e, nil
 	}
 }
@@ -203,6 +205,8 @@ func (f *Follower) Next(ctx context.Context) (Entry, error) {
 // Ack says that e, and every entry handed out before it, is applied and synced
 // here. The server does not send them to this node again.
 func (f *Follower) Ack(e Entry) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	for i, d := range f.pending {
 		if d.at != e.Position() {
 			continue

@@ -1,0 +1,205 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"unicode/utf8"
+
+	"perigee.example/feed"
+	"perigee.example/origin"
+)
+
+// The kinds of entries on the feed. Adding one: a constant, a body type, a case
+// in DecodeCommand and one in State.Apply; nodes skip and report kinds that they do not know.
+const (
+	KindRelease  = "release"  // Release: a release is sealed, every blob of it is stored
+	KindActivate = "activate" // Activate
+	KindPurge    = "purge"    // Purge
+	KindDrain    = "drain"    // Drain
+	KindUndrain  = "undrain"  // Drain
+	KindForce    = "force"    // Force
+)
+
+// Release says that a release of a site is complete and may be activated.
+type Release struct {
+	Site    string        `json:"site"`
+	Release origin.Digest `json:"release"`
+	Files   int           `json:"files"`
+	Bytes   int64         `json:"bytes"`
+}
+
+// Activate makes a sealed release the active one of its site. Its generation is
+// the number (Seq) of its entry: it only rises, rollback included, and is never
+// given out twice, whatever happens to the log.
+type Activate struct {
+	Site    string        `json:"site"`
+	Release origin.Digest `json:"release"`
+}
+
+// Purge makes stored responses of a site unusable: one URL with all its
+// variants, or all of them. Soft ones stay usable while they are revalidated.
+type Purge struct {
+	Site string `json:"site"`
+	URL  string `json:"url,omitempty"` // in the form of NormalURL
+	All  bool   `json:"all,omitempty"`
+	Soft bool   `json:"soft,omitempty"`
+}
+
+// Drain takes an edge out of steering, or back in.
+type Drain struct {
+	Edge string `json:"edge"`
+}
+
+// Force is an operator's word on an edge: "up", "down", or "obey" its health.
+type Force struct {
+	Edge  string `json:"edge"`
+	Force string `json:"force"`
+}
+
+// maxNameBytes bounds names of sites and edges: DNS labels and a bit.
+const maxNameBytes = 100
+
+// maxURLBytes bounds a purged URL; edges refuse longer targets anyway.
+const maxURLBytes = 8 << 10
+
+// ErrUnknownKind is an entry of a kind that this version does not know.
+var ErrUnknownKind = errors.New("unknown kind of entry")
+
+// DecodeCommand reads the body of an entry: a *Release, *Activate, *Purge,
+// *Drain, *Force, or *feed.EpochBody. An unknown field is an error, since it
+// may change what the command means.
+func DecodeCommand(e feed.Entry) (any, error) {
+	var body any
+	switch e.Kind {
+	case KindRelease:
+		body = &Release{}
+	case KindActivate:
+		body = &Activate{}
+	case KindPurge:
+		body = &Purge{}
+	case KindDrain, KindUndrain:
+		body = &Drain{}
+	case KindForce:
+		body = &Force{}
+	case feed.KindEpoch:
+		body = &feed.EpochBody{}
+	default:
+		return nil, fmt.Errorf("%w: %q (seq %d)", ErrUnknownKind, e.Kind, e.Seq)
+	}
+	if err := decodeStrict(bytes.NewReader(e.Body), body); err != nil {
+		return nil, fmt.Errorf("%s entry %d: %w", e.Kind, e.Seq, err)
+	}
+	if err := checkCommand(body); err != nil {
+		return nil, fmt.Errorf("%s entry %d: %w", e.Kind, e.Seq, err)
+	}
+	return body, nil
+}
+
+// checkCommand refuses a body that no control node writes.
+func checkCommand(body any) error {
+	switch b := body.(type) {
+	case *Release:
+		return errors.Join(checkName("site", b.Site), checkDigest(b.Release))
+	case *Activate:
+		return errors.Join(checkName("site", b.Site), checkDigest(b.Release))
+	case *Purge:
+		if (b.URL == "") == !b.All {
+			return errors.New("a purge names either a url or all")
+		}
+		if b.URL != "" {
+			u, _, err := NormalURL(b.URL)
+			if err != nil {
+				return err
+			}
+			if u != b.URL {
+				return fmt.Errorf("url %.200q is not in normal form", b.URL)
+			}
+		}
+		return checkName("site", b.Site)
+	case *Drain:
+		return checkName("edge", b.Edge)
+	case *Force:
+		if b.Force != "up" && b.Force != "down" && b.Force != "obey" {
+			return fmt.Errorf("force %.40q: up, down or obey", b.Force)
+		}
+		return checkName("edge", b.Edge)
+	}
+	return nil
+}
+
+func checkDigest(d origin.Digest) error {
+	if d.IsZero() {
+		return errors.New("no release is named")
+	}
+	return nil
+}
+
+func checkName(what, name string) error {
+	if name == "" || len(name) > maxNameBytes || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '/' || r == '\\' }) {
+		return fmt.Errorf("%s %.120q is not a name", what, name)
+	}
+	return nil
+}
+
+// NormalURL returns the form of a URL that edges compare, and its host: scheme
+// http or https and host in lower case, no default port, a path that starts
+// with "/", the query as it is, no fragment. Path and query are otherwise left
+// as written: they are the cache key's bytes.
+func NormalURL(s string) (normal, host string, err error) {
+	bad := func(why string) (string, string, error) {
+		return "", "", fmt.Errorf("url %.200q: %s", s, why)
+	}
+	if len(s) > maxURLBytes {
+		return bad(fmt.Sprintf("%d bytes, more than %d", len(s), maxURLBytes))
+	}
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+		return bad("spaces and control characters must be percent-encoded")
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return bad("it cannot be parsed")
+	}
+	scheme := strings.ToLower(u.Scheme)
+	if scheme != "http" && scheme != "https" {
+		return bad("it must begin with http:// or https://")
+	}
+	if u.User != nil || u.Hostname() == "" || u.Opaque != "" {
+		return bad("it must name a host, and no user")
+	}
+	host = strings.ToLower(u.Hostname())
+	shown := host
+	if strings.Contains(host, ":") {
+		shown = "[" + host + "]"
+	}
+	if p := u.Port(); p != "" && !(scheme == "http" && p == "80") && !(scheme == "https" && p == "443") {
+		shown = net.JoinHostPort(host, p)
+	}
+	path := u.EscapedPath()
+	if path == "" {
+		path = "/"
+	}
+	normal = scheme + "://" + shown + path
+	if u.RawQuery != "" || u.ForceQuery {
+		normal += "?" + u.RawQuery
+	}
+	return normal, host, nil
+}
+
+// decodeStrict reads exactly one JSON value of v's shape from r.
+func decodeStrict(r io.Reader, v any) error {
+	dec := json.NewDecoder(r)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return errors.New("data after the end of the JSON value")
+	}
+	return nil
+}

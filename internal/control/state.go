@@ -1,0 +1,113 @@
+package control
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"perigee.example/feed"
+	"perigee.example/origin"
+)
+
+// State is what the log says: a fold of its entries in order, and nothing else.
+// The zero State is that of an empty log.
+type State struct {
+	Sites   map[string]*SiteState
+	Drained map[string]uint64 // edge → seq of the drain
+	Forced  map[string]string // edge → "up" or "down"
+}
+
+// SiteState is a site's part.
+type SiteState struct {
+	Active     origin.Digest // zero: none yet
+	Generation uint64        // seq of the activate entry
+	Releases   []SealedRelease
+}
+
+// SealedRelease is one release that may be activated.
+type SealedRelease struct {
+	Release
+	Seq    uint64
+	Sealed time.Time
+	// Activated is when it last became active; zero: never.
+	Activated time.Time
+}
+
+// maxReleases bounds the releases remembered of a site; the oldest that is not
+// active is forgotten first. Edges keep at most origin.MaxKeep.
+const maxReleases = 1000
+
+// Apply folds one entry in. An error means that the entry is left out: it was
+// not written by this version of a control node.
+func (s *State) Apply(e feed.Entry) error {
+	body, err := DecodeCommand(e)
+	if err != nil {
+		return err
+	}
+	switch b := body.(type) {
+	case *Release:
+		site := s.site(b.Site)
+		if site.find(b.Release) != nil {
+			return nil
+		}
+		site.Releases = append(site.Releases, SealedRelease{Release: *b, Seq: e.Seq, Sealed: time.UnixMilli(e.At)})
+		site.trim()
+	case *Activate:
+		site := s.site(b.Site)
+		site.Active, site.Generation = b.Release, e.Seq
+		if r := site.find(b.Release); r != nil {
+			r.Activated = time.UnixMilli(e.At)
+		}
+	case *Drain:
+		if e.Kind == KindUndrain {
+			delete(s.Drained, b.Edge)
+			return nil
+		}
+		if s.Drained == nil {
+			s.Drained = map[string]uint64{}
+		}
+		s.Drained[b.Edge] = e.Seq
+	case *Force:
+		if b.Force == "obey" {
+			delete(s.Forced, b.Edge)
+			return nil
+		}
+		if s.Forced == nil {
+			s.Forced = map[string]string{}
+		}
+		s.Forced[b.Edge] = b.Force
+	}
+	return nil
+}
+
+func (s *State) site(name string) *SiteState {
+	if s.Sites == nil {
+		s.Sites = map[string]*SiteState{}
+	}
+	if s.Sites[name] == nil {
+		s.Sites[name] = &SiteState{}
+	}
+	return s.Sites[name]
+}
+
+func (s *SiteState) find(release origin.Digest) *SealedRelease {
+	for i := range s.Releases {
+		if s.Releases[i].Release.Release == release {
+			return &s.Releases[i]
+		}
+	}
+	return nil
+}
+
+func (s *SiteState) trim() {
+	for i := 0; len(s.Releases) > maxReleases && i < len(s.Releases); {
+		if s.Releases[i].Release.Release == s.Active {
+			i++
+			continue
+		}
+		s.Releases = slices.Delete(s.Releases, i, i+1)
+	}
+}
+
+// DrainedEdges returns the names of drained edges, sorted.
+func (s *State) DrainedEdges() []string { return slices.Sorted(maps.Keys(s.Drained)) }

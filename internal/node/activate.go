@@ -1,0 +1,243 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"perigee.example/internal/control"
+	"perigee.example/origin"
+)
+
+const (
+	// fetchers bounds blobs fetched at the same time, over all sites.
+	fetchers = 8
+	// fetchRetryMin and fetchRetryMax bound the wait before a release that is
+	// not whole is tried again.
+	fetchRetryMin = 500 * time.Millisecond
+	fetchRetryMax = 30 * time.Second
+	// sweepAge is how long a blob that no release refers to is kept.
+	sweepAge = 24 * time.Hour
+)
+
+// activator makes activations: one goroutine a site that has one waiting.
+type activator struct {
+	n      *Node
+	ctx    context.Context
+	cancel context.CancelFunc
+	slots  chan struct{} // fetchers
+	wg     sync.WaitGroup
+
+	mu    sync.Mutex
+	sites map[string]*waiting
+}
+
+// waiting is a site's activation that is not made yet.
+type waiting struct {
+	control.PendingRelease
+	stop context.CancelFunc
+}
+
+func newActivator(n *Node) *activator {
+	a := &activator{n: n, slots: make(chan struct{}, fetchers), sites: map[string]*waiting{}}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	return a
+}
+
+func (a *activator) close() {
+	a.cancel()
+	a.wg.Wait()
+}
+
+func (a *activator) pending() []control.PendingRelease {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var out []control.PendingRelease
+	for _, w := range a.sites {
+		out = append(out, w.PendingRelease)
+	}
+	slices.SortFunc(out, func(a, b control.PendingRelease) int { return strings.Compare(a.Site, b.Site) })
+	return out
+}
+
+// want makes release the one to activate at its site: at once when every blob
+// is here, else as soon as they are. It takes the place of one still waiting.
+func (a *activator) want(site string, release origin.Digest, seq uint64) {
+	if s := a.n.c.Releases.Site(site); s != nil && s.Generation == seq && s.Active == release {
+		return // made before a restart
+	}
+	a.mu.Lock()
+	since := seq
+	if old := a.sites[site]; old != nil {
+		old.stop()
+		since = old.Since
+		delete(a.sites, site)
+	}
+	ctx, stop := context.WithCancel(a.ctx)
+	w := &waiting{PendingRelease: control.PendingRelease{Site: site, Since: since, Seq: seq, Release: release, Missing: -1}, stop: stop}
+	a.sites[site] = w
+	a.mu.Unlock()
+	// A release whose blobs are all here (a rollback) flips before want returns.
+	if a.try(w) == nil {
+		stop()
+		return
+	}
+	a.wg.Go(func() {
+		defer stop()
+		a.fetchUntilMade(ctx, w)
+	})
+}
+
+// try activates w's release if everything is here, and forgets w then.
+func (a *activator) try(w *waiting) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.sites[w.Site] != w {
+		return nil // a later one took its place
+	}
+	err := a.n.c.Releases.Activate(w.Site, w.Release, w.Seq, time.Now())
+	if err == nil {
+		delete(a.sites, w.Site)
+		a.n.log.Info("release active", "site", w.Site, "release", w.Release.String(), "seq", w.Seq)
+		a.n.changed()
+	}
+	return err
+}
+
+// fetchUntilMade fetches what is missing and activates, until it is done or a
+// later activation stops it.
+func (a *activator) fetchUntilMade(ctx context.Context, w *waiting) {
+	wait := fetchRetryMin
+	for {
+		err := a.fetchAll(ctx, w)
+		if err == nil {
+			err = a.try(w)
+		}
+		if err == nil {
+			a.sweep()
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		a.note(w, func(p *control.PendingRelease) { p.Why = fmt.Sprintf("%.300s", err) })
+		a.n.log.Warn("release is not whole here yet: the old one serves", "site", w.Site, "release", w.Release.String(), "err", err)
+		timer := time.NewTimer(wait/2 + rand.N(wait/2+1))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		wait = min(2*wait, fetchRetryMax)
+	}
+}
+
+func (a *activator) note(w *waiting, edit func(*control.PendingRelease)) {
+	a.mu.Lock()
+	edit(&w.PendingRelease)
+	a.mu.Unlock()
+	a.n.changed()
+}
+
+// fetchAll brings the manifest and every blob of it that is missing here.
+func (a *activator) fetchAll(ctx context.Context, w *waiting) error {
+	m, err := a.manifest(ctx, w.Release)
+	if err != nil {
+		return err
+	}
+	missing := a.n.c.Blobs.Missing(m)
+	a.note(w, func(p *control.PendingRelease) { p.Missing = len(missing) })
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, b := range missing {
+		if !a.slot(ctx) {
+			break
+		}
+		wg.Go(func() {
+			defer func() { <-a.slots }()
+			if err := a.fetch(ctx, b.Digest, b.Size); err != nil {
+				cancel(fmt.Errorf("blob %s: %w", b.Digest, err))
+				return
+			}
+			a.note(w, func(p *control.PendingRelease) { p.Missing-- })
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// slot waits for the right to fetch a blob, which the caller gives back.
+func (a *activator) slot(ctx context.Context) bool {
+	select {
+	case a.slots <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// manifest reads a release's manifest, fetching it if it is not here.
+func (a *activator) manifest(ctx context.Context, release origin.Digest) (*origin.Manifest, error) {
+	if _, ok := a.n.c.Blobs.Has(release); !ok {
+		if err := a.fetch(ctx, release, -1); err != nil {
+			return nil, fmt.Errorf("manifest %s: %w", release, err)
+		}
+	}
+	f, err := a.n.c.Blobs.Open(release)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", release, err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, origin.MaxManifestBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", release, err)
+	}
+	m, err := origin.ParseManifest(b)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", release, err)
+	}
+	return m, nil
+}
+
+// fetch stores one blob, verified. size is -1 for a manifest, whose size its
+// holder tells.
+func (a *activator) fetch(ctx context.Context, d origin.Digest, size int64) error {
+	if a.n.c.Fetch == nil {
+		return errors.New("no place to fetch blobs from")
+	}
+	body, told, err := a.n.c.Fetch(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if size < 0 {
+		if told > origin.MaxManifestBytes {
+			return fmt.Errorf("%d bytes, more than %d", told, origin.MaxManifestBytes)
+		}
+		size = told
+	} else if told != size {
+		return fmt.Errorf("the control node holds %d bytes of it, the manifest says %d", told, size)
+	}
+	return a.n.c.Blobs.Put(d, size, body)
+}
+
+// sweep removes blobs that no release needs any more.
+func (a *activator) sweep() {
+	swept, err := a.n.c.Releases.Sweep(time.Now().Add(-sweepAge))
+	if err != nil {
+		a.n.log.Warn("old blobs not removed", "err", err)
+	} else if swept.Removed > 0 {
+		a.n.log.Info("old blobs removed", "blobs", swept.Removed, "bytes", swept.Bytes)
+	}
+}

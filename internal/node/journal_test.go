@@ -1,0 +1,247 @@
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"perigee.example/feed"
+	"perigee.example/internal/control"
+)
+
+var all = keep{purges: true, releases: true, drains: true}
+
+// entry makes a valid entry; its chain is not looked at by the journal.
+func entry(seq uint64, kind string, body any) (feed.Entry, any) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		panic(err)
+	}
+	e := feed.Entry{Version: 1, Epoch: 1, Seq: seq, Chain: fmt.Sprintf("%064x", seq), Kind: kind, At: 1, Body: b}
+	c, err := control.DecodeCommand(e)
+	if err != nil {
+		panic(err)
+	}
+	return e, c
+}
+
+func purgeURL(site string, n int) control.Purge {
+	return control.Purge{Site: site, URL: fmt.Sprintf("http://%s.example/%d", site, n)}
+}
+
+func mustAppend(t *testing.T, j *journal, seq uint64, kind string, body any) {
+	t.Helper()
+	e, c := entry(seq, kind, body)
+	if _, err := j.append([]feed.Entry{e}, []any{c}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustOpen(t *testing.T, dir string) (*journal, string) {
+	t.Helper()
+	j, cut, err := openJournal(dir, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.close() })
+	return j, cut
+}
+
+// liveSeqs lists the numbers of the entries that still matter.
+func liveSeqs(j *journal) string {
+	var out []string
+	for _, r := range j.live.sorted() {
+		out = append(out, fmt.Sprint(r.entry.Seq))
+	}
+	return strings.Join(out, " ")
+}
+
+func filled(t *testing.T) (dir string, whole []byte) {
+	t.Helper()
+	dir = t.TempDir()
+	j, _ := mustOpen(t, dir)
+	for i := range 5 {
+		mustAppend(t, j, uint64(i+1), control.KindPurge, purgeURL("a", i))
+	}
+	if err := j.close(); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(filepath.Join(dir, journalName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir, whole
+}
+
+func TestJournalSurvivesReopenAndRewrite(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := mustOpen(t, dir)
+	mustAppend(t, j, 1, control.KindPurge, purgeURL("a", 1))
+	mustAppend(t, j, 2, control.KindDrain, control.Drain{Edge: "fra1"})
+	mustAppend(t, j, 3, control.KindPurge, purgeURL("a", 1)) // takes the place of 1
+	mustAppend(t, j, 4, control.KindPurge, purgeURL("b", 1))
+	mustAppend(t, j, 5, control.KindUndrain, control.Drain{Edge: "fra1"})
+	for range 2 {
+		j, cut := mustOpen(t, dir)
+		if got := liveSeqs(j); got != "3 4" || j.position.Seq != 5 || cut != "" {
+			t.Fatalf("live %s, position %d, cut %q; want 3 4, 5", got, j.position.Seq, cut)
+		}
+		if err := j.rewrite(); err != nil { // and once more from the rewritten one
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestHardSitePurgeCoversEarlierOnes(t *testing.T) {
+	j, _ := mustOpen(t, t.TempDir())
+	mustAppend(t, j, 1, control.KindPurge, purgeURL("a", 1))
+	mustAppend(t, j, 2, control.KindPurge, purgeURL("aa", 1))
+	mustAppend(t, j, 3, control.KindPurge, control.Purge{Site: "a", All: true, Soft: true})
+	mustAppend(t, j, 4, control.KindPurge, control.Purge{Site: "a", All: true})
+	if got := liveSeqs(j); got != "2 4" || j.live.purges != 2 {
+		t.Fatalf("live %s (%d purges), want 2 4", got, j.live.purges)
+	}
+}
+
+func TestScopesAreBoundedBySoftSitePurges(t *testing.T) {
+	l := newLive(all)
+	for i := range maxScopes + 1 {
+		p := purgeURL("a", i)
+		l.purge(feed.Entry{Version: 1, Epoch: 1, Seq: uint64(i + 1), Chain: fmt.Sprintf("%064x", i+1), Kind: control.KindPurge, Body: json.RawMessage(`{}`)}, &p)
+	}
+	if l.purges > maxScopes || l.purges != len(l.records) {
+		t.Fatalf("%d purges counted, %d records, bound %d", l.purges, len(l.records), maxScopes)
+	}
+	soft, ok := l.records[scope(&control.Purge{Site: "a", All: true, Soft: true})]
+	if !ok || soft.entry.Seq != maxScopes/10 {
+		t.Fatalf("no soft purge of the site with the number of the newest one it stands for: %+v", soft.entry)
+	}
+	if _, err := control.DecodeCommand(soft.entry); err != nil {
+		t.Fatalf("the made-up purge does not read back: %v", err)
+	}
+}
+
+// A write that a crash cut short at any byte leaves every entry before it.
+func TestTornTailIsCutAtEveryByte(t *testing.T) {
+	dir, whole := filled(t)
+	path := filepath.Join(dir, journalName)
+	last := uint64(0)
+	for n := range len(whole) + 1 {
+		if err := os.WriteFile(path, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, cut := mustOpen(t, dir)
+		if cut != "" {
+			t.Fatalf("cut at byte %d counts as damage: %s", n, cut)
+		}
+		if j.position.Seq < last || j.position.Seq > last+1 {
+			t.Fatalf("cut at byte %d: position %d after %d", n, j.position.Seq, last)
+		}
+		last = j.position.Seq
+		mustAppend(t, j, j.position.Seq+1, control.KindDrain, control.Drain{Edge: "x"}) // it goes on
+		_ = j.close()
+	}
+	if last != 5 {
+		t.Fatalf("the whole journal ends at %d", last)
+	}
+}
+
+// A flipped bit anywhere is seen; nothing wrong is read, and what is before it stays.
+func TestFlippedBitIsSeenAtEveryByte(t *testing.T) {
+	dir, whole := filled(t)
+	path := filepath.Join(dir, journalName)
+	silent := 0
+	for n := range whole {
+		b := append([]byte(nil), whole...)
+		b[n] ^= 0x10
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, cut := mustOpen(t, dir)
+		if j.position.Seq >= 5 {
+			t.Fatalf("bit flipped in byte %d: not seen", n)
+		}
+		if cut == "" {
+			silent++ // a length that now reaches beyond the end looks like a torn write
+		} else if _, err := os.Stat(path + ".bad"); err != nil {
+			t.Fatalf("what was cut is not kept: %v", err)
+		}
+		_ = j.close()
+	}
+	if silent > 4*6 {
+		t.Fatalf("%d of %d flips were taken for a torn write; only those in the length fields may be", silent, len(whole))
+	}
+}
+
+// The file is dead after a failed write; the next append writes a new one with everything.
+func TestDeadFileIsReplacedWhole(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := mustOpen(t, dir)
+	mustAppend(t, j, 1, control.KindPurge, purgeURL("a", 1))
+	if err := j.f.Close(); err != nil { // writes fail from here on
+		t.Fatal(err)
+	}
+	e, c := entry(2, control.KindPurge, purgeURL("a", 2))
+	if _, err := j.append([]feed.Entry{e}, []any{c}); err == nil {
+		t.Fatal("an append to a dead file was acknowledged")
+	}
+	if j.position.Seq != 1 {
+		t.Fatalf("position %d after a failed append, want 1", j.position.Seq)
+	}
+	if _, err := j.append([]feed.Entry{e}, []any{c}); err != nil {
+		t.Fatal(err)
+	}
+	j, cut := mustOpen(t, dir)
+	if got := liveSeqs(j); got != "1 2" || cut != "" || j.position.Seq != 2 {
+		t.Fatalf("live %s, position %d, cut %q", got, j.position.Seq, cut)
+	}
+}
+
+func TestJournalIsRewrittenWhenMostOfItIsDead(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := mustOpen(t, dir)
+	e, c := entry(1, control.KindPurge, control.Purge{Site: "a", URL: "http://a.example/" + strings.Repeat("x", 7000)})
+	es, cs := []feed.Entry{}, []any{}
+	for range 100 {
+		es, cs = append(es, e), append(cs, c)
+	}
+	for range 20 { // 14 MB, of which 7 KB matter
+		if _, err := j.append(es, cs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	info, err := os.Stat(j.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > 3*slackBytes || info.Size() != j.size {
+		t.Fatalf("the journal has %d bytes (counted %d) for one live entry", info.Size(), j.size)
+	}
+}
+
+func FuzzJournal(f *testing.F) {
+	e, _ := entry(1, control.KindPurge, purgeURL("a", 1))
+	b, err := e.Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(appendRecord([]byte(journalMagic), tagEntry, b))
+	f.Add(appendRecord(appendRecord([]byte(journalMagic), tagPosition, []byte(`{"epoch":1,"seq":2,"chain":""}`)), tagKept, b))
+	f.Add([]byte(journalMagic + "\xff\xff\xff\xff1234"))
+	f.Add([]byte("PGJ"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		j := &journal{live: newLive(all)}
+		good, why, torn := j.read(b)
+		if good < 0 || good > len(b) || (good == len(b)) != (why == "") && len(b) > 0 {
+			t.Fatalf("%d of %d bytes good, why %q, torn %v", good, len(b), why, torn)
+		}
+		// What was good reads the same again.
+		again := &journal{live: newLive(all)}
+		if n, why, _ := again.read(b[:good]); good > 0 && (n != good || why != "" || again.position != j.position || len(again.live.records) != len(j.live.records)) {
+			t.Fatalf("the good part reads as %d bytes, %q", n, why)
+		}
+	})
+}

@@ -1,0 +1,146 @@
+package node
+
+import (
+	"cmp"
+	"slices"
+
+	"perigee.example/feed"
+	"perigee.example/internal/control"
+)
+
+// maxScopes bounds the purges remembered: beyond it the oldest becomes a soft
+// purge of its whole site, which covers it. A node that restarts applies them
+// to whatever its cache kept.
+const maxScopes = 100_000
+
+// keep says which entries a node's journal must keep.
+type keep struct{ purges, releases, drains bool }
+
+// record is one entry that still matters, decoded.
+type record struct {
+	entry   feed.Entry
+	command any
+}
+
+// live is what a node must remember of the log: for each thing that an entry
+// can change, the last entry that changed it. It is a fold of the log.
+type live struct {
+	keep    keep
+	records map[string]record
+	purges  int
+}
+
+func newLive(k keep) *live { return &live{keep: k, records: map[string]record{}} }
+
+// put folds an entry in, and reports whether the picture of drains changed.
+func (l *live) put(e feed.Entry, command any) (drains bool) {
+	switch c := command.(type) {
+	case *control.Purge:
+		if l.keep.purges {
+			l.purge(e, c)
+		}
+	case *control.Activate:
+		if l.keep.releases {
+			l.records["release "+c.Site] = record{e, c}
+		}
+	case *control.Drain:
+		if !l.keep.drains {
+			return false
+		}
+		if e.Kind == control.KindUndrain {
+			delete(l.records, "drain "+c.Edge)
+		} else {
+			l.records["drain "+c.Edge] = record{e, c}
+		}
+		return true
+	case *control.Force:
+		if !l.keep.drains {
+			return false
+		}
+		if c.Force == "obey" {
+			delete(l.records, "force "+c.Edge)
+		} else {
+			l.records["force "+c.Edge] = record{e, c}
+		}
+		return true
+	}
+	return false
+}
+
+func scope(p *control.Purge) string {
+	kind := "hard "
+	if p.Soft {
+		kind = "soft "
+	}
+	return "purge " + kind + p.Site + " " + p.URL // names hold no spaces, URLs neither
+}
+
+func (l *live) purge(e feed.Entry, p *control.Purge) {
+	if p.All && !p.Soft {
+		// A hard purge of a site covers every purge of it before.
+		for k, r := range l.records {
+			if old, ok := r.command.(*control.Purge); ok && old.Site == p.Site {
+				delete(l.records, k)
+				l.purges--
+			}
+		}
+	}
+	key := scope(p)
+	if _, there := l.records[key]; !there {
+		l.purges++
+	}
+	l.records[key] = record{e, p}
+	if l.purges > maxScopes {
+		l.shed()
+	}
+}
+
+// shed makes room for a tenth more scopes: the oldest purges are replaced by a
+// soft purge of their sites, with the number of the newest one replaced.
+func (l *live) shed() {
+	var old []string
+	for k, r := range l.records {
+		if p, ok := r.command.(*control.Purge); ok && !p.All {
+			old = append(old, k)
+		}
+	}
+	slices.SortFunc(old, func(a, b string) int { return cmp.Compare(l.records[a].entry.Seq, l.records[b].entry.Seq) })
+	for _, k := range old[:min(len(old), maxScopes/10)] {
+		r := l.records[k]
+		p := &control.Purge{Site: r.command.(*control.Purge).Site, All: true, Soft: true}
+		delete(l.records, k)
+		l.purges--
+		e := r.entry
+		e.Body = softSiteBody(p)
+		if site, there := l.records[scope(p)]; !there {
+			l.purges++
+		} else if site.entry.Seq > e.Seq {
+			continue
+		}
+		l.records[scope(p)] = record{e, p}
+	}
+}
+
+// sorted returns the records in the order of the log.
+func (l *live) sorted() []record {
+	out := make([]record, 0, len(l.records))
+	for _, r := range l.records {
+		out = append(out, r)
+	}
+	slices.SortFunc(out, func(a, b record) int { return cmp.Compare(a.entry.Seq, b.entry.Seq) })
+	return out
+}
+
+// drains is the operators' word on edges, a copy.
+func (l *live) drains() Drains {
+	d := Drains{Drained: map[string]bool{}, Forced: map[string]string{}}
+	for _, r := range l.records {
+		switch c := r.command.(type) {
+		case *control.Drain:
+			d.Drained[c.Edge] = true
+		case *control.Force:
+			d.Forced[c.Edge] = c.Force
+		}
+	}
+	return d
+}

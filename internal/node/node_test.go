@@ -1,0 +1,384 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"perigee.example/feed"
+	"perigee.example/internal/control"
+	"perigee.example/origin"
+)
+
+// patience bounds every wait in these tests; it is only reached on failure.
+const patience = 20 * time.Second
+
+func bounded(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// rig is a control node's feed and one node that follows it, in one process.
+type rig struct {
+	t        *testing.T
+	dir      string
+	srv      *feed.Server
+	blobs    *origin.Blobs // control's
+	gate     func(d origin.Digest) error
+	events   chan string
+	node     *Node
+	releases *origin.Releases
+	stop     func()
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, dir: t.TempDir(), events: make(chan string, 1000), gate: func(origin.Digest) error { return nil }}
+	var err error
+	if r.blobs, err = origin.OpenBlobs(filepath.Join(r.dir, "control-blobs")); err != nil {
+		t.Fatal(err)
+	}
+	r.openFeed("feed")
+	return r
+}
+
+func (r *rig) openFeed(name string) {
+	r.t.Helper()
+	srv, err := feed.OpenServer(bounded(r.t), feed.ServerConfig{Dir: filepath.Join(r.dir, name)})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(srv.Close)
+	r.srv = srv
+	if err := srv.AddNode(bounded(r.t), "fra1"); err != nil {
+		r.t.Fatal(err)
+	}
+	srv.Reports(func(_, kind string, payload []byte) {
+		if kind == control.ReportWatermark {
+			r.events <- "mark " + string(payload)
+		}
+	})
+}
+
+// start opens the node over its folder and runs it.
+func (r *rig) start() {
+	r.t.Helper()
+	edge := filepath.Join(r.dir, "edge")
+	blobs, err := origin.OpenBlobs(filepath.Join(edge, "blobs"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if r.releases, err = origin.OpenReleases(filepath.Join(edge, "releases"), blobs); err != nil {
+		r.t.Fatal(err)
+	}
+	say := func(format string, args ...any) { r.events <- fmt.Sprintf(format, args...) }
+	r.node, err = Open(Config{
+		Dir: edge, Role: "edge", Releases: r.releases, Blobs: blobs,
+		Dial: func(ctx context.Context, from feed.Position) (*feed.Follower, error) {
+			return r.srv.Follow(ctx, "fra1", from)
+		},
+		Fetch: func(_ context.Context, d origin.Digest) (io.ReadCloser, int64, error) {
+			if err := r.gate(d); err != nil {
+				return nil, 0, err
+			}
+			size, ok := r.blobs.Has(d)
+			if !ok {
+				return nil, 0, os.ErrNotExist
+			}
+			f, err := r.blobs.Open(d)
+			return f, size, err
+		},
+		Hooks: Hooks{
+			Purge:      func(seq uint64, p control.Purge) { say("purge %d %s%v", seq, p.URL, p.All) },
+			Behind:     func(b bool) { say("behind %v", b) },
+			Revalidate: func(why string) { say("revalidate %s", why) },
+			Drains:     func(d Drains) { say("drains %v %v", d.Drained, d.Forced) },
+			Lost:       func(since time.Time) { say("lost %v", !since.IsZero()) },
+		},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.node.Run(ctx) }()
+	r.stop = func() {
+		cancel()
+		select {
+		case err := <-done:
+			if !errors.Is(err, context.Canceled) {
+				r.t.Errorf("Run: %v", err)
+			}
+		case <-time.After(patience):
+			r.t.Error("Run did not end")
+		}
+		if err := r.node.Close(); err != nil {
+			r.t.Error(err)
+		}
+		if err := errors.Join(r.releases.Close(), blobs.Close()); err != nil {
+			r.t.Error(err)
+		}
+		r.stop = func() {}
+	}
+	r.t.Cleanup(func() { r.stop() })
+}
+
+// await waits for an event that contains want, and fails if one of never comes first.
+func (r *rig) await(want string, never ...string) string {
+	r.t.Helper()
+	deadline := time.After(patience)
+	var seen []string
+	for {
+		select {
+		case e := <-r.events:
+			if strings.Contains(e, want) {
+				return e
+			}
+			for _, n := range never {
+				if strings.Contains(e, n) {
+					r.t.Fatalf("%q came before %q", e, want)
+				}
+			}
+			seen = append(seen, e)
+		case <-deadline:
+			r.t.Fatalf("no %q; saw %q", want, seen)
+		}
+	}
+}
+
+func (r *rig) append(kind string, body any) feed.Entry {
+	r.t.Helper()
+	e, err := r.srv.Log().Append(bounded(r.t), kind, body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return e
+}
+
+func (r *rig) purge(n int) feed.Entry {
+	return r.append(control.KindPurge, control.Purge{Site: "www", URL: fmt.Sprintf("http://www.example.com/%d", n)})
+}
+
+// release stores a release of one page at control.
+func (r *rig) release(page string) (origin.Digest, origin.Digest) {
+	r.t.Helper()
+	d := origin.DigestOf([]byte(page))
+	m := &origin.Manifest{Version: origin.ManifestVersion, Files: map[string]origin.File{
+		"index.html": {Digest: d, Size: int64(len(page)), Type: "text/html; charset=utf-8", Class: origin.Document},
+	}}
+	b, id, err := m.Canonical()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := errors.Join(r.blobs.Put(d, int64(len(page)), strings.NewReader(page)), r.blobs.Put(id, int64(len(b)), bytes.NewReader(b))); err != nil {
+		r.t.Fatal(err)
+	}
+	return id, d
+}
+
+func mark(seq uint64) string { return fmt.Sprintf(`"seq":%d,`, seq) }
+
+func TestEntriesAreAppliedInOrderAndReported(t *testing.T) {
+	r := newRig(t)
+	r.purge(1)
+	r.append(control.KindDrain, control.Drain{Edge: "iad1"})
+	r.start()
+	r.await("drains map[] map[]", "purge")
+	r.await("behind true", "purge")
+	r.await("purge 1 ")
+	r.await("drains map[iad1:true] map[]")
+	r.await("behind false")
+	r.await(mark(2))
+	r.append(control.KindForce, control.Force{Edge: "sin1", Force: "down"})
+	r.await("drains map[iad1:true] map[sin1:down]")
+	r.append(control.KindUndrain, control.Drain{Edge: "iad1"})
+	r.await("drains map[] map[sin1:down]")
+	r.await(mark(4))
+}
+
+// Restarted with control gone, a node knows its drains and purges, and its place.
+func TestRestartWithoutControlKeepsWhatWasAcknowledged(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.purge(1)
+	r.append(control.KindDrain, control.Drain{Edge: "iad1"})
+	e := r.purge(2)
+	r.await(mark(3))
+	r.stop()
+	r.srv.Close()
+	r.start() // Dial fails from now on
+	r.await("purge 1 ")
+	r.await("purge 3 ")
+	r.await("drains map[iad1:true] map[]")
+	if got := r.node.Position(); got != e.Position() {
+		t.Fatalf("position %+v, want %+v", got, e.Position())
+	}
+	if r.node.LostSince().IsZero() {
+		t.Fatal("the feed counts as there")
+	}
+}
+
+func TestAbsentNodeIsBehindUntilItHasCaughtUp(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.purge(1)
+	r.await(mark(1))
+	r.stop()
+	r.purge(2)
+	r.purge(3)
+	r.start()
+	r.await("purge 1 ", "behind")
+	r.await("behind true", "purge 2")
+	r.await("purge 2 ", "behind false")
+	r.await("purge 3 ", "behind false")
+	r.await("behind false")
+}
+
+func TestReconnectsWhenControlComesBack(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.purge(1)
+	r.await(mark(1))
+	r.srv.Close()
+	r.await("lost true")
+	r.openFeed("feed")
+	r.await("lost false")
+	r.purge(2)
+	r.await("purge 2 ", "revalidate", "purge 1")
+}
+
+// A slow release holds up neither later purges nor their receipts.
+func TestActivationWaitsForBlobsAndHoldsUpNothing(t *testing.T) {
+	r := newRig(t)
+	id, page := r.release("one")
+	open := make(chan struct{})
+	asked := make(chan struct{}, 10)
+	r.gate = func(d origin.Digest) error {
+		if d == page {
+			asked <- struct{}{}
+			<-open
+		}
+		return nil
+	}
+	r.start()
+	r.append(control.KindActivate, control.Activate{Site: "www", Release: id})
+	<-asked
+	r.purge(1)
+	r.await("purge 2 ")
+	m := r.await(mark(2))
+	if !strings.Contains(m, `"pending":[{"site":"www","since":1,"seq":1`) {
+		t.Fatalf("watermark without the pending release: %s", m)
+	}
+	if r.releases.Site("www") != nil {
+		t.Fatal("active before its blobs are here")
+	}
+	close(open)
+	for {
+		if m := r.await("mark "); !strings.Contains(m, "pending") && strings.Contains(m, mark(2)) {
+			break
+		}
+	}
+	if s := r.releases.Site("www"); s == nil || s.Active != id || s.Generation != 1 {
+		t.Fatalf("site %+v, want release %s generation 1", s, id)
+	}
+}
+
+func TestLaterActivationTakesThePlaceOfOneWaiting(t *testing.T) {
+	r := newRig(t)
+	bad, badPage := r.release("never arrives")
+	good, _ := r.release("arrives")
+	tried := make(chan struct{}, 100)
+	r.gate = func(d origin.Digest) error {
+		if d == badPage {
+			select {
+			case tried <- struct{}{}:
+			default:
+			}
+			return errors.New("disk of control is broken here")
+		}
+		return nil
+	}
+	r.start()
+	r.append(control.KindActivate, control.Activate{Site: "www", Release: bad})
+	<-tried
+	r.await("disk of control is broken here") // the report says why it waits
+	r.append(control.KindActivate, control.Activate{Site: "www", Release: good})
+	for {
+		if m := r.await("mark "); !strings.Contains(m, "pending") && strings.Contains(m, mark(2)) {
+			break
+		}
+	}
+	if s := r.releases.Site("www"); s == nil || s.Active != good || s.Generation != 2 {
+		t.Fatalf("site %+v, want release %s generation 2", s, good)
+	}
+	// Rollback to what is here needs no fetch.
+	r.gate = func(origin.Digest) error { return errors.New("control is gone") }
+	next, _ := r.release("next")
+	_ = next
+	r.append(control.KindActivate, control.Activate{Site: "www", Release: good})
+	r.await(mark(3))
+	if s := r.releases.Site("www"); s.Generation != 3 {
+		t.Fatalf("generation %d after activating what is here, want 3", s.Generation)
+	}
+}
+
+// An activation that was waiting when the node stopped is made after its restart.
+func TestActivationSurvivesRestart(t *testing.T) {
+	r := newRig(t)
+	id, _ := r.release("one")
+	r.gate = func(origin.Digest) error { return errors.New("not now") }
+	r.start()
+	r.append(control.KindActivate, control.Activate{Site: "www", Release: id})
+	r.await("not now")
+	r.stop()
+	r.gate = func(origin.Digest) error { return nil }
+	r.start()
+	for {
+		if m := r.await("mark "); !strings.Contains(m, "pending") {
+			break
+		}
+	}
+	if s := r.releases.Site("www"); s == nil || s.Active != id {
+		t.Fatalf("site %+v, want release %s", s, id)
+	}
+}
+
+// Followed another log: everything is revalidated, and the picture of drains
+// becomes that of the new log in one step.
+func TestAnotherLogIsReadFromTheStart(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.append(control.KindDrain, control.Drain{Edge: "old"})
+	r.await(mark(1))
+	r.srv.Close()
+	r.await("lost true")
+	r.openFeed("other")
+	r.append(control.KindDrain, control.Drain{Edge: "new"})
+	r.append(control.KindDrain, control.Drain{Edge: "new2"})
+	r.await("revalidate what this node read (epoch 1, seq 1) is not on the log", "drains")
+	r.await("behind true", "drains")
+	r.await("drains map[new:true new2:true] map[]", "map[old", "map[]", "behind false")
+	r.await("behind false")
+	r.stop()
+	r.start()
+	r.await("drains map[new:true new2:true] map[]")
+}
+
+func TestUnknownKindIsSkippedAndTheLogGoesOn(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.append("teleport", map[string]string{"to": "moon"})
+	r.append(control.KindDrain, map[string]string{"edge": "fra1", "why": "a field of a later version"})
+	r.purge(1)
+	r.await("purge 3 ")
+	r.await(mark(3))
+}

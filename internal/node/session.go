@@ -1,0 +1,223 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"perigee.example/feed"
+	"perigee.example/internal/control"
+)
+
+// session is one connection to the feed.
+type session struct {
+	n      *Node
+	f      *feed.Follower
+	target feed.Position // the head when it began: until it is reached, we are behind
+	caught bool
+	// rebuild gathers what the log says from its first entry on, when our
+	// position is not on it; nil else. It takes the journal's place when the
+	// head is reached: until then the old one stands, and so does the old
+	// picture of drains.
+	rebuild *live
+	at      feed.Position // of the last entry read
+}
+
+// connect runs one session: it returns when the feed is lost or ctx is done.
+func (n *Node) connect(ctx context.Context) error {
+	n.mu.Lock()
+	from := n.position
+	n.mu.Unlock()
+	f, err := n.c.Dial(ctx, from)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &session{n: n, f: f, target: f.Head(), at: from}
+	if f.Diverged() {
+		why := fmt.Sprintf("what this node read (epoch %d, seq %d) is not on the log (head: epoch %d, seq %d)", from.Epoch, from.Seq, s.target.Epoch, s.target.Seq)
+		n.log.Error("the log is another one: revalidating everything and reading it from the start", "why", why)
+		n.revalidate(why)
+		s.rebuild, s.at = newLive(n.keep()), feed.Position{}
+	}
+	// The head is known before the first entry is asked for: while behind,
+	// nothing stored may be served as fresh.
+	n.setBehind(!s.atTarget())
+	n.setLost(false, nil)
+	if err := s.reached(); err != nil {
+		return err
+	}
+	entries := make(chan feed.Entry, batch)
+	go func() {
+		for {
+			e, err := f.Next(ctx)
+			if err != nil {
+				cancel(err)
+				return
+			}
+			select {
+			case entries <- e:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	go n.report(ctx, f)
+	err = s.follow(ctx, entries)
+	cancel(err)
+	return err
+}
+
+// follow applies entries as they come, all that are there as one batch.
+func (s *session) follow(ctx context.Context, entries <-chan feed.Entry) error {
+	slow := time.NewTimer(stillBehind)
+	defer slow.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.f.Done():
+			return feed.ErrLost
+		case <-slow.C:
+			if !s.caught {
+				s.n.log.Warn("still behind the log", "seq", s.at.Seq, "head", s.target.Seq)
+			}
+		case e := <-entries:
+			es := []feed.Entry{e}
+			for more := true; more && len(es) < batch; {
+				select {
+				case e := <-entries:
+					es = append(es, e)
+				default:
+					more = false
+				}
+			}
+			if err := s.apply(es); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// apply verifies a batch, journals it with one sync, applies it in order, and
+// acknowledges it. When the journal cannot be written the purges are applied
+// all the same (one too many does no harm), and nothing is acknowledged.
+func (s *session) apply(es []feed.Entry) error {
+	fresh := es[:0:0]
+	for _, e := range es {
+		switch v := feed.Verify(s.at, e); v.Kind {
+		case feed.Duplicate:
+			continue
+		case feed.Break:
+			s.n.log.Error("the log broke: revalidating everything", "why", v.Why, "epoch", e.Epoch, "seq", e.Seq)
+			s.n.revalidate(v.Why)
+		case feed.Next:
+		}
+		s.at = e.Position()
+		fresh = append(fresh, e)
+	}
+	var failed error
+	if len(fresh) > 0 {
+		failed = s.take(fresh)
+	}
+	if failed != nil {
+		return failed
+	}
+	if err := s.f.Ack(es[len(es)-1]); err != nil {
+		return err
+	}
+	if err := s.reached(); err != nil {
+		return err
+	}
+	s.n.changed()
+	return nil
+}
+
+// take journals and applies entries that are new here.
+func (s *session) take(es []feed.Entry) error {
+	n := s.n
+	commands := make([]any, len(es))
+	for i, e := range es {
+		c, err := control.DecodeCommand(e)
+		switch {
+		case errors.Is(err, control.ErrUnknownKind):
+			n.log.Warn("entry skipped: update this node", "seq", e.Seq, "kind", e.Kind)
+		case err != nil:
+			n.log.Error("entry skipped", "err", err)
+		}
+		commands[i] = c
+	}
+	var failed error
+	drains := false
+	if s.rebuild != nil {
+		for i, e := range es {
+			s.rebuild.put(e, commands[i])
+		}
+	} else {
+		n.mu.Lock()
+		drains, failed = n.journal.append(es, commands)
+		n.trouble = ""
+		if failed != nil {
+			n.trouble = failed.Error()
+		} else {
+			n.position = s.at
+		}
+		n.mu.Unlock()
+	}
+	for i, e := range es {
+		if p, ok := commands[i].(*control.Purge); ok && n.c.Hooks.Purge != nil {
+			n.c.Hooks.Purge(e.Seq, *p)
+		}
+	}
+	if failed != nil {
+		n.log.Error("the journal cannot be written: not acknowledging until it can", "err", failed)
+		return failed
+	}
+	if s.rebuild != nil {
+		return nil
+	}
+	for i, e := range es {
+		if a, ok := commands[i].(*control.Activate); ok && n.act != nil {
+			n.act.want(a.Site, a.Release, e.Seq)
+		}
+	}
+	if drains {
+		n.tellDrains()
+	}
+	n.tellApplied()
+	return nil
+}
+
+// atTarget reports whether everything that was on the log at the beginning is
+// read. An empty log's head has an epoch and no entry.
+func (s *session) atTarget() bool {
+	return s.target.Seq == 0 || s.at.Epoch >= s.target.Epoch && s.at.Seq >= s.target.Seq
+}
+
+// reached ends being behind once the head of the beginning is applied here.
+func (s *session) reached() error {
+	if s.caught || !s.atTarget() {
+		return nil
+	}
+	n := s.n
+	if s.rebuild != nil {
+		n.mu.Lock()
+		err := n.journal.replace(s.rebuild, s.at)
+		if err == nil {
+			n.position = s.at
+		}
+		n.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		s.rebuild = nil
+		n.replay()
+	}
+	s.caught = true
+	n.setBehind(false)
+	n.changed()
+	return nil
+}
