@@ -80,6 +80,7 @@ func newAtlas(sv *survey, r *regions) (atlas, error) {
 	var runs [2][]run[uint16]
 	total := 0
 	for i := range families {
+		runs[i] = make([]run[uint16], 0, len(sv.spans[i]))
 		for _, sp := range sv.spans[i] {
 			region, err := r.of(sp.class)
 			if err != nil {
@@ -112,18 +113,26 @@ var errTooManyBlocks = fmt.Errorf("its maps and latency rankings cut the address
 // resolvers keep it where they keep what has no scope.
 func cut(f family, runs []run[uint16], limit int) ([]block, error) {
 	var blocks []block
-	at := uint64(0)
-	for _, r := range runs {
-		for at < r.end {
-			size := min(bits.TrailingZeros64(at|f.units()), bits.Len64(r.end-at)-1, f.maxBits-1)
-			if len(blocks) == limit {
-				return nil, errTooManyBlocks
+	for count := 0; ; count = 0 { // once to count, so that the table has no spare room, and once to fill
+		at := uint64(0)
+		for _, r := range runs {
+			for at < r.end {
+				size := min(bits.TrailingZeros64(at|f.units()), bits.Len64(r.end-at)-1, f.maxBits-1)
+				if blocks != nil {
+					blocks[count] = block{start: at, region: r.value, length: uint8(f.maxBits - size)}
+				}
+				count++
+				at += 1 << size
 			}
-			blocks = append(blocks, block{start: at, region: r.value, length: uint8(f.maxBits - size)})
-			at += 1 << size
 		}
+		switch {
+		case blocks != nil:
+			return blocks, nil
+		case count > limit:
+			return nil, errTooManyBlocks
+		}
+		blocks = make([]block, count)
 	}
-	return blocks, nil
 }
 
 // summarize fills mostly and deep of the inner nodes of the trie of blocks. On

@@ -47,12 +47,13 @@ type evaluation struct {
 // An endpoint that is its own root answers with DefaultTTL.
 func (s *Set) Decide(root Name, q Query, st *State, d *Decision) {
 	r := &s.roots[root]
-	where := r.atlas.locate(normal(q.Client))
+	client := normal(q.Client)
+	where := r.atlas.locate(client)
 	d.Endpoints, d.Why = d.Endpoints[:0], d.Why[:0]
 	d.TTL, d.Scope, d.Open = DefaultTTL, where.scope, false
 	e := evaluation{
 		s: s, atlas: &r.atlas, st: st, d: d, region: int(where.region), now: q.Now,
-		key: blockKey(q.Draw, q.is4(), where.start, where.length),
+		key: blockKey(q.Draw, client.Addr().Is4(), where.start, where.length),
 	}
 	for !e.usable(r.ref) && e.level < openAll {
 		e.level++
@@ -63,9 +64,6 @@ func (s *Set) Decide(root Name, q Query, st *State, d *Decision) {
 	}
 	e.choose(r.ref, d.TTL)
 }
-
-// is4 reports whether the client's addresses are IPv4.
-func (q *Query) is4() bool { return normal(q.Client).Addr().Is4() }
 
 var unknown EndpointState
 
