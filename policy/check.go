@@ -326,6 +326,9 @@ func suggestName(wrong string, names map[string]int) string {
 func suggest(wrong string, each func(func(string))) string {
 	best, at := "", min(2, len(wrong)/2)+1 // farther than that is another word
 	each(func(name string) {
+		if gap := len(name) - len(wrong); gap >= at || -gap >= at {
+			return
+		}
 		if d := editDistance(wrong, name); d < at {
 			best, at = name, d
 		}
@@ -336,25 +339,31 @@ func suggest(wrong string, each func(func(string))) string {
 	return "did you mean " + best + "?"
 }
 
-// editDistance counts the octets to insert, delete or replace (Levenshtein).
+// editDistance counts the octets to insert, delete, replace or swap with their
+// neighbour (optimal string alignment).
 func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	rows := make([][]int, len(a)+1)
+	for i := range rows {
+		rows[i] = make([]int, len(b)+1)
+		rows[i][0] = i
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
+	for j := range rows[0] {
+		rows[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			cost := 0
+			if a[i-1] != b[j-1] {
+				cost = 1
 			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+			d := min(rows[i-1][j-1]+cost, rows[i-1][j]+1, rows[i][j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d = min(d, rows[i-2][j-2]+1)
+			}
+			rows[i][j] = d
 		}
 	}
-	return row[len(b)]
+	return rows[len(a)][len(b)]
 }
 
 // join makes one error of many, nil of none.
