@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/oschwald/geoip2-golang/v2"
@@ -55,7 +56,9 @@ func (r role) String() string {
 type database struct {
 	reader  *maxminddb.Reader
 	aliases []netip.Prefix // IPv6 ranges that are a copy of its IPv4 part, or hold it
-	about   Database
+	// aliasEnd is the last address of the last alias.
+	aliasEnd netip.Addr
+	about    Database
 }
 
 // offset tells data records of one database apart: equal offsets, equal
@@ -76,17 +79,21 @@ type system struct {
 	name   string // of the organization
 }
 
-// maybeAliases are the IPv6 ranges that writers of MaxMind DB files fill with
-// a copy of the IPv4 tree, or might: IPv4-mapped addresses, NAT64 (RFC 6052),
-// Teredo (RFC 4380), 6to4 (RFC 3056). IPv4 itself is kept in ipv4Tree.
-var maybeAliases = []netip.Prefix{
-	netip.MustParsePrefix("::ffff:0:0/96"),
-	netip.MustParsePrefix("64:ff9b::/96"),
-	netip.MustParsePrefix("2001::/32"),
-	netip.MustParsePrefix("2002::/16"),
-}
-
-var ipv4Tree = netip.MustParsePrefix("::/96")
+// Where an IPv6 tree has IPv4: in alwaysIPv4 it is kept, or looked for under
+// its own name (RFC 4291 §2.5.5); the ranges of maybeIPv4 are filled with a
+// copy of it by some writers of MaxMind DB files: NAT64 (RFC 6052), Teredo
+// (RFC 4380) and 6to4 (RFC 3056).
+var (
+	alwaysIPv4 = []netip.Prefix{
+		netip.MustParsePrefix("::/96"),
+		netip.MustParsePrefix("::ffff:0:0/96"),
+	}
+	maybeIPv4 = []netip.Prefix{
+		netip.MustParsePrefix("64:ff9b::/96"),
+		netip.MustParsePrefix("2001::/32"),
+		netip.MustParsePrefix("2002::/16"),
+	}
+)
 
 // parse checks the octets of a MaxMind DB file: its structure, its kind and
 // every record. The octets must not change afterwards.
@@ -116,18 +123,23 @@ func newDatabase(reader *maxminddb.Reader) *database {
 	if reader.Metadata.IPVersion != 6 {
 		return d
 	}
-	d.aliases = []netip.Prefix{ipv4Tree}
-	for _, p := range maybeAliases {
+	d.aliases = slices.Clone(alwaysIPv4)
+	for _, p := range maybeIPv4 {
 		// The walk leaves aliases out unless it is told otherwise.
-		if !any1(reader, p) && any1(reader, p, maxminddb.IncludeAliasedNetworks()) {
+		if !yields(reader, p) && yields(reader, p, maxminddb.IncludeAliasedNetworks()) {
 			d.aliases = append(d.aliases, p)
+		}
+	}
+	for _, p := range d.aliases {
+		if last := lastAddr(p); d.aliasEnd.Less(last) {
+			d.aliasEnd = last
 		}
 	}
 	return d
 }
 
-// any1 says whether the walk of p yields a network at all.
-func any1(reader *maxminddb.Reader, p netip.Prefix, how ...maxminddb.NetworksOption) bool {
+// yields says whether the walk of p yields a network at all.
+func yields(reader *maxminddb.Reader, p netip.Prefix, how ...maxminddb.NetworksOption) bool {
 	for range reader.NetworksWithin(p, append(how, maxminddb.IncludeNetworksWithoutData())...) {
 		return true
 	}
@@ -157,15 +169,27 @@ func checkKind(data []byte, kind string, want role) error {
 	return nil // a damaged record is found, and named, by the checks that follow
 }
 
+// maxShared is how many times over a search tree may use its nodes. A tree of
+// n nodes has n+1 leaves, more only if branches are shared; a few ranges that
+// alias others are fine, a tree that unfolds without end is not.
+const maxShared = 8
+
 // count walks the whole database, decodes every record once and counts the
 // networks.
 func (d *database) count(want role) error {
 	seen := make(map[uintptr]struct{})
-	for network := range d.reader.Networks() {
-		d.about.Networks++
+	leaves, maxLeaves := uint(0), maxShared*(d.reader.Metadata.NodeCount+1)
+	for network := range d.reader.Networks(maxminddb.IncludeNetworksWithoutData()) {
 		if err := network.Err(); err != nil {
 			return fmt.Errorf("damaged at %s: %w", network.Prefix(), err)
 		}
+		if leaves++; leaves > maxLeaves {
+			return fmt.Errorf("damaged: its search tree of %d nodes has over %d leaves", d.reader.Metadata.NodeCount, maxLeaves)
+		}
+		if !network.Found() {
+			continue
+		}
+		d.about.Networks++
 		if _, ok := seen[network.Offset()]; ok {
 			continue
 		}
@@ -195,6 +219,9 @@ func (d *database) lookup(addr netip.Addr) (offset, netip.Prefix) {
 	}
 	result := d.reader.Lookup(addr)
 	block := cut(result.Prefix(), whole)
+	for d.overlaps(block) && block.Bits() < addr.BitLen() { // as in walk
+		block = netip.PrefixFrom(addr, block.Bits()+1).Masked()
+	}
 	if !result.Found() {
 		return nowhere, block
 	}

@@ -107,18 +107,44 @@ func (d *database) walk(p netip.Prefix) iter.Seq2[netip.Prefix, offset] {
 		}
 		for network := range d.reader.NetworksWithin(p, maxminddb.IncludeNetworksWithoutData()) {
 			block := network.Prefix()
-			if p.Addr().Is6() && (block.Addr().Is4() || d.covers(block)) {
+			if p.Addr().Is6() && block.Addr().Is4() {
 				continue // IPv4, which an IPv6 tree holds too
 			}
 			at := nowhere
 			if network.Found() {
 				at = offset(network.Offset())
 			}
-			if !yield(cut(block, p), at) {
+			if !d.outside(cut(block, p), at, yield) {
 				return
 			}
 		}
 	}
+}
+
+// outside yields the parts of block that are in no alias. Nearly always that
+// is all of it, since an alias is a branch of the tree for itself.
+func (d *database) outside(block netip.Prefix, at offset, yield func(netip.Prefix, offset) bool) bool {
+	switch {
+	case !d.overlaps(block):
+		return yield(block, at)
+	case d.covers(block):
+		return true
+	}
+	low, high := halves(block)
+	return d.outside(low, at, yield) && d.outside(high, at, yield)
+}
+
+// overlaps says whether p and an alias have an address in common.
+func (d *database) overlaps(p netip.Prefix) bool {
+	if d.aliasEnd.Less(p.Addr()) || p.Addr().Is4() { // most of what is in use
+		return false
+	}
+	for _, alias := range d.aliases {
+		if alias.Overlaps(p) {
+			return true
+		}
+	}
+	return false
 }
 
 // covers says whether all of p lies in an alias.
@@ -129,6 +155,12 @@ func (d *database) covers(p netip.Prefix) bool {
 		}
 	}
 	return false
+}
+
+// halves cuts p, which is not a single address, in two.
+func halves(p netip.Prefix) (low, high netip.Prefix) {
+	low = netip.PrefixFrom(p.Addr(), p.Bits()+1)
+	return low, netip.PrefixFrom(lastAddr(p), p.Bits()+1).Masked()
 }
 
 // lastAddr returns the last address of p.
