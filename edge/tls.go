@@ -1,0 +1,244 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// certSettle is how long the files must be quiet before they are read:
+	// certificate and key are written one after the other.
+	certSettle = 250 * time.Millisecond
+	// certPoll is how often they are read without any event, for file systems
+	// that give none.
+	certPoll = time.Minute
+	// maxCertBytes bounds a certificate or key file; chains are some KiB.
+	maxCertBytes = 1 << 20
+)
+
+// CertPair is the certificate of one site.
+type CertPair struct {
+	Site     string
+	Hosts    []string // as of Site.Hosts; the certificate must cover them all
+	CertFile string   // PEM: the certificate, then its intermediates
+	KeyFile  string   // PEM
+}
+
+// CertStatus tells how a pair stands.
+type CertStatus struct {
+	Site     string
+	CertFile string
+	NotAfter time.Time // of the certificate in use
+	Err      error     // why the files as they are now are not in use; nil when they are
+	Since    time.Time // of Err
+}
+
+// Certs gives each TLS connection the certificate of the site it asks for. A
+// pair whose files turn bad stays in use as it was, and Status says so until
+// it is cured. There is no default certificate: a name that no site has is
+// refused with the alert unrecognized_name (RFC 6066 §3).
+type Certs struct {
+	log   *slog.Logger
+	names atomic.Pointer[certNames]
+	mu    sync.Mutex
+	pairs []*certState
+}
+
+type certNames struct{ hosts, wild map[string]*tls.Certificate }
+
+type certState struct {
+	CertPair
+	cert  *tls.Certificate
+	err   error
+	since time.Time
+}
+
+// OpenCerts loads every pair, or says which one does not load and why.
+func OpenCerts(pairs []CertPair, log *slog.Logger) (*Certs, error) {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	c := &Certs{log: log}
+	var errs []error
+	for _, p := range pairs {
+		st := &certState{CertPair: p}
+		st.cert, st.err = p.load()
+		errs = append(errs, st.err)
+		c.pairs = append(c.pairs, st)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	c.publish()
+	return c, nil
+}
+
+// load reads and checks a pair.
+func (p *CertPair) load() (*tls.Certificate, error) {
+	certPEM, err := readBounded(p.CertFile)
+	if err != nil {
+		return nil, fmt.Errorf("site %s: certificate: %w", p.Site, err)
+	}
+	keyPEM, err := readBounded(p.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("site %s: key: %w", p.Site, err)
+	}
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return nil, fmt.Errorf("site %s: %s and %s are no pair: %w", p.Site, p.CertFile, p.KeyFile, err)
+	}
+	if cert.Leaf == nil {
+		if cert.Leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+			return nil, fmt.Errorf("site %s: %s: %w", p.Site, p.CertFile, err)
+		}
+	}
+	for _, h := range p.Hosts {
+		// A wildcard of ours stands for any one label.
+		if err := cert.Leaf.VerifyHostname(strings.Replace(h, "*", "any-label", 1)); err != nil {
+			return nil, fmt.Errorf("site %s: %s does not cover %s: %w", p.Site, p.CertFile, h, err)
+		}
+	}
+	return &cert, nil
+}
+
+func readBounded(name string) ([]byte, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxCertBytes {
+		return nil, fmt.Errorf("%s has %d bytes: more than %d is no certificate or key", name, info.Size(), maxCertBytes)
+	}
+	return os.ReadFile(name)
+}
+
+// publish makes the table of names from the pairs as they are.
+func (c *Certs) publish() {
+	n := &certNames{hosts: map[string]*tls.Certificate{}, wild: map[string]*tls.Certificate{}}
+	for _, p := range c.pairs {
+		for _, h := range p.Hosts {
+			if rest, ok := strings.CutPrefix(h, "*"); ok {
+				n.wild[rest] = p.cert
+			} else {
+				n.hosts[h] = p.cert
+			}
+		}
+	}
+	c.names.Store(n)
+}
+
+// Reload reads every pair again. Connections that stand keep what they have.
+func (c *Certs) Reload() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.pairs {
+		cert, err := p.load()
+		if err == nil && time.Now().After(cert.Leaf.NotAfter) && time.Now().Before(p.cert.Leaf.NotAfter) {
+			err = fmt.Errorf("site %s: %s ended on %s", p.Site, p.CertFile, cert.Leaf.NotAfter.Format(time.DateOnly))
+		}
+		switch {
+		case err != nil && (p.err == nil || p.err.Error() != err.Error()):
+			c.log.Error("certificate not taken, the last good one stays", "site", p.Site, "why", err)
+			p.err, p.since = err, time.Now()
+		case err == nil && p.err != nil:
+			c.log.Info("certificate cured", "site", p.Site, "file", p.CertFile)
+			p.err, p.since = nil, time.Time{}
+		}
+		if err == nil {
+			if !cert.Leaf.Equal(p.cert.Leaf) {
+				c.log.Info("certificate changed", "site", p.Site, "file", p.CertFile, "until", cert.Leaf.NotAfter)
+			}
+			p.cert = cert
+		}
+	}
+	c.publish()
+}
+
+// Status of every pair, in the order given.
+func (c *Certs) Status() []CertStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]CertStatus, 0, len(c.pairs))
+	for _, p := range c.pairs {
+		out = append(out, CertStatus{Site: p.Site, CertFile: p.CertFile, NotAfter: p.cert.Leaf.NotAfter, Err: p.err, Since: p.since})
+	}
+	return out
+}
+
+// Watch reloads when something happens in the folders of the files (editors
+// and ConfigMaps rename and swap links, so the files themselves are not
+// watched), until ctx ends.
+func (c *Certs) Watch(ctx context.Context) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch certificates: %w", err)
+	}
+	defer w.Close()
+	for _, p := range c.pairs {
+		for _, name := range []string{p.CertFile, p.KeyFile} {
+			if err := w.Add(filepath.Dir(name)); err != nil {
+				return fmt.Errorf("watch certificates: %s: %w", filepath.Dir(name), err)
+			}
+		}
+	}
+	c.Reload() // for what changed before the watch stood
+	settle := time.NewTimer(certPoll)
+	defer settle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, ok := <-w.Events:
+			if !ok {
+				return nil
+			}
+			settle.Reset(certSettle)
+		case err := <-w.Errors:
+			c.log.Warn("watching certificates", "why", err)
+		case <-settle.C:
+			c.Reload()
+			settle.Reset(certPoll)
+		}
+	}
+}
+
+// Config is for a TLS listener whose connections Serve takes.
+func (c *Certs) Config() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"http/1.1"},
+		// Without error and without certificate the alert is unrecognized_name.
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return c.find(hello.ServerName), nil },
+	}
+}
+
+// Listener makes ln a TLS listener for Serve.
+func (c *Certs) Listener(ln net.Listener) net.Listener { return tls.NewListener(ln, c.Config()) }
+
+func (c *Certs) find(name string) *tls.Certificate {
+	n := c.names.Load()
+	name = strings.TrimSuffix(lower(name), ".")
+	if cert := n.hosts[name]; cert != nil {
+		return cert
+	}
+	if i := strings.IndexByte(name, '.'); i > 0 {
+		return n.wild[name[i:]]
+	}
+	return nil
+}
+
+// tlsVersion is a version as logs write it.
+func tlsVersion(v uint16) string { return strings.TrimPrefix(tls.VersionName(v), "TLS ") }
