@@ -2,13 +2,37 @@
 // server of pushed releases, and the edge's listeners. It knows nothing of DNS.
 //
 // A hit is a pure function, Hit, over request bytes and a Snapshot. The
-// connection loops, the http.Handler and the tests all call it.
+// connection loop of Serve, the http.Handler and the tests all come to the
+// same rules.
+//
+//	e, err := edge.New(edge.Config{
+//		Name: "fra1",
+//		Sites: []edge.Site{{
+//			Name: "shop", Hosts: []string{"shop.example.com"},
+//			Origin: edge.HandlerTransport(app), // or an *origin.Pool
+//		}},
+//	})
+//	if err != nil { … }
+//	err = e.Serve(ctx, listener) // or http.Serve(listener, e)
+//
+// It is not a forward proxy, not a load balancer (that is origin.Pool) and no
+// TLS terminator for other protocols. It is strict on what it receives: a head
+// that two parsers could read differently is refused. It uses no heuristic
+// freshness and never stores a response with Set-Cookie. HTTP/2, compression,
+// request slices and a disk tier are not here yet.
 package edge
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"perigee.example/origin"
@@ -19,6 +43,7 @@ type Site struct {
 	Name  string
 	Hosts []string // lower case, without port; "*.example.com" covers one label
 	// Origin is where misses are fetched: usually an *origin.Pool. Nil: push only.
+	// A request's URL and Host are the client's; Origin chooses the upstream.
 	Origin http.RoundTripper
 	// Push: paths in the active release are served from it, before Origin.
 	Push bool
@@ -26,7 +51,8 @@ type Site struct {
 	Rules []ExpiryRule
 }
 
-// ExpiryRule gives the Cache-Control of pushed paths that match Glob.
+// ExpiryRule gives the Cache-Control of pushed paths that match Glob: the
+// form of path.Match, without a leading slash; "dir/**" covers all below dir.
 type ExpiryRule struct {
 	Glob         string
 	CacheControl string
@@ -37,13 +63,17 @@ type Config struct {
 	Name        string // the edge's name, for Cache-Status and Via; "perigee" when empty
 	Sites       []Site
 	Releases    *origin.Releases // nil: no push sites
+	Blobs       *origin.Blobs    // of Releases
 	MemoryBytes int64            // budget of the store; 0 means DefaultMemoryBytes
 	Log         *slog.Logger     // events; nil discards
-	Access      AccessLog        // one line a request; nil: off
+	Access      AccessLog        // one record a request; nil: off
 	Now         func() time.Time // nil means time.Now; its monotonic reading is used for ages
+	// FullCacheStatus adds key, fwd-status and detail to Cache-Status (RFC
+	// 9211), for an edge that only operators can reach: they tell too much.
+	FullCacheStatus bool
 }
 
-// AccessLog receives one record a request. It must not block.
+// AccessLog receives one record a request. It must not block, and not keep r.
 type AccessLog interface{ Log(r *AccessRecord) }
 
 // AccessRecord is one served request.
@@ -55,10 +85,134 @@ type AccessRecord struct {
 	Host        string
 	Path        string // with the query's secrets stripped, control bytes escaped by the writer
 	Status      int
-	Bytes       int64
+	Bytes       int64 // of the body
 	Duration    time.Duration
-	Cache       string // hit, miss, stale, pass, release, …
+	Cache       string // hit, miss, stale, revalidated, pass, release, error or local
 	Release     string
 	CacheStatus string
 	TLS         *tls.ConnectionState
+}
+
+// Edge is a cache with its sites, releases and purges. It is an http.Handler,
+// and Serve is a listener loop of its own. Make it with New; Close ends it.
+type Edge struct {
+	name, id string
+	snap     atomic.Pointer[Snapshot]
+	store    *store
+	purges   *purgeTable
+	flights  flights
+	releases *origin.Releases
+	blobs    *origin.Blobs
+	log      *slog.Logger
+	access   AccessLog
+	now      func() time.Time
+	full     bool
+	behind   atomic.Bool
+	notReady atomic.Bool
+	applied  atomic.Uint64
+	applyMu  sync.Mutex
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+}
+
+// New makes an edge. It refuses sites that share a host name.
+func New(c Config) (*Edge, error) {
+	if c.Name == "" {
+		c.Name = "perigee"
+	}
+	if !isToken(c.Name) {
+		return nil, fmt.Errorf("edge: the name %q is no token: use letters, digits and dashes", c.Name)
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if (c.Releases == nil) != (c.Blobs == nil) {
+		return nil, errors.New("edge: Releases and Blobs come together: give both or neither")
+	}
+	e := &Edge{
+		name: c.Name, id: "perigee-" + c.Name, store: newStore(c.MemoryBytes), purges: newPurgeTable(),
+		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, now: c.Now, full: c.FullCacheStatus,
+	}
+	e.flights.m = map[string]*flight{}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	if err := e.SetSites(c.Sites); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Close ends fetches under way. Connections are Serve's to end: cancel its context.
+func (e *Edge) Close() { e.cancel() }
+
+// SetSites swaps all sites, or changes nothing and says why. What is stored
+// stays; requests under way end as they began.
+func (e *Edge) SetSites(sites []Site) error {
+	t, err := newSiteTable(sites)
+	if err != nil {
+		return err
+	}
+	for i := range sites {
+		if sites[i].Push && e.releases == nil {
+			return fmt.Errorf("site %s: it is pushed, but the edge has no Releases", sites[i].Name)
+		}
+	}
+	e.snap.Store(&Snapshot{
+		name: e.name, sites: t, store: e.store, purges: e.purges, behind: &e.behind,
+		releases: e.releases, blobs: e.blobs, full: e.full,
+	})
+	return nil
+}
+
+// Snapshot is what Hit reads: the sites as they are now, and the store and the
+// releases, which go on changing. It is for plain HTTP; Over makes it one of a
+// TLS connection.
+func (e *Edge) Snapshot() *Snapshot { return e.snap.Load() }
+
+// SetReady says what /-/ready answers: 200 or 503. An edge starts ready.
+func (e *Edge) SetReady(ready bool) { e.notReady.Store(!ready) }
+
+// siteTable finds the site of a host.
+type siteTable struct {
+	hosts map[string]*Site
+	wild  map[string]*Site // key: what follows "*"
+}
+
+func newSiteTable(sites []Site) (*siteTable, error) {
+	t := &siteTable{hosts: map[string]*Site{}, wild: map[string]*Site{}}
+	for i := range sites {
+		s := sites[i] // a copy of our own
+		for _, r := range s.Rules {
+			if _, err := path.Match(r.Glob, ""); err != nil {
+				return nil, fmt.Errorf("site %s: expiry glob %q: %w", s.Name, r.Glob, err)
+			}
+		}
+		for _, h := range s.Hosts {
+			m, key := t.hosts, h
+			if rest, ok := strings.CutPrefix(h, "*"); ok {
+				m, key = t.wild, rest
+			}
+			if name := strings.TrimPrefix(key, "."); key == "" || name == "" || name[0] != '[' && !validHostName(name) {
+				return nil, fmt.Errorf("site %s: host %q is no host name: write it in lower case, without port", s.Name, h)
+			}
+			if other := m[key]; other != nil {
+				return nil, fmt.Errorf("site %s: host %q is already that of site %s", s.Name, h, other.Name)
+			}
+			m[key] = &s
+		}
+	}
+	return t, nil
+}
+
+// find returns the site of a normalised host, or nil.
+func (t *siteTable) find(host string) *Site {
+	if s := t.hosts[host]; s != nil {
+		return s
+	}
+	if i := strings.IndexByte(host, '.'); i > 0 {
+		return t.wild[host[i:]]
+	}
+	return nil
 }

@@ -1,0 +1,249 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+)
+
+const (
+	// chunkBytes is the size of a body's chunks, but for a short last one.
+	chunkBytes = 64 << 10
+	// firstChunkBytes is the first chunk of a body of unknown length; each
+	// next one is twice as large, up to chunkBytes.
+	firstChunkBytes = 2 << 10
+	// maxLag bounds how far a reader may stay behind a body that is no longer
+	// kept whole; beyond it that reader is cut off, and holds up nobody.
+	maxLag = 1 << 20
+)
+
+var (
+	errTooSlow  = errors.New("the client reads too slowly for a response too large to keep")
+	errNoReader = errors.New("every client has gone")
+)
+
+// chunk is a part of a body. Chunks form a list, so that a body too large to
+// keep can be let go from its start while it is still being read.
+type chunk struct {
+	data []byte
+	next *chunk
+}
+
+// growing is a body on its way from the origin, which any number of readers
+// follow. The store keeps it when it has ended well.
+type growing struct {
+	mu      sync.Mutex
+	first   *chunk // nil once it is no longer kept
+	last    *chunk
+	size    int64
+	length  int64 // as the origin declared it, or -1
+	done    bool
+	err     error
+	changed chan struct{} // closed at each change, for readers
+	moved   chan struct{} // closed when a reader moves, for the writer
+	readers map[*follower]struct{}
+}
+
+func newGrowing(length int64) *growing {
+	c := &chunk{}
+	return &growing{first: c, last: c, length: length, changed: make(chan struct{}), moved: make(chan struct{}), readers: map[*follower]struct{}{}}
+}
+
+// follower reads a growing body from its start.
+type follower struct {
+	g   *growing
+	at  *chunk
+	off int
+	pos int64
+}
+
+// follow returns a reader, or nil when the start is gone.
+func (g *growing) follow() *follower {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.first == nil {
+		return nil
+	}
+	f := &follower{g: g, at: g.first}
+	g.readers[f] = struct{}{}
+	return f
+}
+
+func (f *follower) close() {
+	f.g.mu.Lock()
+	defer f.g.mu.Unlock()
+	delete(f.g.readers, f)
+	f.g.wakeWriter()
+}
+
+// next waits for more octets and returns them; io.EOF is the proper end.
+func (f *follower) next(ctx context.Context) ([]byte, error) {
+	g := f.g
+	for {
+		g.mu.Lock()
+		for f.off == len(f.at.data) && f.at.next != nil {
+			f.at, f.off = f.at.next, 0
+		}
+		if f.off < len(f.at.data) {
+			b := f.at.data[f.off:]
+			f.off = len(f.at.data)
+			f.pos += int64(len(b))
+			g.wakeWriter()
+			slow := g.first == nil && g.size-f.pos > 2*maxLag
+			g.mu.Unlock()
+			if slow {
+				return nil, errTooSlow
+			}
+			return b, nil
+		}
+		done, err, changed := g.done, g.err, g.changed
+		g.mu.Unlock()
+		if done {
+			if err == nil {
+				err = io.EOF
+			}
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func (g *growing) wakeWriter() {
+	close(g.moved)
+	g.moved = make(chan struct{})
+}
+
+func (g *growing) wakeReaders() {
+	close(g.changed)
+	g.changed = make(chan struct{})
+}
+
+// fill reads body to its end. keep is asked before each chunk of n octets
+// whether the whole is still to be kept; once it says no, octets are let go
+// when the readers have had them, and the reading waits for the fastest.
+func (g *growing) fill(ctx context.Context, body io.Reader, keep func(n int64) bool) error {
+	size := int64(firstChunkBytes)
+	for {
+		n := size
+		if g.length >= 0 {
+			n = min(g.length-g.size, chunkBytes)
+		}
+		n = max(n, 1) // one octet more than declared shows that there is none
+		if g.first != nil && !keep(n) {
+			g.mu.Lock()
+			g.first = nil
+			g.mu.Unlock()
+		}
+		err := g.fillChunk(ctx, body, make([]byte, n))
+		if err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			g.finish(err)
+			return err
+		}
+		size = min(2*size, chunkBytes)
+	}
+}
+
+// fillChunk reads until buf is full, handing on each read as it comes.
+func (g *growing) fillChunk(ctx context.Context, body io.Reader, buf []byte) error {
+	c := (*chunk)(nil)
+	for off := 0; off < len(buf); {
+		if err := g.pace(ctx); err != nil {
+			return err
+		}
+		n, err := body.Read(buf[off:])
+		if n > 0 {
+			off += n
+			g.mu.Lock()
+			if c == nil {
+				c = &chunk{}
+				g.last.next, g.last = c, c
+			}
+			c.data = buf[:off:off]
+			g.size += int64(n)
+			g.wakeReaders()
+			g.mu.Unlock()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pace waits, once the body is no longer kept, until some reader is near.
+func (g *growing) pace(ctx context.Context) error {
+	for {
+		g.mu.Lock()
+		if g.first != nil {
+			g.mu.Unlock()
+			return nil
+		}
+		near := false
+		for f := range g.readers {
+			near = near || g.size-f.pos <= maxLag
+		}
+		some, moved := len(g.readers) > 0, g.moved
+		g.mu.Unlock()
+		switch {
+		case near:
+			return nil
+		case !some:
+			return errNoReader
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (g *growing) finish(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.done, g.err = true, err
+	g.wakeReaders()
+}
+
+// whole returns the body when it has been kept from its start, and ended well.
+// The list then starts at its first octets.
+func (g *growing) whole() (body *chunk, size int64, ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.done || g.err != nil || g.first == nil || g.length >= 0 && g.size != g.length {
+		return nil, 0, false
+	}
+	return g.first.next, g.size, true
+}
+
+// writeChunks writes length octets from start of a body to w.
+func writeChunks(w io.Writer, c *chunk, start, length int64) (int64, error) {
+	var sent int64
+	for ; c != nil && length > 0; c = c.next {
+		b := c.data
+		if start >= int64(len(b)) {
+			start -= int64(len(b))
+			continue
+		}
+		b = b[start:]
+		start = 0
+		if int64(len(b)) > length {
+			b = b[:length]
+		}
+		n, err := w.Write(b)
+		sent += int64(n)
+		if err != nil {
+			return sent, err
+		}
+		length -= int64(n)
+	}
+	return sent, nil
+}

@@ -1,0 +1,184 @@
+package edge
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// maxCollapseWait is how long a request waits for the head of another's
+// fetch. It is longer than most origins think, and short enough that one hung
+// fetch does not hold up everybody for an origin's whole timeout.
+const maxCollapseWait = 5 * time.Second
+
+// flight is one fetch that several requests may wait for. Its leader started
+// it; it is carried out in a goroutine of its own, so that the leader's client
+// may leave. What it brought is known when ready is closed.
+type flight struct {
+	key     string // in flights.m; "" for a solo fetch
+	primary string // cache key
+	scopes  purgeScopes
+	asOf    uint64
+	ready   chan struct{}
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	// Under flights.mu:
+	doomed  bool // the URI was invalidated: what it brings is not stored
+	waiting int  // requests that want the outcome
+	claimed bool // the leader has taken outcome.resp over
+	done    bool
+	outcome outcome
+}
+
+// outcome of a flight. Exactly one of obj, resp and err is set.
+type outcome struct {
+	obj       *stored  // shareable, or the stale response that stands in
+	body      *growing // obj's body when it is still coming
+	exclusive bool     // obj may be used by the leader alone: it must be validated each time
+	stale     bool     // obj stands in for a failed origin
+	validated bool     // obj was confirmed by a 304
+	resp      *http.Response
+	err       error
+	status    int // the origin's, 0 for none
+	why       refusal
+}
+
+// flights are the fetches under way, by cache key and selecting fields.
+type flights struct {
+	mu sync.Mutex
+	m  map[string]*flight
+}
+
+// flightKey is the key and the values of the fields that responses to it are
+// known to vary by, each with its length, so that no value can pose as two.
+func flightKey(primary string, names []selecting, f fields) string {
+	if len(names) == 0 {
+		return primary
+	}
+	b := []byte(primary)
+	for i := range names {
+		v, ok := f.combined(names[i].name)
+		v = normaliseList(v)
+		b = append(b, 0)
+		if ok {
+			b = append(b, byte(len(v)>>16), byte(len(v)>>8), byte(len(v)))
+			b = append(b, v...)
+		} else {
+			b = append(b, 0xff)
+		}
+	}
+	return string(b)
+}
+
+// join returns the flight for key to wait for, or makes it, which makes the
+// caller its leader. A flight that began before a purge is left alone.
+func (e *Edge) join(key, primary string, scopes purgeScopes) (fl *flight, leader bool) {
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	if fl = e.flights.m[key]; fl != nil {
+		if hard, soft := e.purges.check(&fl.scopes, fl.asOf); !hard && !soft {
+			fl.waiting++
+			return fl, false
+		}
+	}
+	fl = e.newFlight(key, primary, scopes)
+	e.flights.m[key] = fl
+	return fl, true
+}
+
+// joinOnly returns the flight for key to wait for, or nil.
+func (e *Edge) joinOnly(key string) *flight {
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	fl := e.flights.m[key]
+	if fl == nil {
+		return nil
+	}
+	if hard, soft := e.purges.check(&fl.scopes, fl.asOf); hard || soft {
+		return nil
+	}
+	fl.waiting++
+	return fl
+}
+
+func (e *Edge) newFlight(key, primary string, scopes purgeScopes) *flight {
+	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.applied.Load(), ready: make(chan struct{}), waiting: 1}
+	fl.ctx, fl.cancel = context.WithCancel(e.ctx)
+	return fl
+}
+
+// leave says that a request no longer wants the outcome. The last one to
+// leave before there is any ends the fetch.
+func (e *Edge) leave(fl *flight, leader bool) {
+	e.flights.mu.Lock()
+	fl.waiting--
+	abandoned := fl.waiting == 0 && !fl.done
+	resp := fl.outcome.resp
+	if !leader || fl.claimed {
+		resp = nil
+	}
+	fl.claimed = fl.claimed || leader
+	if abandoned && e.flights.m[fl.key] == fl {
+		delete(e.flights.m, fl.key)
+	}
+	e.flights.mu.Unlock()
+	if resp != nil {
+		resp.Body.Close()
+	}
+	if abandoned || resp != nil {
+		fl.cancel()
+	}
+}
+
+// claim takes a response that is the leader's alone. The caller closes its body.
+func (e *Edge) claim(fl *flight) *http.Response {
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	fl.claimed = true
+	return fl.outcome.resp
+}
+
+// settle makes the outcome known.
+func (e *Edge) settle(fl *flight, o outcome) {
+	e.flights.mu.Lock()
+	fl.outcome, fl.done = o, true
+	orphan := o.resp != nil && fl.claimed
+	if o.body == nil && e.flights.m[fl.key] == fl {
+		delete(e.flights.m, fl.key) // nothing is coming that one could follow
+	}
+	e.flights.mu.Unlock()
+	close(fl.ready)
+	if orphan {
+		o.resp.Body.Close()
+	}
+}
+
+func (e *Edge) forget(fl *flight) {
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	if e.flights.m[fl.key] == fl {
+		delete(e.flights.m, fl.key)
+	}
+}
+
+func (e *Edge) isDoomed(fl *flight) bool {
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	return fl.doomed
+}
+
+// invalidate forgets all responses to a URI after an unsafe request to it
+// (RFC 9111 §4.4), those under way included.
+func (e *Edge) invalidate(primary string) {
+	e.flights.mu.Lock()
+	for key, fl := range e.flights.m {
+		if fl.primary == primary {
+			fl.doomed = true
+			delete(e.flights.m, key)
+		}
+	}
+	e.flights.mu.Unlock()
+	e.store.remove(primary)
+}

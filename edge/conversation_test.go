@@ -1,0 +1,241 @@
+package edge
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"perigee.example/internal/txtest"
+)
+
+// TestConversations plays testdata/http. Every command goes to two edges: one
+// behind net/http, one that serves with its own loop; they must agree.
+func TestConversations(t *testing.T) {
+	txtest.Run(t, "../testdata/http/*.txtar", openSession)
+}
+
+// session plays one conversation inside a synctest bubble, whose clock stands
+// still between commands.
+type session struct {
+	ask   chan string
+	reply chan reply
+	done  chan struct{}
+}
+
+type reply struct {
+	out string
+	err error
+}
+
+func openSession(tb testing.TB, files map[string][]byte) txtest.Session {
+	s := &session{ask: make(chan string), reply: make(chan reply), done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		synctest.Test(tb.(*testing.T), func(t *testing.T) {
+			worlds := []*world{newWorld(t, false, nil), newWorld(t, true, nil)}
+			for cmd := range s.ask {
+				out, err := both(worlds, cmd)
+				s.reply <- reply{out, err}
+			}
+			for _, w := range worlds {
+				w.stop()
+			}
+		})
+	}()
+	return s
+}
+
+func (s *session) Do(cmd string) (string, error) {
+	s.ask <- cmd
+	r := <-s.reply
+	return r.out, r.err
+}
+
+func (s *session) Close() error {
+	close(s.ask)
+	<-s.done
+	return nil
+}
+
+// both runs a command in both worlds, at the same time.
+func both(worlds []*world, cmd string) (string, error) {
+	if d, ok := strings.CutPrefix(cmd, "advance "); ok {
+		pause, err := time.ParseDuration(d)
+		time.Sleep(pause)
+		return "", err
+	}
+	var replies [2]reply
+	var wg sync.WaitGroup
+	for i, w := range worlds {
+		wg.Go(func() { replies[i].out, replies[i].err = w.do(cmd) })
+	}
+	wg.Wait()
+	synctest.Wait()
+	if replies[0].out != replies[1].out || fmt.Sprint(replies[0].err) != fmt.Sprint(replies[1].err) {
+		return "", fmt.Errorf("the handler and the loop differ:\nhandler: %v\n%s\nloop: %v\n%s", replies[0].err, replies[0].out, replies[1].err, replies[1].out)
+	}
+	return replies[0].out, replies[0].err
+}
+
+// do runs one command: a request ("GET http://shop.test/a" and its fields), or
+//
+//	origin GET /a 200 [option …]	what the origin answers from now on
+//	origin requests			what it was asked since the last time
+//	purge [soft] url URL | site NAME | all
+//	behind | caught-up		SetBehind
+//	20 GET http://shop.test/a	so many at once; shows the answers that differ
+func (w *world) do(cmd string) (string, error) {
+	first, rest, _ := strings.Cut(cmd, "\n")
+	words := strings.Fields(first)
+	switch words[0] {
+	case "origin":
+		if len(words) == 2 && words[1] == "requests" {
+			seen := w.requests()
+			if len(seen) == 0 {
+				return "none", nil
+			}
+			return strings.Join(seen, "\n"), nil
+		}
+		return "", w.script(words[1:], rest)
+	case "purge":
+		return "", w.purge(words[1:])
+	case "behind", "caught-up":
+		w.edge.SetBehind(words[0] == "behind")
+		return "", nil
+	}
+	if n, err := strconv.Atoi(words[0]); err == nil {
+		return w.atOnce(n, words[1:], rest)
+	}
+	r, err := request1(words, rest)
+	if err != nil {
+		return "", err
+	}
+	return w.roundTrip(r)
+}
+
+func (w *world) script(words []string, rest string) error {
+	if len(words) < 3 {
+		return errors.New("usage: origin METHOD PATH STATUS [option …]")
+	}
+	status, err := strconv.Atoi(words[2])
+	if err != nil {
+		return err
+	}
+	a := answer{status: status, header: http.Header{}}
+	fields, body, _ := strings.Cut(rest, "\n\n")
+	if err := addFields(a.header, fields); err != nil {
+		return err
+	}
+	a.body = body
+	for _, option := range words[3:] {
+		name, v, _ := strings.Cut(option, "=")
+		switch name {
+		case "validates":
+			a.validates = true
+		case "chunked":
+			a.chunked = true
+		case "refuses":
+			a.refuses = true
+		case "cut":
+			a.cut, err = strconv.Atoi(v)
+		case "delay":
+			a.delay, err = time.ParseDuration(v)
+		case "octets":
+			var n int
+			n, err = strconv.Atoi(v)
+			a.body = strings.Repeat("0123456789", n/10+1)[:n]
+		default:
+			err = fmt.Errorf("unknown option %s", option)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	w.say(words[0]+" "+words[1], a)
+	return nil
+}
+
+func (w *world) purge(words []string) error {
+	var p Purge
+	if words[0] == "soft" {
+		p.Soft, words = true, words[1:]
+	}
+	switch words[0] {
+	case "url":
+		p.URL = words[1]
+	case "site":
+		p.Site, p.All = words[1], true
+	case "all":
+		p.All = true
+	}
+	return w.edge.Purge(p)
+}
+
+func addFields(h http.Header, text string) error {
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if line == "" {
+			continue
+		}
+		name, v, ok := strings.Cut(line, ":")
+		if !ok {
+			return fmt.Errorf("%q is no field line", line)
+		}
+		h.Add(name, strings.TrimSpace(v))
+	}
+	return nil
+}
+
+func request1(words []string, rest string) (*http.Request, error) {
+	if len(words) != 2 {
+		return nil, errors.New("usage: METHOD URL")
+	}
+	u, err := url.Parse(words[1])
+	if err != nil {
+		return nil, err
+	}
+	fields, body, hasBody := strings.Cut(rest, "\n\n")
+	r := &http.Request{Method: words[0], URL: u, Header: http.Header{"User-Agent": {""}}}
+	if hasBody {
+		r, _ = http.NewRequest(words[0], words[1], strings.NewReader(body))
+		r.Header.Set("User-Agent", "")
+	}
+	return r, addFields(r.Header, fields)
+}
+
+func (w *world) atOnce(n int, words []string, rest string) (string, error) {
+	start := time.Now()
+	outs := make([]string, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			r, err := request1(words, rest)
+			if err == nil {
+				outs[i], err = w.roundTrip(r)
+			}
+			if err != nil {
+				outs[i] = err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	counts := map[string]int{}
+	for _, out := range outs {
+		status, _, _ := strings.Cut(out, "\n")
+		_, body, _ := strings.Cut(out, "\n\n")
+		counts[fmt.Sprintf("%s, body %.40q", status, body)]++
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "after %v", time.Since(start))
+	for out, n := range counts {
+		fmt.Fprintf(&b, "\n%d times %s", n, out)
+	}
+	return b.String(), nil
+}

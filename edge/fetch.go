@@ -1,0 +1,224 @@
+package edge
+
+import (
+	"context"
+	"net/http"
+	"time"
+)
+
+// maxRangeFill bounds what a request for a range may make us fetch: a larger
+// body, or one of unknown length, is asked for by that range alone. One octet
+// then never costs the origin more than this (RFC 9110 §17.15).
+const maxRangeFill = 1 << 20
+
+// fill is the work of a flight.
+type fill struct {
+	e       *Edge
+	fl      *flight
+	site    *Site
+	target  target
+	header  http.Header // to send; ours
+	fields  fields      // of the request, for Vary
+	auth    bool
+	old     *stored // to validate; nil when nothing is stored
+	onError bool    // old may stand in for a failed origin
+	limit   int64   // the largest body to fetch, or -1
+}
+
+// newFill prepares the leader's fetch. The client's conditions and range stay
+// here (RFC 9111 §4.3.1: the validation is our own).
+func (e *Edge) newFill(fl *flight, site *Site, q *request, f found) *fill {
+	h := e.forwarded(q)
+	for _, name := range conditional {
+		delete(h, name)
+	}
+	delete(h, "Range")
+	delete(h, "Pragma")
+	delete(h, "Cache-Control")
+	w := &fill{e: e, fl: fl, site: site, target: q.target, header: h, fields: headerFields(q.header.Clone()),
+		auth: q.has("Authorization"), old: f.obj, onError: f.onError, limit: -1}
+	if f.obj != nil && f.use == useNone {
+		w.old = nil
+	}
+	return w
+}
+
+// run carries the flight out: it settles it, and stores what may be stored.
+func (w *fill) run() {
+	ctx := w.fl.ctx
+	defer w.e.forget(w.fl)
+	o := w.fetch(ctx, w.old)
+	growing, obj := o.body, o.obj
+	resp := o.resp
+	if growing != nil {
+		o.resp = nil
+	}
+	w.e.settle(w.fl, o)
+	if growing == nil {
+		if o.resp == nil {
+			w.fl.cancel()
+		}
+		return
+	}
+	defer w.fl.cancel()
+	defer resp.Body.Close()
+	var reserved int64
+	defer func() { w.e.store.release(reserved) }()
+	err := growing.fill(ctx, resp.Body, func(n int64) bool {
+		if growing.size+n > w.e.store.maxObject() || !w.e.store.reserve(n) {
+			return false
+		}
+		reserved += n
+		return true
+	})
+	if err != nil {
+		w.e.log.Warn("response cut short", "url", w.fl.primary, "why", err)
+		return
+	}
+	w.commit(obj, growing)
+}
+
+// commit stores a response whose body has come whole.
+func (w *fill) commit(obj *stored, g *growing) {
+	body, size, ok := g.whole()
+	if !ok || w.e.isDoomed(w.fl) {
+		return
+	}
+	if hard, _ := w.e.purges.check(&obj.scopes, obj.asOf); hard {
+		return
+	}
+	c := *obj
+	c.body, c.size = body, size
+	c.pack()
+	w.e.store.put(&c)
+}
+
+// fetch asks the origin once and says what became of it. When the outcome has
+// a body, resp is set too: its body is to be read into it.
+func (w *fill) fetch(ctx context.Context, old *stored) outcome {
+	h := w.header
+	if old != nil {
+		h = h.Clone()
+		if old.etag != "" {
+			h["If-None-Match"] = []string{old.etag}
+		}
+		if lm := old.header["Last-Modified"]; len(lm) == 1 {
+			h["If-Modified-Since"] = lm
+		}
+	}
+	req := (&http.Request{Method: http.MethodGet, URL: w.target.url(), Host: w.target.authority, Header: h,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
+	asked := w.e.now()
+	resp, err := w.site.Origin.RoundTrip(req)
+	came := w.e.now()
+	if err != nil {
+		if old != nil && w.onError {
+			return outcome{obj: old, stale: true}
+		}
+		return outcome{err: err}
+	}
+	switch {
+	case resp.StatusCode == http.StatusNotModified:
+		resp.Body.Close()
+		if old == nil {
+			return outcome{err: errStray304}
+		}
+		return w.confirmed(ctx, old, resp, asked, came)
+	case resp.StatusCode >= 500 && old != nil && w.onError && standsIn[resp.StatusCode]:
+		resp.Body.Close()
+		return outcome{obj: old, stale: true, status: resp.StatusCode}
+	}
+	return w.classify(resp, asked, came, old)
+}
+
+// standsIn are the failures that stale-if-error is for (RFC 5861 §4).
+var standsIn = map[int]bool{500: true, 502: true, 503: true, 504: true}
+
+// confirmed makes a new stored response of an old one and a 304.
+func (w *fill) confirmed(ctx context.Context, old *stored, resp *http.Response, asked, came time.Time) outcome {
+	fresh := received(resp.Header)
+	if !old.confirms(fresh) {
+		// Not of the response that we validated (RFC 9111 §4.3.4): it tells us nothing.
+		return w.fetch(ctx, nil)
+	}
+	if _, ok := fresh["Date"]; !ok {
+		fresh["Date"] = []string{came.UTC().Format(http.TimeFormat)}
+	}
+	h := updatedHeader(old.header, fresh)
+	next := newStored(old.status, h, asked, came)
+	next.key, next.scopes, next.sel = old.key, old.scopes, old.sel
+	next.asOf, next.body, next.size = w.fl.asOf, old.body, old.size
+	next.pack()
+	o := outcome{obj: next, validated: true, status: http.StatusNotModified, exclusive: !next.shareable(came)}
+	hard, _ := w.e.purges.check(&next.scopes, next.asOf)
+	_, explicit := freshnessLifetime(next.status, &next.cc, h, next.date)
+	switch {
+	case storable(next.status, h, &next.cc, w.auth, explicit) != "":
+		o.exclusive = true
+		w.e.store.discard(old)
+	case !hard && !w.e.isDoomed(w.fl):
+		w.e.store.replace(old, next)
+	}
+	return o
+}
+
+// classify decides what a full response is.
+func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored) outcome {
+	h := received(resp.Header)
+	if _, ok := h["Date"]; !ok {
+		h["Date"] = []string{came.UTC().Format(http.TimeFormat)} // RFC 9110 §6.6.1
+	}
+	obj := newStored(resp.StatusCode, h, asked, came)
+	obj.key, obj.scopes, obj.asOf = w.fl.primary, w.fl.scopes, w.fl.asOf
+	_, explicit := freshnessLifetime(obj.status, &obj.cc, h, obj.date)
+	why := storable(obj.status, h, &obj.cc, w.auth, explicit)
+	if why == "" && w.limit >= 0 && (resp.ContentLength < 0 || resp.ContentLength > w.limit) {
+		resp.Body.Close()
+		return outcome{err: errRangeOnly, why: "large"}
+	}
+	if why == "" && resp.ContentLength > w.e.store.maxObject() {
+		why = "large"
+	}
+	if why != "" {
+		w.e.store.mark(w.fl.primary, came)
+		if old != nil && resp.StatusCode < 500 {
+			w.e.store.discard(old) // it has been superseded
+		}
+		return outcome{resp: resp, why: why, status: resp.StatusCode}
+	}
+	obj.sel = selectingFields(varyNames(h["Vary"]), w.fields)
+	o := outcome{obj: obj, body: newGrowing(resp.ContentLength), resp: resp, status: resp.StatusCode}
+	if o.exclusive = !obj.shareable(came); o.exclusive {
+		w.e.store.mark(w.fl.primary, came)
+	}
+	return o
+}
+
+// newStored makes a response of a cleaned header. Age leaves it: it is
+// computed anew at each use.
+func newStored(status int, h http.Header, asked, came time.Time) *stored {
+	o := &stored{status: status, header: h}
+	date, ok := singleDate(h["Date"], came)
+	o.ages = initialAge(parseAge(h["Age"]), date, asked, came)
+	if !ok {
+		date = came
+	}
+	delete(h, "Age")
+	v, _ := headerFields(h).combined("Cache-Control")
+	o.cc = parseCacheControl(v)
+	o.lifetime, _ = freshnessLifetime(status, &o.cc, h, date)
+	o.validators.date = date
+	if tags := h["Etag"]; len(tags) == 1 {
+		if _, rest, ok := nextETag(tags[0]); ok && rest == "" {
+			o.etag = tags[0]
+		}
+	}
+	o.lastModified, _ = singleDate(h["Last-Modified"], came)
+	return o
+}
+
+// shareable reports whether requests that waited may use o without asking
+// the origin again.
+func (o *stored) shareable(now time.Time) bool {
+	return !o.cc.noCache && o.currentAge(now) < o.lifetime
+}

@@ -1,0 +1,114 @@
+package edge
+
+import (
+	"net/http"
+	"strings"
+)
+
+// hopByHop fields concern one connection only (RFC 9110 §7.6.1), beside those
+// that Connection names. Proxy-Authenticate and the like are meant for the
+// next proxy, which is us.
+var hopByHop = map[string]bool{
+	"Connection": true, "Keep-Alive": true, "Proxy-Connection": true, "Te": true, "Trailer": true,
+	"Transfer-Encoding": true, "Upgrade": true, "Http2-Settings": true,
+	"Proxy-Authenticate": true, "Proxy-Authorization": true, "Proxy-Authentication-Info": true,
+}
+
+// unkeyed are request fields that origins use to build pages and that are in
+// no cache key: what a client sends there would poison the page for others
+// (CVE-2018-14773 is one of many). Ours replace them where we have one.
+var unkeyed = map[string]bool{
+	"Forwarded": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true,
+	"X-Forwarded-Scheme": true, "X-Forwarded-Port": true, "X-Forwarded-Server": true, "X-Forwarded-Prefix": true,
+	"X-Forwarded-Path": true, "X-Forwarded-Uri": true, "X-Forwarded-Url": true, "X-Forwarded-Ssl": true, "X-Forwarded-By": true,
+	"X-Forwarded": true, "Forwarded-For": true, "X-Host": true, "X-Http-Host-Override": true,
+	"X-Original-Host": true, "X-Original-Url": true, "X-Original-Uri": true, "X-Rewrite-Url": true, "X-Override-Url": true,
+	"X-Scheme": true, "X-Url-Scheme": true, "Front-End-Https": true, "X-Script-Name": true,
+	"X-Http-Method-Override": true, "X-Http-Method": true, "X-Method-Override": true,
+	"X-Real-Ip": true, "X-Client-Ip": true, "Client-Ip": true, "True-Client-Ip": true, "X-Cluster-Client-Ip": true,
+	"X-Originating-Ip": true, "X-Remote-Ip": true, "X-Remote-Addr": true, "Cf-Connecting-Ip": true, "Fastly-Client-Ip": true,
+	"Proxy": true, "X-Middleware-Subrequest": true,
+}
+
+// conditional fields are a client's own: its conditions are evaluated here,
+// against what is stored, and never sent with a fill.
+var conditional = []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"}
+
+// endToEnd returns a copy of h without the fields that must not travel: hop
+// by hop, and named by Connection.
+func endToEnd(h http.Header) http.Header {
+	out := make(http.Header, len(h)+4)
+	for name, lines := range h {
+		if !hopByHop[name] {
+			out[name] = lines[:len(lines):len(lines)]
+		}
+	}
+	for _, line := range h["Connection"] {
+		for {
+			m, rest, ok := nextMember(line)
+			if !ok {
+				break
+			}
+			delete(out, http.CanonicalHeaderKey(m))
+			line = rest
+		}
+	}
+	return out
+}
+
+// forwarded is the header of the request to the origin: the client's fields
+// without those that must not travel and those that no key covers, and then
+// ours, so that no Connection field of the client can remove them.
+func (e *Edge) forwarded(q *request) http.Header {
+	out := endToEnd(q.header)
+	for name := range out {
+		plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
+		if unkeyed[plain] || plain != name && (hopByHop[plain] || framing[plain]) {
+			delete(out, name)
+		}
+	}
+	delete(out, "Content-Length")
+	delete(out, "Host")
+	delete(out, "Expect")
+	if q.client != "" {
+		out["X-Forwarded-For"] = []string{q.client}
+	}
+	out["X-Forwarded-Proto"] = []string{q.scheme()}
+	out["X-Forwarded-Host"] = []string{q.authority}
+	out.Add("Via", "1.1 "+e.id)
+	out.Add("Cdn-Loop", e.id)
+	if _, ok := out["User-Agent"]; !ok {
+		out["User-Agent"] = []string{""} // else net/http puts its own
+	}
+	return out
+}
+
+// framing fields decide where a message ends; written with "_" for "-", they
+// decide it for lax parsers.
+var framing = map[string]bool{"Content-Length": true, "Transfer-Encoding": true, "Host": true}
+
+// looped reports that a request has been through this edge before (RFC 8586).
+func (e *Edge) looped(h http.Header) bool {
+	for _, line := range h["Cdn-Loop"] {
+		for {
+			m, rest, ok := nextMember(line)
+			if !ok {
+				break
+			}
+			id, _, _ := strings.Cut(m, ";")
+			if trimOWS(id) == e.id {
+				return true
+			}
+			line = rest
+		}
+	}
+	return false
+}
+
+// received cleans the header of a response from the origin: what is kept and
+// what is sent on both start from it.
+func received(h http.Header) http.Header {
+	out := endToEnd(h)
+	delete(out, "Content-Length")
+	return out
+}

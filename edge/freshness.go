@@ -1,0 +1,128 @@
+package edge
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+const (
+	// maxErrorLifetime bounds how long a 5xx response is fresh, whatever it
+	// says itself: an origin that failed a moment ago is worth asking again.
+	maxErrorLifetime = time.Minute
+	// centuryAhead is how far a two-digit year of an RFC 850 date may lie in
+	// the future before it means the past century (RFC 9110 §5.6.7).
+	centuryAhead = 50
+)
+
+// freshnessLifetime is how long a response is fresh, counted from its
+// generation (RFC 9111 §4.2.1): s-maxage, else max-age, else Expires less
+// Date. explicit is false when it gives none of them; then the lifetime is 0,
+// since we use no heuristic (§4.2.2 allows that).
+func freshnessLifetime(status int, cc *cacheControl, h http.Header, date time.Time) (lifetime time.Duration, explicit bool) {
+	switch {
+	case cc.sMaxAge != noDelta:
+		lifetime = cc.sMaxAge
+	case cc.maxAge != noDelta:
+		lifetime = cc.maxAge
+	default:
+		expires, present := h["Expires"]
+		if !present {
+			return 0, false
+		}
+		lifetime = expiresLifetime(expires, date)
+	}
+	if status >= 500 {
+		lifetime = min(lifetime, maxErrorLifetime)
+	}
+	return lifetime, true
+}
+
+// expiresLifetime is Expires less Date. Several lines, and whatever is no
+// date, "0" in particular, mean that it has expired (RFC 9111 §5.3).
+func expiresLifetime(lines []string, date time.Time) time.Duration {
+	if len(lines) != 1 {
+		return 0
+	}
+	t, ok := parseDate(lines[0], date)
+	if !ok {
+		return 0
+	}
+	return min(max(t.Sub(date), 0), maxDeltaSeconds*time.Second)
+}
+
+// ages are what is needed to know a stored response's age at any time (RFC
+// 9111 §4.2.3). responseTime carries Go's monotonic reading, so that a step
+// of the wall clock ages nothing.
+type ages struct {
+	responseTime        time.Time
+	correctedInitialAge time.Duration
+}
+
+// initialAge makes the ages of a response that was asked for at requestTime
+// and whose head came at responseTime. ageValue is its Age field, in seconds;
+// date its Date, or the zero time when it has none that can be read.
+func initialAge(ageValue int64, date, requestTime, responseTime time.Time) ages {
+	var apparent time.Duration
+	if !date.IsZero() {
+		// Date is a wall clock's reading of another machine.
+		apparent = max(0, responseTime.Round(0).Sub(date))
+	}
+	corrected := time.Duration(ageValue)*time.Second + max(0, responseTime.Sub(requestTime))
+	return ages{responseTime: responseTime, correctedInitialAge: min(max(apparent, corrected), maxDeltaSeconds*time.Second)}
+}
+
+// currentAge is the age of a stored response (RFC 9111 §4.2.3).
+func (a *ages) currentAge(now time.Time) time.Duration {
+	return a.correctedInitialAge + max(0, now.Sub(a.responseTime))
+}
+
+// parseAge reads an Age field (RFC 9111 §5.1): of several members the first,
+// and 0 when that is no delta-seconds.
+func parseAge(lines []string) int64 {
+	if len(lines) == 0 {
+		return 0
+	}
+	first, _, _ := strings.Cut(lines[0], ",")
+	n, ok := parseDelta(trimOWS(first))
+	if !ok {
+		return 0
+	}
+	return n
+}
+
+// dateForms are the three forms of an HTTP-date (RFC 9110 §5.6.7).
+var dateForms = [...]string{
+	http.TimeFormat,
+	"Monday, 02-Jan-06 15:04:05 GMT",
+	"Mon Jan _2 15:04:05 2006",
+}
+
+// parseDate reads an HTTP-date. near tells which century a two-digit year is in.
+func parseDate(s string, near time.Time) (time.Time, bool) {
+	s = trimOWS(s)
+	for i, form := range dateForms {
+		t, err := time.Parse(form, s)
+		if err != nil {
+			continue
+		}
+		if i == 1 {
+			if near.IsZero() {
+				near = time.Now()
+			}
+			for t.Year() > near.Year()+centuryAhead {
+				t = t.AddDate(-100, 0, 0)
+			}
+		}
+		return t.UTC(), true
+	}
+	return time.Time{}, false
+}
+
+// singleDate reads a field that must be one line with one date.
+func singleDate(lines []string, near time.Time) (time.Time, bool) {
+	if len(lines) != 1 {
+		return time.Time{}, false
+	}
+	return parseDate(lines[0], near)
+}

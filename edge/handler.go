@@ -1,0 +1,387 @@
+package edge
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+const (
+	healthPath = "/-/health"
+	readyPath  = "/-/ready"
+	// maxTries bounds how often a request joins another's fetch before it
+	// makes one of its own.
+	maxTries = 3
+	// copyBytes is the buffer of a response that is passed through.
+	copyBytes = 32 << 10
+)
+
+// connFacts is what Serve tells the handler of a connection it hands over.
+type connFacts struct{ state *tls.ConnectionState }
+
+type connKey struct{}
+
+// ServeHTTP answers one request by all rules of the edge. It may be used with
+// any server; with net/http's own, heads are as strict as net/http is.
+func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{e: e, w: w, r: r, snap: e.snap.Load()}
+	state := r.TLS
+	if facts, ok := r.Context().Value(connKey{}).(*connFacts); ok {
+		state = facts.state
+	}
+	if state != nil {
+		x.snap = x.snap.Over(state.ServerName)
+	}
+	x.rec = AccessRecord{Time: e.now(), TLS: state, Method: r.Method, Host: r.Host, Path: r.URL.Path, Cache: "local"}
+	if e.access != nil {
+		defer x.log()
+	}
+	x.answer()
+}
+
+func (x *exchange) log() {
+	x.rec.Duration = x.e.now().Sub(x.rec.Time)
+	x.e.access.Log(&x.rec)
+}
+
+func (x *exchange) answer() {
+	e := x.e
+	if x.probe() {
+		return
+	}
+	q, err := readRequest(x.r, x.snap.tls)
+	x.q, x.rec.Client = q, q.client
+	var bad *refused
+	if errors.As(err, &bad) {
+		if bad.status == http.StatusMethodNotAllowed {
+			x.w.Header().Set("Allow", "GET, HEAD, OPTIONS")
+		}
+		if bad.status == http.StatusBadRequest {
+			x.w.Header().Set("Connection", "close")
+		}
+		x.fail(bad.status, bad.why)
+		return
+	}
+	x.rec.Host, x.rec.Path = q.host, loggedPath(q.path, q.query)
+	if x.site = x.snap.route(&q.target); x.site == nil {
+		x.fail(http.StatusMisdirectedRequest, "no site here is called "+q.host)
+		return
+	}
+	x.rec.Site = x.site.Name
+	if e.looped(q.header) {
+		x.fail(http.StatusLoopDetected, "this request has been here before: the origin of this site leads back to this edge")
+		return
+	}
+	if x.site.Push && x.pushed() {
+		return
+	}
+	x.pull()
+}
+
+// probe answers health checks, on any host.
+func (x *exchange) probe() bool {
+	raw := x.r.RequestURI
+	if raw != healthPath && raw != readyPath || x.r.Method != http.MethodGet && x.r.Method != http.MethodHead {
+		return false
+	}
+	x.q = &request{method: x.r.Method}
+	h := x.w.Header()
+	h["Cache-Control"] = []string{"no-store"}
+	h["Content-Type"] = []string{"text/plain; charset=utf-8"}
+	if raw == readyPath && x.e.notReady.Load() {
+		x.fail(http.StatusServiceUnavailable, "not ready")
+		return true
+	}
+	x.writeHeader(http.StatusOK)
+	if x.r.Method == http.MethodGet {
+		io.WriteString(x, "ok\n")
+	}
+	return true
+}
+
+// route finds the site of a target; nil is a misdirected request.
+func (s *Snapshot) route(t *target) *Site {
+	if s.tls && s.sni != t.host {
+		return nil
+	}
+	return s.sites.find(t.host)
+}
+
+// pull answers from the store or the origin.
+func (x *exchange) pull() {
+	q := x.q
+	if x.site.Origin == nil {
+		x.fail(http.StatusNotFound, "the site has no such path and no origin")
+		return
+	}
+	x.key = q.key()
+	if q.method != http.MethodGet && q.method != http.MethodHead {
+		x.pass("method")
+		return
+	}
+	f := x.snap.find([]byte(x.key), q.fields(), x.e.now())
+	switch f.use {
+	case useFresh:
+		x.serveStored(f.obj, f.age, "hit")
+		return
+	case useStale:
+		x.revalidateBehind(f)
+		x.serveStored(f.obj, f.age, "stale")
+		return
+	}
+	switch {
+	case q.cc.onlyIfCached: // RFC 9111 §5.2.1.7
+		x.status.detail = "only-if-cached"
+		x.fail(http.StatusGatewayTimeout, "nothing usable is stored, and the request forbids to fetch it")
+	case q.method == http.MethodHead, q.cc.noStore:
+		x.pass(f.why)
+	default:
+		x.fetch(f)
+	}
+}
+
+// serveStored answers with a response that the store has whole.
+func (x *exchange) serveStored(o *stored, age time.Duration, how string) {
+	x.status.hit = true
+	x.status.ttl, x.status.hasTTL = o.lifetime-age, true
+	x.rec.Cache = how
+	x.storedHeader(o, age)
+	x.serve(o.status, &o.validators, storedBody{o})
+}
+
+// revalidateBehind starts a fetch that nobody waits for, unless there is one.
+func (x *exchange) revalidateBehind(f found) {
+	e := x.e
+	fl, leader := e.join(flightKey(x.key, f.obj.sel, x.q.fields()), x.key, f.obj.scopes)
+	if !leader {
+		e.leave(fl, false)
+		return
+	}
+	w := e.newFill(fl, x.site, x.q, f)
+	go func() {
+		w.run()
+		e.leave(fl, true)
+	}()
+}
+
+// fetch gets a response from the origin, its own fetch's or another's.
+func (x *exchange) fetch(f found) {
+	e, q := x.e, x.q
+	ranged := q.has("Range")
+	marked := e.store.marked(x.key, e.now())
+	if ranged && marked {
+		x.pass(f.why)
+		return
+	}
+	solo := marked || q.has("Authorization")
+	names := e.store.varyOf(x.key)
+	scopes := purgeScopes{site: x.site.Name, resource: string(q.appendResource(nil))}
+	for try := 1; ; try++ {
+		var fl *flight
+		leader := true
+		key := flightKey(x.key, names, q.fields())
+		switch {
+		case solo || try == maxTries:
+			fl = e.newFlight("", x.key, scopes)
+		case ranged:
+			if fl = e.joinOnly(key); fl == nil {
+				fl = e.newFlight("", x.key, scopes)
+			} else {
+				leader = false
+			}
+		default:
+			fl, leader = e.join(key, x.key, scopes)
+		}
+		if leader {
+			w := e.newFill(fl, x.site, q, f)
+			if ranged {
+				w.limit = maxRangeFill
+			}
+			go w.run()
+		}
+		next, done := x.await(fl, leader, f)
+		if done {
+			return
+		}
+		if solo = next == nil; !solo {
+			names = next
+		}
+	}
+}
+
+// await waits for a flight's outcome and answers with it. done is false when
+// the request must fetch once more: by itself, or, when sel is set, together
+// with those that agree with it in these fields.
+func (x *exchange) await(fl *flight, leader bool, f found) (sel []selecting, done bool) {
+	var timeout <-chan time.Time
+	if !leader {
+		t := time.NewTimer(maxCollapseWait)
+		defer t.Stop()
+		timeout = t.C
+	}
+	defer x.e.leave(fl, leader)
+	select {
+	case <-fl.ready:
+	case <-timeout:
+		return nil, false
+	case <-x.r.Context().Done():
+		x.abort()
+	}
+	o := &fl.outcome
+	x.status.fwd, x.status.fwdStatus, x.status.collapsed = f.why, o.status, !leader
+	x.rec.Cache = "miss"
+	switch {
+	case o.err != nil:
+		if errors.Is(o.err, errRangeOnly) {
+			x.pass(f.why)
+			return nil, true
+		}
+		x.originFailed(o.err)
+	case leader && o.resp != nil:
+		resp := x.e.claim(fl)
+		defer fl.cancel()
+		x.status.detail = string(o.why)
+		x.passOn(resp)
+	case !leader && (o.resp != nil || o.exclusive):
+		x.status.collapsed = false
+		return nil, false
+	case !leader && !varyMatches(o.obj.sel, x.q.fields()):
+		x.status.collapsed = false
+		return o.obj.sel, false
+	default:
+		return nil, x.serveOutcome(o, leader)
+	}
+	return nil, true
+}
+
+// serveOutcome answers with a flight's stored response; false when its start
+// is already gone.
+func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
+	obj := o.obj
+	age := obj.currentAge(x.e.now())
+	x.status.ttl, x.status.hasTTL = obj.lifetime-age, true
+	if o.body == nil {
+		x.rec.Cache = "revalidated"
+		if o.stale {
+			x.rec.Cache = "stale"
+			x.status.hit = true
+		}
+		x.status.stored = o.validated && leader
+		x.storedHeader(obj, age)
+		x.serve(obj.status, &obj.validators, storedBody{obj})
+		return true
+	}
+	f := o.body.follow()
+	if f == nil {
+		x.status = cacheStatus{}
+		return false
+	}
+	defer f.close()
+	x.status.stored = leader
+	x.storedHeader(obj, age)
+	x.serve(obj.status, &obj.validators, growingBody{o.body, f})
+	return true
+}
+
+// originFailed answers when there is neither a response nor a stale one.
+func (x *exchange) originFailed(err error) {
+	x.rec.Cache = "error"
+	var timeout net.Error
+	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+		x.fail(http.StatusGatewayTimeout, "the origin took too long")
+	} else {
+		x.fail(http.StatusBadGateway, "the origin gave no usable response")
+	}
+	x.e.log.Warn("origin failed", "site", x.site.Name, "url", x.key, "why", err)
+}
+
+// pass forwards the request as it is, and stores nothing.
+func (x *exchange) pass(why string) {
+	q, e := x.q, x.e
+	x.status.fwd, x.rec.Cache = why, "pass"
+	req := (&http.Request{Method: q.method, URL: q.url(), Host: q.authority, Header: e.forwarded(q),
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}).WithContext(x.r.Context())
+	// A body on GET or HEAD is dropped: no key covers it (RFC 9110 §9.3.1).
+	if q.method != http.MethodGet && q.method != http.MethodHead && x.r.ContentLength != 0 {
+		req.Body, req.ContentLength = x.r.Body, x.r.ContentLength
+	}
+	resp, err := x.site.Origin.RoundTrip(req)
+	if err != nil {
+		if x.r.Context().Err() != nil {
+			x.abort()
+		}
+		x.originFailed(err)
+		return
+	}
+	if !q.safe() && resp.StatusCode >= 200 && resp.StatusCode < 400 {
+		x.invalidated(resp.Header)
+	}
+	x.passOn(resp)
+}
+
+// invalidated forgets what an unsafe request has changed: its target, and what
+// Location and Content-Location name on the same origin (RFC 9111 §4.4).
+func (x *exchange) invalidated(h http.Header) {
+	x.e.invalidate(x.key)
+	base := x.q.url()
+	for _, name := range []string{"Location", "Content-Location"} {
+		ref, err := url.Parse(h.Get(name))
+		if h.Get(name) == "" || err != nil {
+			continue
+		}
+		u := base.ResolveReference(ref)
+		u.Fragment = ""
+		t, err := parseTarget(u.String(), "", x.q.tls)
+		if err == nil && t.authority == x.q.authority {
+			x.e.invalidate(t.key())
+		}
+	}
+}
+
+// passOn streams a response that is this client's alone.
+func (x *exchange) passOn(resp *http.Response) {
+	defer resp.Body.Close()
+	x.status.fwdStatus = resp.StatusCode
+	h := x.w.Header()
+	for name, lines := range received(resp.Header) {
+		h[name] = lines
+	}
+	if _, ok := h["Date"]; !ok {
+		h["Date"] = []string{x.e.now().UTC().Format(http.TimeFormat)}
+	}
+	if resp.ContentLength >= 0 && bodyAllowed(resp.StatusCode) {
+		h["Content-Length"] = []string{strconv.FormatInt(resp.ContentLength, 10)}
+	}
+	if resp.StatusCode < 200 {
+		x.fail(http.StatusBadGateway, "the origin switched protocols")
+		return
+	}
+	x.writeHeader(resp.StatusCode)
+	if x.q.method == http.MethodHead || !bodyAllowed(resp.StatusCode) {
+		return
+	}
+	flush := http.NewResponseController(x.w)
+	buf := make([]byte, copyBytes)
+	for {
+		n, err := resp.Body.Read(buf)
+		if n > 0 {
+			if _, werr := x.Write(buf[:n]); werr != nil {
+				x.abort()
+			}
+		}
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			x.e.log.Warn("response cut short", "url", x.key, "why", err)
+			x.abort()
+		}
+		flush.Flush()
+	}
+}

@@ -1,0 +1,245 @@
+package edge
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"strings"
+	"unsafe"
+)
+
+const (
+	// maxHeadBytes bounds a request's head, request line included. It is no
+	// larger than what common origins take by all fields together, so that we
+	// accept nothing they refuse. Offsets fit 16 bits.
+	maxHeadBytes = 32 << 10
+	// maxFields bounds its field lines; browsers send about 20.
+	maxFields = 128
+	// maxLengthDigits bounds Content-Length: 10¹⁸ is no body.
+	maxLengthDigits = 18
+)
+
+// errHeadIncomplete says that a head's end has not come yet.
+var errHeadIncomplete = errors.New("the head is not complete")
+
+type span struct{ from, to uint16 }
+
+// head is a parsed HTTP/1.x request head. It points into the bytes it was
+// parsed from, which must not change while it is in use.
+type head struct {
+	text           string
+	method, target string
+	minor          int // of HTTP/1.minor
+	host           string
+	hosts          int
+	contentLength  int64 // -1: none
+	chunked        bool
+	names, values  [maxFields]span
+	n              int
+}
+
+// parse reads the head at the start of b and returns its length, empty line
+// included. It accepts less than RFC 9112 lets a server accept: lines end in
+// CRLF alone, no folding, no white space before a colon, one framing. Anything
+// else is a *refused error, after which the connection must be closed: where
+// the next message starts is a matter of opinion.
+func (h *head) parse(b []byte) (int, error) {
+	limited := b
+	if len(limited) > maxHeadBytes {
+		limited = limited[:maxHeadBytes]
+	}
+	h.text = unsafe.String(unsafe.SliceData(limited), len(limited))
+	h.n, h.hosts, h.host, h.contentLength, h.chunked = 0, 0, "", -1, false
+	line, pos, err := h.line(0)
+	if err == nil {
+		err = h.requestLine(line)
+	}
+	for err == nil {
+		var next int
+		if line, next, err = h.line(pos); err != nil {
+			break
+		}
+		if line == "" {
+			if err = h.checkFraming(); err != nil {
+				return 0, err
+			}
+			return next, nil
+		}
+		err = h.field(line, pos)
+		pos = next
+	}
+	if err == errHeadIncomplete && len(b) >= maxHeadBytes {
+		if h.n == 0 && pos == 0 {
+			return 0, refuse(http.StatusRequestURITooLong, "the request line is too long")
+		}
+		return 0, refuse(http.StatusRequestHeaderFieldsTooLarge, "the head has more than %d bytes", maxHeadBytes)
+	}
+	return 0, err
+}
+
+// line returns the line at pos and where the next one starts.
+func (h *head) line(pos int) (string, int, error) {
+	i := strings.IndexByte(h.text[pos:], '\n')
+	if i < 0 {
+		return "", 0, errHeadIncomplete
+	}
+	if i == 0 || h.text[pos+i-1] != '\r' {
+		return "", 0, refuse(http.StatusBadRequest, "a line ends without CR")
+	}
+	return h.text[pos : pos+i-1], pos + i + 1, nil
+}
+
+func (h *head) requestLine(line string) error {
+	method, rest, ok := strings.Cut(line, " ")
+	target, version, ok2 := strings.Cut(rest, " ")
+	if !ok || !ok2 || !isToken(method) || target == "" || strings.ContainsAny(version, " \t") {
+		return refuse(http.StatusBadRequest, "the request line is malformed")
+	}
+	for i := range len(target) {
+		if target[i] <= ' ' || target[i] >= 0x7f {
+			return refuse(http.StatusBadRequest, "the request target holds a byte that a URI cannot hold")
+		}
+	}
+	switch version {
+	case "HTTP/1.1":
+		h.minor = 1
+	case "HTTP/1.0":
+		h.minor = 0
+	default:
+		if len(version) == 8 && strings.HasPrefix(version, "HTTP/") {
+			return refuse(http.StatusHTTPVersionNotSupported, "only HTTP/1.0 and HTTP/1.1 are spoken here")
+		}
+		return refuse(http.StatusBadRequest, "the request line is malformed")
+	}
+	h.method, h.target = method, target
+	return nil
+}
+
+func (h *head) field(line string, pos int) error {
+	if h.n == maxFields {
+		return refuse(http.StatusRequestHeaderFieldsTooLarge, "the head has more than %d fields", maxFields)
+	}
+	colon := strings.IndexByte(line, ':')
+	if colon < 0 || !isToken(line[:colon]) {
+		return refuse(http.StatusBadRequest, "a field line has a malformed name")
+	}
+	from, to := colon+1, len(line)
+	for from < to && (line[from] == ' ' || line[from] == '\t') {
+		from++
+	}
+	for to > from && (line[to-1] == ' ' || line[to-1] == '\t') {
+		to--
+	}
+	for i := from; i < to; i++ {
+		if c := line[i]; c < ' ' && c != '\t' || c == 0x7f {
+			return refuse(http.StatusBadRequest, "a field value holds a control byte")
+		}
+	}
+	h.names[h.n] = span{uint16(pos), uint16(pos + colon)}
+	h.values[h.n] = span{uint16(pos + from), uint16(pos + to)}
+	h.n++
+	return h.special(line[:colon], line[from:to])
+}
+
+// special takes down the fields that decide framing and routing.
+func (h *head) special(name, value string) error {
+	switch {
+	case strings.EqualFold(name, "Host"):
+		if h.hosts++; h.hosts > 1 {
+			return refuse(http.StatusBadRequest, "there are two Host fields")
+		}
+		h.host = value
+	case strings.EqualFold(name, "Content-Length"):
+		if h.contentLength >= 0 {
+			return refuse(http.StatusBadRequest, "there are two Content-Length fields")
+		}
+		if value == "" || len(value) > maxLengthDigits {
+			return refuse(http.StatusBadRequest, "Content-Length is malformed")
+		}
+		h.contentLength = 0
+		for i := range len(value) {
+			if value[i] < '0' || value[i] > '9' {
+				return refuse(http.StatusBadRequest, "Content-Length is malformed")
+			}
+			h.contentLength = h.contentLength*10 + int64(value[i]-'0')
+		}
+	case strings.EqualFold(name, "Transfer-Encoding"):
+		if h.chunked || !strings.EqualFold(value, "chunked") {
+			return refuse(http.StatusBadRequest, "Transfer-Encoding is not a single chunked")
+		}
+		h.chunked = true
+	}
+	return nil
+}
+
+func (h *head) checkFraming() error {
+	switch {
+	case h.chunked && h.contentLength >= 0:
+		return refuse(http.StatusBadRequest, "there are both Transfer-Encoding and Content-Length")
+	case h.chunked && h.minor == 0:
+		return refuse(http.StatusBadRequest, "HTTP/1.0 has no Transfer-Encoding")
+	case h.hosts == 0 && h.minor == 1:
+		return refuse(http.StatusBadRequest, "there is no Host field")
+	}
+	return nil
+}
+
+// bodyless reports that no body follows the head.
+func (h *head) bodyless() bool { return h.contentLength <= 0 && !h.chunked }
+
+func (h *head) name(i int) string  { return h.text[h.names[i].from:h.names[i].to] }
+func (h *head) value(i int) string { return h.text[h.values[i].from:h.values[i].to] }
+
+// combined implements fields.
+func (h *head) combined(name string) (string, bool) {
+	found := -1
+	for i := range h.n {
+		if n := h.names[i]; int(n.to-n.from) != len(name) || !strings.EqualFold(h.name(i), name) {
+			continue
+		}
+		if found >= 0 {
+			return h.join(name), true
+		}
+		found = i
+	}
+	if found < 0 {
+		return "", false
+	}
+	return h.value(found), true
+}
+
+func (h *head) join(name string) string {
+	var lines []string
+	for i := range h.n {
+		if strings.EqualFold(h.name(i), name) {
+			lines = append(lines, h.value(i))
+		}
+	}
+	return strings.Join(lines, ", ")
+}
+
+// isToken reports a token of RFC 9110 §5.6.2.
+func isToken(s string) bool {
+	if s == "" {
+		return false
+	}
+	for i := range len(s) {
+		if !tokenBytes[s[i]] {
+			return false
+		}
+	}
+	return true
+}
+
+var tokenBytes = func() (t [256]bool) {
+	for c := '0'; c <= 'z'; c++ {
+		t[c] = c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a'
+	}
+	for _, c := range []byte("!#$%&'*+-.^_`|~") {
+		t[c] = true
+	}
+	return t
+}()
+
+// skipEmptyLine removes one CRLF before a request line (RFC 9112 §2.2).
+func skipEmptyLine(b []byte) []byte { return bytes.TrimPrefix(b, []byte("\r\n")) }

@@ -1,0 +1,204 @@
+package edge
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Body is what follows the head that Hit wrote, and what is to be logged of
+// the answer. The caller writes it with WriteTo, and closes it.
+type Body struct {
+	Status  int
+	Site    *Site
+	Cache   string // as in AccessRecord
+	Release string
+
+	chunks *chunk
+	file   *os.File
+	size   int64
+	target target
+	status [2]int // where in the head our Cache-Status stands
+}
+
+// Len is the body's length in octets.
+func (b *Body) Len() int64 { return b.size }
+
+// WriteTo writes the body.
+func (b *Body) WriteTo(w io.Writer) (int64, error) {
+	if b.file != nil {
+		return io.Copy(w, io.LimitReader(b.file, b.size))
+	}
+	return writeChunks(w, b.chunks, 0, b.size)
+}
+
+// Close lets go of what the body holds.
+func (b *Body) Close() {
+	if b.file != nil {
+		b.file.Close()
+	}
+}
+
+// heads are reused: one is 2 KiB, and a hit should allocate nothing.
+var heads = sync.Pool{New: func() any { return new(head) }}
+
+// Hit answers the request whose head stands at the start of b (and may be
+// followed by more), if that takes no origin: a fresh stored response, or a
+// file of the active release, whole or as 304. It appends the head of the
+// answer to dst. ok is false for whatever is unusual, be it wrong, a range, a
+// body, HTTP/1.0 or another connection option: then the general path answers,
+// by the same rules. It knows no socket, and reads the clock from now alone.
+func Hit(dst, b []byte, s *Snapshot, now time.Time) (out []byte, body Body, ok bool) {
+	h := heads.Get().(*head)
+	defer heads.Put(h)
+	if _, err := h.parse(b); err != nil {
+		return dst, body, false
+	}
+	return hit(dst, h, s, now)
+}
+
+func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body, ok bool) {
+	if !h.plain() {
+		return dst, body, false
+	}
+	t, err := parseTarget(h.target, h.host, s.tls)
+	if err != nil || strings.HasPrefix(t.path, "/-/") {
+		return dst, body, false
+	}
+	site := s.route(&t)
+	if site == nil {
+		return dst, body, false
+	}
+	body.Site, body.target = site, t
+	if site.Push {
+		f := s.release(site, t.path, h.value1(releaseField), now)
+		if f.status != 0 {
+			return s.hitFile(dst, h, &f, body, now)
+		}
+	}
+	if site.Origin == nil {
+		return dst, body, false
+	}
+	var space [512]byte
+	found := s.find(t.appendKey(space[:0]), h, now)
+	if found.use != useFresh || !bodyAllowed(found.obj.status) {
+		return dst, body, false
+	}
+	return s.hitStored(dst, h, found, body)
+}
+
+// plain reports whether a head asks for nothing but a whole representation,
+// maybe under a condition.
+func (h *head) plain() bool {
+	if h.method != http.MethodGet && h.method != http.MethodHead || h.minor != 1 || !h.bodyless() {
+		return false
+	}
+	for i := range h.n {
+		switch name := h.name(i); len(name) {
+		case 5:
+			if strings.EqualFold(name, "Range") {
+				return false
+			}
+		case 6:
+			if strings.EqualFold(name, "Expect") {
+				return false
+			}
+		case 7:
+			if strings.EqualFold(name, "Upgrade") {
+				return false
+			}
+		case 8:
+			if strings.EqualFold(name, "Cdn-Loop") {
+				return false
+			}
+		case 10:
+			if strings.EqualFold(name, "Connection") && !strings.EqualFold(h.value(i), "keep-alive") {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (h *head) value1(name string) string {
+	v, _ := h.combined(name)
+	return v
+}
+
+func (s *Snapshot) hitStored(dst []byte, h *head, f found, body Body) ([]byte, Body, bool) {
+	o := f.obj
+	body.Status, body.Cache = o.status, "hit"
+	packed := o.head
+	if o.status == http.StatusOK {
+		switch o.validators.evaluate(h) {
+		case preconditionFailed:
+			return dst, body, false
+		case notModified:
+			body.Status, packed = http.StatusNotModified, o.head304
+		}
+	}
+	dst = append(dst, packed...)
+	dst = append(dst, "Age: "...)
+	dst = strconv.AppendInt(dst, int64(f.age/time.Second), 10)
+	dst = append(dst, "\r\n"...)
+	status := cacheStatus{hit: true, ttl: o.lifetime - f.age, hasTTL: true}
+	if body.Status != http.StatusNotModified {
+		body.chunks, body.size = o.body, o.size
+	}
+	return s.finishHead(dst, h, &status, body, o.key)
+}
+
+// finishHead appends what every answer ends with.
+func (s *Snapshot) finishHead(dst []byte, h *head, status *cacheStatus, body Body, key string) ([]byte, Body, bool) {
+	dst = append(dst, "Cache-Status: "...)
+	body.status[0] = len(dst)
+	dst = status.appendTo(dst, s.name, s.full, key)
+	body.status[1] = len(dst)
+	if body.Status != http.StatusNotModified {
+		dst = append(dst, "\r\nContent-Length: "...)
+		dst = strconv.AppendInt(dst, body.size, 10)
+	}
+	if h.method == http.MethodHead {
+		body.chunks, body.size = nil, 0
+		body.Close()
+		body.file = nil
+	}
+	return append(dst, "\r\n\r\n"...), body, true
+}
+
+func (s *Snapshot) hitFile(dst []byte, h *head, f *releaseFile, body Body, now time.Time) ([]byte, Body, bool) {
+	if f.redirect {
+		return dst, body, false
+	}
+	body.Status, body.Cache, body.Release = f.status, "release", releaseID(f.release)
+	v := validators{etag: f.etag()}
+	switch v.evaluate(h) {
+	case preconditionFailed:
+		return dst, body, false
+	case notModified:
+		body.Status = http.StatusNotModified
+	default:
+		file, err := s.blobs.Open(f.file.Digest)
+		if err != nil {
+			return dst, body, false // the general path says so
+		}
+		body.file, body.size = file, f.file.Size
+	}
+	dst = appendStatusLine(dst, body.Status)
+	if body.Status == http.StatusOK {
+		dst = appendField(dst, "Accept-Ranges", "bytes")
+		dst = appendField(dst, "Content-Type", f.file.Type)
+	}
+	dst = appendField(dst, "Cache-Control", f.expiry)
+	dst = append(dst, "Date: "...)
+	dst = now.UTC().AppendFormat(dst, http.TimeFormat)
+	dst = append(dst, "\r\n"...)
+	dst = appendField(dst, "Etag", v.etag)
+	dst = appendField(dst, releaseField, body.Release)
+	dst = appendField(dst, "X-Content-Type-Options", "nosniff")
+	return s.finishHead(dst, h, &cacheStatus{hit: true}, body, "")
+}

@@ -1,0 +1,53 @@
+package edge
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+)
+
+// pack writes down the heads of the answers that Hit gives with o: status
+// line and fields, without Age, Cache-Status, Content-Length and the end.
+func (o *stored) pack() {
+	names := make([]string, 0, len(o.header))
+	for name := range o.header {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	o.head = appendStatusLine(nil, o.status)
+	o.head304 = appendStatusLine(nil, http.StatusNotModified)
+	for _, name := range names {
+		for _, v := range o.header[name] {
+			o.head = appendField(o.head, name, v)
+			if !slices.Contains(contentFields, name) && (name != "Last-Modified" || o.etag == "") {
+				o.head304 = appendField(o.head304, name, v)
+			}
+		}
+	}
+	if o.status == http.StatusOK {
+		o.head = appendField(o.head, "Accept-Ranges", "bytes")
+	}
+}
+
+func appendStatusLine(dst []byte, status int) []byte {
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = strconv.AppendInt(dst, int64(status), 10)
+	dst = append(dst, ' ')
+	dst = append(dst, http.StatusText(status)...)
+	return append(dst, "\r\n"...)
+}
+
+// appendField appends a field line. A byte that would end it early, which
+// net/http does not let through either, becomes a space.
+func appendField(dst []byte, name, value string) []byte {
+	dst = append(dst, name...)
+	dst = append(dst, ": "...)
+	for i := range len(value) {
+		c := value[i]
+		if c == '\r' || c == '\n' || c == 0 {
+			c = ' '
+		}
+		dst = append(dst, c)
+	}
+	return append(dst, "\r\n"...)
+}

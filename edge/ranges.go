@@ -1,0 +1,147 @@
+package edge
+
+import (
+	"fmt"
+	"strings"
+)
+
+const (
+	// maxRanges bounds the parts of one answer. Media players and PDF readers
+	// ask for one to four; a hundred is an attack (CVE-2011-3192).
+	maxRanges = 16
+	// maxRangeSpecs bounds what we read of a Range field at all.
+	maxRangeSpecs = 128
+	// coalesceGap is the gap below which two ranges are sent as one: about
+	// what the head of another part costs (RFC 9110 §15.3.7.2).
+	coalesceGap = 80
+)
+
+// byteRange is length octets from start.
+type byteRange struct{ start, length int64 }
+
+// contentRange is the Content-Range of r in size octets (RFC 9110 §14.4).
+func (r byteRange) contentRange(size int64) string {
+	return fmt.Sprintf("bytes %d-%d/%d", r.start, r.start+r.length-1, size)
+}
+
+// rangeAnswer of a Range field.
+type rangeAnswer int
+
+const (
+	ignoreRange   rangeAnswer = iota // 200: not bytes, malformed, or abusive
+	satisfyRange                     // 206
+	unsatisfiable                    // 416
+)
+
+// parseRanges reads a Range field against a representation of size octets
+// (RFC 9110 §14.1, §14.2). Ranges that overlap or nearly touch are coalesced
+// where they stand in order; a set that is still more than maxRanges, or asks
+// for more octets than there are, or runs backwards, is ignored, which §14.2
+// allows: the whole then costs less than the parts.
+func parseRanges(v string, size int64) ([]byteRange, rangeAnswer) {
+	unit, set, ok := strings.Cut(v, "=")
+	if !ok || !strings.EqualFold(trimOWS(unit), "bytes") {
+		return nil, ignoreRange
+	}
+	var ranges []byteRange
+	specs := 0
+	for {
+		spec, rest, ok := nextMember(set)
+		if !ok {
+			break
+		}
+		if specs++; specs > maxRangeSpecs {
+			return nil, ignoreRange
+		}
+		r, valid := parseRangeSpec(spec, size)
+		if !valid {
+			return nil, ignoreRange
+		}
+		if r.length > 0 {
+			ranges = append(ranges, r)
+		}
+		set = rest
+	}
+	switch {
+	case specs == 0:
+		return nil, ignoreRange
+	case len(ranges) == 0:
+		return nil, unsatisfiable
+	}
+	return coalesce(ranges, size)
+}
+
+// coalesce merges neighbours, and refuses what is abusive.
+func coalesce(ranges []byteRange, size int64) ([]byteRange, rangeAnswer) {
+	out := ranges[:1]
+	for _, r := range ranges[1:] {
+		last := &out[len(out)-1]
+		switch {
+		case r.start < last.start:
+			return nil, ignoreRange
+		case r.start <= last.start+last.length+coalesceGap:
+			last.length = max(last.start+last.length, r.start+r.length) - last.start
+		default:
+			out = append(out, r)
+		}
+	}
+	var sum int64
+	for _, r := range out {
+		sum += r.length
+	}
+	if len(out) > maxRanges || sum > size {
+		return nil, ignoreRange
+	}
+	return out, satisfyRange
+}
+
+// parseRangeSpec reads "first-last", "first-" or "-suffix". A range that
+// satisfies nothing has length 0.
+func parseRangeSpec(spec string, size int64) (byteRange, bool) {
+	first, last, ok := strings.Cut(spec, "-")
+	if !ok {
+		return byteRange{}, false
+	}
+	if first == "" {
+		n, ok := parsePosition(last)
+		if !ok {
+			return byteRange{}, false
+		}
+		n = min(n, size)
+		return byteRange{size - n, n}, true
+	}
+	start, ok := parsePosition(first)
+	if !ok {
+		return byteRange{}, false
+	}
+	end := size - 1
+	if last != "" {
+		n, ok := parsePosition(last)
+		if !ok || n < start {
+			return byteRange{}, false
+		}
+		end = min(end, n)
+	}
+	if start > end {
+		return byteRange{}, true
+	}
+	return byteRange{start, end - start + 1}, true
+}
+
+// parsePosition reads digits; what does not fit is larger than any body.
+func parsePosition(s string) (int64, bool) {
+	const huge = 1 << 62
+	if s == "" {
+		return 0, false
+	}
+	var n int64
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, false
+		}
+		if n < huge/16 {
+			n = n*10 + int64(s[i]-'0')
+		}
+	}
+	return n, true
+}

@@ -1,0 +1,97 @@
+package edge
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// request is what the general path knows of one request.
+type request struct {
+	target
+	method string
+	header http.Header
+	client string // address without port
+	cc     cacheControl
+}
+
+// readRequest makes a request of what net/http read, by the same rules as Hit.
+func readRequest(r *http.Request, tls bool) (*request, error) {
+	q := &request{method: r.Method, header: r.Header, client: r.RemoteAddr}
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		q.client = host
+	}
+	switch r.Method {
+	case http.MethodTrace:
+		return q, refuse(http.StatusMethodNotAllowed, "TRACE is not answered")
+	case http.MethodConnect:
+		return q, refuse(http.StatusMethodNotAllowed, "this is no forward proxy")
+	}
+	raw := r.RequestURI
+	if raw == "" { // a request made by hand
+		raw = r.URL.RequestURI()
+	}
+	if raw == "*" {
+		return q, refuse(http.StatusBadRequest, "the request target is no path")
+	}
+	t, err := parseTarget(raw, r.Host, tls)
+	if err != nil {
+		return q, err
+	}
+	q.target = t
+	if v, ok := headerFields(r.Header).combined("Cache-Control"); ok {
+		q.cc = parseCacheControl(v)
+	}
+	return q, nil
+}
+
+func (q *request) fields() fields { return headerFields(q.header) }
+
+func (q *request) has(name string) bool { return len(q.header[name]) > 0 }
+
+// safe methods change nothing at the origin (RFC 9110 §9.2.1).
+func (q *request) safe() bool {
+	switch q.method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions:
+		return true
+	}
+	return false
+}
+
+// secretParameters are the query parameters whose values no log shows.
+var secretParameters = map[string]bool{
+	"token": true, "access_token": true, "id_token": true, "refresh_token": true, "auth": true, "authorization": true,
+	"sig": true, "signature": true, "x-amz-signature": true, "x-amz-security-token": true, "x-goog-signature": true,
+	"key": true, "api_key": true, "apikey": true, "password": true, "passwd": true, "pwd": true, "secret": true, "client_secret": true,
+	"code": true, "session": true, "sessionid": true, "jwt": true, "policy": true, "hmac": true,
+}
+
+// loggedPath is a path and query without the values of secret parameters.
+func loggedPath(path, query string) string {
+	if len(query) < 2 {
+		return path + query
+	}
+	var b strings.Builder
+	b.WriteString(path)
+	sep := byte('?')
+	for rest := query[1:]; ; {
+		i := strings.IndexAny(rest, "&;")
+		part := rest
+		if i >= 0 {
+			part = rest[:i]
+		}
+		b.WriteByte(sep)
+		name, _, has := strings.Cut(part, "=")
+		plain, err := url.QueryUnescape(name)
+		if has && (err != nil || secretParameters[strings.ToLower(plain)]) {
+			b.WriteString(name + "=…")
+		} else {
+			b.WriteString(part)
+		}
+		if i < 0 {
+			return b.String()
+		}
+		sep, rest = rest[i], rest[i+1:]
+	}
+}

@@ -1,0 +1,418 @@
+package edge
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxConns bounds the connections of one listener: at some 10 KiB each,
+	// 160 MiB. Beyond it new ones are closed at once.
+	maxConns = 16384
+	// headTimeout bounds the time from a head's first octet, or from the
+	// connection's start, to the head's end: whoever takes longer is a
+	// slowloris. It covers the TLS handshake too, which gets its own.
+	headTimeout = 10 * time.Second
+	// idleTimeout is how long a connection may rest between two requests.
+	idleTimeout = 75 * time.Second
+	// writeTimeout bounds each write, and writeBytes its size: a client must
+	// take some 2 KiB a second.
+	writeTimeout = 30 * time.Second
+	writeBytes   = 64 << 10
+	// bodyTimeout bounds the wait for more of a request's body.
+	bodyTimeout = 30 * time.Second
+	// shutdownGrace is how long requests under way may take when Serve ends.
+	shutdownGrace = 15 * time.Second
+	// lingerBytes and lingerTimeout bound what is still read after an error
+	// was answered, so that the answer is not lost to a reset (RFC 9112 §9.6).
+	lingerBytes   = 256 << 10
+	lingerTimeout = time.Second
+	// firstBuffer is what a connection starts to read with.
+	firstBuffer = 4 << 10
+	// maxAcceptPause bounds the pause after Accept failed, for want of file
+	// descriptors say.
+	maxAcceptPause = time.Second
+)
+
+// Serve answers connections of ln until ctx ends, and then says "Connection:
+// close" to those that are busy, ends the idle ones, and returns nil when all
+// are gone, or after 15 s. It closes ln. Connections of a TLS listener
+// (Certs.Listener) speak HTTP/1.1 too.
+//
+// The loop answers hits by itself. Whatever Hit leaves goes, with its
+// connection, to a net/http server; the heads that follow there are as strict
+// as net/http is, where the loop would refuse some more.
+func (e *Edge) Serve(ctx context.Context, ln net.Listener) error {
+	s := &server{e: e, conns: map[*conn]struct{}{}, handoff: make(chan net.Conn), done: make(chan struct{}), addr: ln.Addr()}
+	s.http = &http.Server{
+		Handler:           http.HandlerFunc(s.serveHTTP),
+		ReadHeaderTimeout: headTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeadBytes,
+		ErrorLog:          log.New(io.Discard, "", 0),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, &connFacts{c.(*conn).state})
+		},
+	}
+	go s.http.Serve(s)
+	stop := context.AfterFunc(ctx, func() { s.closing.Store(true); ln.Close() })
+	defer stop()
+	err := s.acceptAll(ctx, ln)
+	ln.Close()
+	s.shutdown()
+	return err
+}
+
+// server is one call of Serve. It is the listener of its net/http server.
+type server struct {
+	e       *Edge
+	http    *http.Server
+	handoff chan net.Conn
+	once    sync.Once
+	done    chan struct{}
+	addr    net.Addr
+	closing atomic.Bool
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	wg      sync.WaitGroup
+}
+
+// Accept implements net.Listener for the connections handed over.
+func (s *server) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.handoff:
+		return c, nil
+	case <-s.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (s *server) Close() error {
+	s.once.Do(func() { close(s.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (s *server) Addr() net.Addr { return s.addr }
+
+func (s *server) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.closing.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	s.e.ServeHTTP(w, r)
+}
+
+func (s *server) acceptAll(ctx context.Context, ln net.Listener) error {
+	pause := time.Millisecond
+	for {
+		nc, err := ln.Accept()
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if errors.Is(err, net.ErrClosed) {
+				return err
+			}
+			s.e.log.Warn("accept failed", "listener", s.addr.String(), "why", err)
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			pause = min(2*pause, maxAcceptPause)
+			continue
+		}
+		pause = time.Millisecond
+		c := &conn{Conn: nc, s: s}
+		if !s.add(c) {
+			nc.Close()
+			continue
+		}
+		go c.serve()
+	}
+}
+
+func (s *server) add(c *conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.conns) >= maxConns {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	s.wg.Add(1)
+	return true
+}
+
+func (s *server) remove(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.conns[c]; ok {
+		delete(s.conns, c)
+		s.wg.Done()
+	}
+}
+
+// shutdown ends idle connections now, the others when they are through.
+func (s *server) shutdown() {
+	s.closing.Store(true)
+	s.mu.Lock()
+	for c := range s.conns {
+		if c.idle.Load() {
+			c.SetReadDeadline(time.Unix(1, 0))
+		}
+	}
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	gone := make(chan struct{})
+	go func() { s.wg.Wait(); close(gone) }()
+	s.http.Shutdown(ctx)
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		s.mu.Lock()
+		s.e.log.Warn("connections cut off at shutdown", "listener", s.addr.String(), "connections", len(s.conns))
+		for c := range s.conns {
+			c.Conn.Close()
+		}
+		s.mu.Unlock()
+	}
+	s.Close()
+}
+
+// conn is a client's connection: first in our loop, then maybe net/http's.
+type conn struct {
+	net.Conn
+	s     *server
+	state *tls.ConnectionState
+	mem   []byte // all of the read buffer
+	buf   []byte // the part of mem that is read and not consumed
+	idle  atomic.Bool
+	base  *Snapshot // that snap was made of
+	snap  *Snapshot
+	out   []byte
+}
+
+// Read gives net/http what the loop had read already, then the connection.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.buf) > 0 {
+		n := copy(p, c.buf)
+		c.buf = c.buf[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
+
+// Write bounds how long a client may take for what it asked for.
+func (c *conn) Write(p []byte) (int, error) {
+	done := 0
+	for {
+		part := p[done:min(len(p), done+writeBytes)]
+		c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
+		n, err := c.Conn.Write(part)
+		if done += n; err != nil || done == len(p) {
+			return done, err
+		}
+	}
+}
+
+// Close closes the connection and forgets it.
+func (c *conn) Close() error {
+	c.s.remove(c)
+	return c.Conn.Close()
+}
+
+func (c *conn) serve() {
+	keep := false
+	defer func() {
+		if !keep {
+			c.Close()
+		}
+	}()
+	if tc, ok := c.Conn.(*tls.Conn); ok {
+		tc.SetDeadline(time.Now().Add(headTimeout))
+		if err := tc.Handshake(); err != nil {
+			c.s.e.log.Debug("TLS handshake failed", "client", c.RemoteAddr().String(), "why", err)
+			return
+		}
+		state := tc.ConnectionState()
+		c.state = &state
+		tc.SetDeadline(time.Time{})
+	}
+	h := new(head)
+	for first := true; ; first = false {
+		n, err := c.readHead(h, first)
+		var bad *refused
+		if errors.As(err, &bad) {
+			c.refuse(bad)
+			return
+		}
+		if err != nil {
+			return
+		}
+		if !c.answer(h, n) {
+			keep = c.handOver()
+			return
+		}
+		if c.s.closing.Load() {
+			return
+		}
+	}
+}
+
+// handOver gives the connection, with what has been read, to net/http.
+func (c *conn) handOver() bool {
+	c.SetReadDeadline(time.Time{})
+	c.out = nil
+	select {
+	case c.s.handoff <- c:
+		return true
+	case <-c.s.done:
+		return false
+	}
+}
+
+// readHead reads until a head stands at the start of buf, and parses it.
+func (c *conn) readHead(h *head, first bool) (int, error) {
+	if len(c.buf) == 0 {
+		c.idle.Store(!first)
+		wait := idleTimeout
+		if first {
+			wait = headTimeout
+		}
+		c.SetReadDeadline(time.Now().Add(wait))
+		if c.s.closing.Load() {
+			return 0, net.ErrClosed // shutdown may have come between
+		}
+		if err := c.readMore(); err != nil {
+			return 0, err
+		}
+		c.idle.Store(false)
+	}
+	c.SetReadDeadline(time.Now().Add(headTimeout))
+	for looked := false; ; looked = true {
+		c.buf = skipEmptyLine(c.buf)
+		if len(c.buf) > 0 && (!looked || c.buf[len(c.buf)-1] == '\n' || len(c.buf) >= maxHeadBytes) {
+			n, err := h.parse(c.buf)
+			if err != errHeadIncomplete {
+				return n, err
+			}
+		}
+		if err := c.readMore(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// readMore reads once, making room as needed.
+func (c *conn) readMore() error {
+	if len(c.buf) == cap(c.buf) {
+		mem := c.mem
+		if 2*len(c.buf) >= len(mem) {
+			mem = make([]byte, max(firstBuffer, 2*len(mem)))
+		}
+		c.buf = mem[:copy(mem, c.buf)]
+		c.mem = mem
+	}
+	n, err := c.Conn.Read(c.buf[len(c.buf):cap(c.buf)])
+	c.buf = c.buf[:len(c.buf)+n]
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// answer tries Hit. It reports whether the request has been answered.
+func (c *conn) answer(h *head, n int) bool {
+	e := c.s.e
+	if base := e.snap.Load(); base != c.base {
+		c.base, c.snap = base, base
+		if c.state != nil {
+			c.snap = base.Over(c.state.ServerName)
+		}
+	}
+	now := e.now()
+	out, body, ok := hit(c.out[:0], h, c.snap, now)
+	if !ok {
+		return false
+	}
+	defer body.Close()
+	if c.s.closing.Load() {
+		out = append(out[:len(out)-2], "Connection: close\r\n\r\n"...)
+	}
+	c.out = out
+	sent, err := c.send(out, &body)
+	if e.access != nil {
+		r := AccessRecord{
+			Time: now, Duration: e.now().Sub(now), TLS: c.state, Client: hostOf(c.RemoteAddr()),
+			Site: body.Site.Name, Method: h.method, Host: body.target.host, Path: loggedPath(body.target.path, body.target.query),
+			Status: body.Status, Bytes: sent, Cache: body.Cache, Release: body.Release,
+			CacheStatus: string(out[body.status[0]:body.status[1]]),
+		}
+		r.Method, r.Host, r.Path = cloned(r.Method), cloned(r.Host), cloned(r.Path)
+		e.access.Log(&r)
+	}
+	if err != nil {
+		c.Conn.Close() // the next read says so
+	}
+	c.buf = c.mem[:copy(c.mem, c.buf[n:])]
+	return true
+}
+
+func cloned(s string) string { return string([]byte(s)) }
+
+func hostOf(a net.Addr) string {
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return host
+}
+
+// send writes a head and its body, small ones in one write.
+func (c *conn) send(out []byte, body *Body) (int64, error) {
+	if body.file == nil && int64(len(out))+body.size <= writeBytes {
+		w := bytes.NewBuffer(out)
+		n, _ := body.WriteTo(w)
+		c.out = w.Bytes()
+		_, err := c.Write(c.out)
+		return n, err
+	}
+	if _, err := c.Write(out); err != nil {
+		return 0, err
+	}
+	return body.WriteTo(c)
+}
+
+// refuse answers a head that cannot be trusted, and gives the client the time
+// to read that before the connection ends.
+func (c *conn) refuse(bad *refused) {
+	text := strconv.Itoa(bad.status) + " " + http.StatusText(bad.status) + ": " + bad.why + "\n"
+	out := appendStatusLine(nil, bad.status)
+	out = appendField(out, "Cache-Control", "no-store")
+	out = appendField(out, "Connection", "close")
+	out = appendField(out, "Content-Length", strconv.Itoa(len(text)))
+	out = appendField(out, "Content-Type", "text/plain; charset=utf-8")
+	out = append(out, "\r\n"+text...)
+	if _, err := c.Write(out); err != nil {
+		return
+	}
+	if e := c.s.e; e.access != nil {
+		e.access.Log(&AccessRecord{Time: e.now(), Client: hostOf(c.RemoteAddr()), Status: bad.status, Bytes: int64(len(text)), Cache: "local", TLS: c.state})
+	}
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		half.CloseWrite()
+		c.SetReadDeadline(time.Now().Add(lingerTimeout))
+		io.CopyN(io.Discard, c.Conn, lingerBytes)
+	}
+}

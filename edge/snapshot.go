@@ -1,0 +1,88 @@
+package edge
+
+import (
+	"sync/atomic"
+	"time"
+
+	"perigee.example/origin"
+)
+
+// Snapshot is all that a hit reads. Its sites never change; the store and the
+// releases it points to are safe to read while they change.
+type Snapshot struct {
+	name     string
+	sites    *siteTable
+	store    *store
+	purges   *purgeTable
+	behind   *atomic.Bool
+	releases *origin.Releases
+	blobs    *origin.Blobs
+	full     bool
+	tls      bool
+	sni      string
+}
+
+// Over returns the snapshot for the requests of a TLS connection whose client
+// asked for serverName. A request for another host is misdirected (RFC 9110
+// §15.5.20).
+func (s *Snapshot) Over(serverName string) *Snapshot {
+	c := *s
+	c.tls, c.sni = true, lower(serverName)
+	return &c
+}
+
+// use is how a stored response may be used.
+type use int
+
+const (
+	useNone     use = iota // nothing is stored that may be used
+	useFresh               // as it is
+	useStale               // as it is, while it is validated behind (RFC 5861 §3)
+	useValidate            // after validation
+)
+
+// found is what the store has for a request.
+type found struct {
+	obj     *stored
+	use     use
+	age     time.Duration
+	onError bool   // may be used if the origin fails (RFC 5861 §4)
+	why     string // for Cache-Status: fwd
+}
+
+// find looks a GET or HEAD up (RFC 9111 §4).
+func (s *Snapshot) find(key []byte, f fields, now time.Time) found {
+	obj, other := s.store.get(key, f)
+	if obj == nil {
+		if other {
+			return found{why: "vary-miss"}
+		}
+		return found{why: "uri-miss"}
+	}
+	hard, soft := s.purges.check(&obj.scopes, obj.asOf)
+	if hard {
+		return found{why: "uri-miss"}
+	}
+	if _, ok := f.combined("Authorization"); ok && !sharesAuthorized(&obj.cc) {
+		return found{why: "request"}
+	}
+	return obj.judge(now, soft, s.behind.Load())
+}
+
+// judge decides how o may be used now. soft: a soft purge covers it; behind:
+// purges may have been missed.
+func (o *stored) judge(now time.Time, soft, behind bool) found {
+	r := found{obj: o, use: useValidate, age: o.currentAge(now), why: "stale"}
+	staleness := r.age - o.lifetime // fresh while it is below 0 (RFC 9111 §4.2)
+	young := staleness < 0 && !o.cc.noCache
+	if young && !soft && !behind {
+		r.use = useFresh
+		return r
+	}
+	mayStale := !mustValidateStale(&o.cc)
+	if mayStale && !behind && staleness <= o.cc.staleWhileRevalidate {
+		r.use = useStale
+	}
+	r.onError = young || mayStale && staleness <= max(o.cc.staleIfError, o.cc.staleWhileRevalidate)
+	return r
+}

@@ -1,0 +1,73 @@
+package edge
+
+import "net/http"
+
+// refusal says why a response is not stored; "" means that it is.
+type refusal string
+
+// understood are the status codes whose caching rules we know, for
+// must-understand (RFC 9111 §5.2.2.3).
+var understood = map[int]bool{
+	200: true, 203: true, 204: true, 300: true, 301: true, 302: true, 303: true, 307: true, 308: true,
+	404: true, 410: true, 451: true, 500: true, 501: true, 502: true, 503: true, 504: true,
+}
+
+// oneClients are client errors that one client's odd request can cause: kept
+// for others they would deny them the page (cache-poisoned denial of service).
+var oneClients = map[int]bool{400: true, 405: true, 413: true, 414: true, 417: true, 429: true, 431: true}
+
+// storable decides whether a shared cache may store the response to a GET,
+// and whether we do (RFC 9111 §3). authorized says that the request carried
+// Authorization; explicit that the response gives a freshness lifetime.
+func storable(status int, h http.Header, cc *cacheControl, authorized, explicit bool) refusal {
+	switch {
+	case status < 200:
+		return "not final"
+	case status == http.StatusPartialContent || status == http.StatusNotModified:
+		return "partial"
+	case oneClients[status]:
+		return "client error"
+	case cc.mustUnderstand && !understood[status]:
+		return "must-understand"
+	case cc.noStore && !cc.mustUnderstand:
+		return "no-store"
+	case cc.private:
+		return "private"
+	case authorized && !sharesAuthorized(cc):
+		return "authorization"
+	case len(h["Set-Cookie"]) > 0:
+		// Legal to store (RFC 9111 §7.3); sharing one visitor's session is not sane.
+		return "set-cookie"
+	case varyAny(h["Vary"]):
+		return "vary *"
+	case explicit || hasValidator(h) && heuristicallyCacheable(status):
+		return ""
+	}
+	return "no lifetime"
+}
+
+// sharesAuthorized says whether a response may be used across requests with
+// Authorization (RFC 9111 §3.5).
+func sharesAuthorized(cc *cacheControl) bool {
+	return cc.public || cc.sMaxAge != noDelta || cc.mustRevalidate
+}
+
+// heuristicallyCacheable are the status codes of RFC 9110 §15.1 that we keep
+// without a lifetime, to be validated at each use.
+func heuristicallyCacheable(status int) bool {
+	switch status {
+	case 200, 203, 204, 300, 301, 308, 404, 410:
+		return true
+	}
+	return false
+}
+
+func hasValidator(h http.Header) bool {
+	return len(h["Etag"]) > 0 || len(h["Last-Modified"]) > 0
+}
+
+// mustValidateStale says that a response may not be used stale, not even when
+// the origin fails (RFC 9111 §4.2.4, §5.2.2.2, §5.2.2.8, §5.2.2.10).
+func mustValidateStale(cc *cacheControl) bool {
+	return cc.mustRevalidate || cc.proxyRevalidate || cc.noCache || cc.sMaxAge != noDelta
+}

@@ -1,0 +1,242 @@
+package edge
+
+import (
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// DefaultMemoryBytes is the store's budget when Config gives none.
+	DefaultMemoryBytes = 256 << 20
+	// objectShare is the part of the budget that one response may take: an
+	// eighth, so that one large file cannot empty the store.
+	objectShare = 8
+	// fillingShare is the part of the budget, on top of it, that responses
+	// under way may take before they are no longer kept.
+	fillingShare = 2
+	// objectOverhead is charged for each response beside its body and header:
+	// maps, list links and slices.
+	objectOverhead = 1 << 10
+	// maxVariants bounds the stored responses of one key; the least recently
+	// stored leaves. "Vary: User-Agent" has no end.
+	maxVariants = 32
+	// maxMarks bounds the keys remembered as not shareable.
+	maxMarks = 1 << 16
+	// markFor is how long a key is remembered as not shareable: its requests
+	// then do not wait for each other.
+	markFor = 10 * time.Second
+)
+
+// stored is one stored response. It never changes once it is in the store.
+type stored struct {
+	ages
+	validators
+	key      string // primary key
+	scopes   purgeScopes
+	sel      []selecting
+	status   int
+	header   http.Header // end-to-end fields, without Content-Length and Age
+	cc       cacheControl
+	lifetime time.Duration
+	asOf     uint64 // feed seq applied here when its fetch started
+	body     *chunk
+	size     int64 // of the body
+	head     []byte
+	head304  []byte
+
+	prev, next *stored // of the use order; store.mu
+	gone       bool    // no longer in the store; store.mu
+}
+
+// cost is what a response takes of the budget.
+func (s *stored) cost() int64 {
+	n := s.size + int64(len(s.key)+2*len(s.head)+len(s.head304)) + objectOverhead
+	return n
+}
+
+// store keeps responses in memory, within a budget, the least recently used
+// leaving first. It is safe for concurrent use.
+type store struct {
+	mu      sync.Mutex
+	keys    map[string][]*stored // newest last
+	ring    stored               // ring.next is the most recently used
+	bytes   int64
+	budget  int64
+	marks   map[string]time.Time // key: not shareable until then
+	filling int64                // bytes of responses under way
+}
+
+func newStore(budget int64) *store {
+	if budget <= 0 {
+		budget = DefaultMemoryBytes
+	}
+	s := &store{keys: map[string][]*stored{}, marks: map[string]time.Time{}, budget: budget}
+	s.ring.prev, s.ring.next = &s.ring, &s.ring
+	return s
+}
+
+func (s *store) maxObject() int64 { return s.budget / objectShare }
+
+// get returns the variant of key that a request selects: of several the one
+// with the most recent Date (RFC 9111 §4.1). other is true when there are
+// only variants that it does not select.
+func (s *store) get(key []byte, f fields) (found *stored, other bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	variants := s.keys[string(key)]
+	for _, v := range variants {
+		if varyMatches(v.sel, f) && (found == nil || !v.date.Before(found.date)) {
+			found = v
+		}
+	}
+	if found == nil {
+		return nil, len(variants) > 0
+	}
+	found.unlink()
+	s.link(found)
+	return found, false
+}
+
+// varyOf returns the field names that responses to key vary by, as far as known.
+func (s *store) varyOf(key string) []selecting {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v := s.keys[key]; len(v) > 0 {
+		return v[len(v)-1].sel
+	}
+	return nil
+}
+
+// put stores a response in place of the one with the same selecting fields.
+// It reports whether there was room. It forgets that key was not shareable.
+func (s *store) put(o *stored) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.marks, o.key)
+	if o.cost() > s.budget {
+		return false
+	}
+	for _, v := range s.keys[o.key] {
+		if sameSelecting(v.sel, o.sel) {
+			s.drop(v)
+			break
+		}
+	}
+	if v := s.keys[o.key]; len(v) >= maxVariants {
+		s.drop(v[0])
+	}
+	for s.bytes+o.cost() > s.budget {
+		s.drop(s.ring.prev)
+	}
+	s.keys[o.key] = append(s.keys[o.key], o)
+	s.bytes += o.cost()
+	s.link(o)
+	return true
+}
+
+// replace puts next in the place of old, unless old has left the store since.
+func (s *store) replace(old, next *stored) bool {
+	s.mu.Lock()
+	gone := old.gone
+	s.mu.Unlock()
+	return !gone && s.put(next)
+}
+
+// discard forgets one response, if it is still there.
+func (s *store) discard(o *stored) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !o.gone {
+		s.drop(o)
+	}
+}
+
+// remove forgets every variant of key.
+func (s *store) remove(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.keys[key]) > 0 {
+		s.drop(s.keys[key][0])
+	}
+}
+
+// drop takes o out; mu is held.
+func (s *store) drop(o *stored) {
+	old := s.keys[o.key]
+	rest := make([]*stored, 0, len(old))
+	for _, v := range old {
+		if v != o {
+			rest = append(rest, v)
+		}
+	}
+	if len(rest) == 0 {
+		delete(s.keys, o.key)
+	} else {
+		s.keys[o.key] = rest
+	}
+	s.bytes -= o.cost()
+	o.unlink()
+	o.gone = true
+}
+
+func (s *store) link(o *stored) {
+	o.prev, o.next = &s.ring, s.ring.next
+	o.prev.next, o.next.prev = o, o
+}
+
+func (o *stored) unlink() {
+	o.prev.next, o.next.prev = o.next, o.prev
+	o.prev, o.next = nil, nil
+}
+
+// mark remembers that responses to key are not shareable.
+func (s *store) mark(key string, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, until := range s.marks {
+		if len(s.marks) < maxMarks && now.Before(until) {
+			break // map order is random: each mark looks at one or two others
+		}
+		delete(s.marks, k)
+	}
+	s.marks[key] = now.Add(markFor)
+}
+
+// marked reports whether key was lately found not shareable.
+func (s *store) marked(key string, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until, ok := s.marks[key]
+	return ok && now.Before(until)
+}
+
+// reserve takes n bytes for a response under way; false means that responses
+// under way take all they may.
+func (s *store) reserve(n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.filling+n > s.budget/fillingShare {
+		return false
+	}
+	s.filling += n
+	return true
+}
+
+func (s *store) release(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.filling -= n
+}
+
+func sameSelecting(a, b []selecting) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return false
+		}
+	}
+	return true
+}

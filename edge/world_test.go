@@ -1,0 +1,235 @@
+package edge
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"perigee.example/internal/memnet"
+)
+
+// scripted is the origin of a conversation: what it answers was said before.
+type scripted struct {
+	mu      sync.Mutex
+	answers map[string]*answer // "METHOD /path?query", or "* /path"
+	seen    []string
+}
+
+// answer is what the origin says to one method and path.
+type answer struct {
+	status    int
+	header    http.Header
+	body      string
+	delay     time.Duration
+	validates bool // answers 304 to a condition that holds
+	cut       int  // octets after which the connection breaks; -1: not
+	chunked   bool
+	refuses   bool
+}
+
+// ignored are fields that would only make conversations long.
+var ignored = map[string]bool{"Via": true, "Cdn-Loop": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true}
+
+func (o *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	line := r.Method + " " + r.RequestURI
+	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
+		if !ignored[name] {
+			line += "\n  " + name + ": " + strings.Join(r.Header[name], ", ")
+		}
+	}
+	if len(body) > 0 {
+		line += "\n  body " + strconv.Quote(string(body))
+	}
+	o.mu.Lock()
+	o.seen = append(o.seen, line)
+	a := o.answers[r.Method+" "+r.RequestURI]
+	if a == nil {
+		a = o.answers["* "+r.RequestURI]
+	}
+	if a == nil && r.Method == http.MethodHead {
+		a = o.answers["GET "+r.RequestURI]
+	}
+	o.mu.Unlock()
+	if a == nil {
+		http.Error(w, "nothing scripted", http.StatusNotImplemented)
+		return
+	}
+	a.write(w, r)
+}
+
+func (a *answer) write(w http.ResponseWriter, r *http.Request) {
+	time.Sleep(a.delay)
+	h := w.Header()
+	for name, lines := range a.header {
+		h[name] = lines
+	}
+	if a.refuses {
+		panic(http.ErrAbortHandler)
+	}
+	if a.validates && (r.Header.Get("If-None-Match") == h.Get("Etag") && h.Get("Etag") != "" ||
+		r.Header.Get("If-None-Match") == "" && r.Header.Get("If-Modified-Since") == h.Get("Last-Modified") && h.Get("Last-Modified") != "") {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	if !a.chunked && h.Get("Content-Length") == "" && a.status != 304 && a.status != 204 {
+		h.Set("Content-Length", strconv.Itoa(len(a.body)))
+	}
+	if h.Get("Content-Type") == "" {
+		h["Content-Type"] = nil
+	}
+	w.WriteHeader(a.status)
+	if r.Method == http.MethodHead {
+		return
+	}
+	if a.cut >= 0 {
+		io.WriteString(w, a.body[:a.cut])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	if a.chunked {
+		w.(http.Flusher).Flush()
+	}
+	io.WriteString(w, a.body)
+}
+
+// world is one edge with its origin, on a network of its own.
+type world struct {
+	edge    *Edge
+	origin  *scripted
+	network *memnet.Network
+	client  *http.Transport
+	stop    func()
+}
+
+var (
+	edgeAddr   = netip.MustParseAddrPort("192.0.2.80:80")
+	clientAddr = netip.MustParseAddr("198.51.100.7")
+)
+
+// newWorld starts an edge, by its own loop or as a handler of net/http.
+func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
+	w := &world{origin: &scripted{answers: map[string]*answer{}}, network: memnet.New()}
+	originLn, err := w.network.Listen("tcp", "192.0.2.1:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	originServer := &http.Server{Handler: w.origin}
+	go originServer.Serve(originLn)
+	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return w.network.DialContext(ctx, network, "192.0.2.1:80")
+		}}
+	config := Config{Name: "fra1", Sites: []Site{{Name: "shop", Hosts: []string{"shop.test", "*.wild.test"}, Origin: transport}},
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+	if adjust != nil {
+		adjust(&config)
+	}
+	if w.edge, err = New(config); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := w.network.Listen("tcp", edgeAddr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	server := &http.Server{Handler: w.edge}
+	if loop {
+		go func() { done <- w.edge.Serve(ctx, ln) }()
+	} else {
+		go func() { done <- server.Serve(ln) }()
+	}
+	w.client = &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return w.network.DialFrom(ctx, clientAddr, edgeAddr)
+		}}
+	w.stop = func() {
+		w.client.CloseIdleConnections()
+		cancel()
+		server.Close()
+		if err := <-done; err != nil && err != http.ErrServerClosed {
+			t.Errorf("serve: %v", err)
+		}
+		w.edge.Close()
+		transport.CloseIdleConnections()
+		originServer.Close()
+	}
+	return w
+}
+
+// roundTrip sends one request of a conversation and prints the response.
+func (w *world) roundTrip(r *http.Request) (string, error) {
+	resp, err := w.client.RoundTrip(r)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d %s\n", resp.StatusCode, http.StatusText(resp.StatusCode))
+	for _, name := range slices.Sorted(maps.Keys(resp.Header)) {
+		for _, v := range resp.Header[name] {
+			fmt.Fprintf(&b, "%s: %s\n", name, v)
+		}
+	}
+	if len(body) > 0 {
+		fmt.Fprintf(&b, "\n%s", body)
+	}
+	if err != nil {
+		fmt.Fprintf(&b, "\ncut short: %v", err)
+	}
+	return b.String(), nil
+}
+
+// raw sends bytes as they are and returns all that comes back until the edge
+// closes the connection, or is silent for a second.
+func (w *world) raw(t testing.TB, send string) string {
+	t.Helper()
+	c, err := w.network.DialFrom(context.Background(), clientAddr, edgeAddr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, send); err != nil {
+		t.Fatal(err)
+	}
+	c.SetReadDeadline(time.Now().Add(time.Second))
+	got, _ := io.ReadAll(bufio.NewReader(c))
+	return string(got)
+}
+
+func (w *world) requests() []string {
+	w.origin.mu.Lock()
+	defer w.origin.mu.Unlock()
+	seen := w.origin.seen
+	w.origin.seen = nil
+	return seen
+}
+
+func (w *world) say(methodAndPath string, a answer) {
+	if a.status == 0 {
+		a.status = http.StatusOK
+	}
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	if a.cut == 0 {
+		a.cut = -1
+	}
+	w.origin.mu.Lock()
+	defer w.origin.mu.Unlock()
+	w.origin.answers[methodAndPath] = &a
+}
