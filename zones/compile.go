@@ -75,7 +75,7 @@ func (l *loader) compile() *Zone {
 }
 
 func (c *compiler) report(p pos, warning bool, hint, format string, args ...any) {
-	c.l.report(Finding{File: c.l.files[p.file], Line: int(p.line), Warning: warning, Text: fmt.Sprintf(format, args...), Hint: hint})
+	c.l.report(Finding{File: c.l.files[p.file].path, Line: int(p.line), Warning: warning, Text: fmt.Sprintf(format, args...), Hint: hint})
 }
 
 func posOf(r *record) pos { return pos{line: r.line, file: r.file} }

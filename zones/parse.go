@@ -58,26 +58,45 @@ func Parse(name string, text []byte, o Options) (*Zone, []Finding) {
 type loaded struct {
 	zone     *Zone
 	findings []Finding
-	files    []string // every file that was opened or that could not be, as paths
-	hash     [sha256.Size]byte
-	empty    bool // the file has no record
+	files    []seenFile // every file that was opened or that could not be
+	hash     textHash
+	unread   bool // the file itself could not be read
+}
+
+// seenFile is a file that a load depends on. info is as it was before the
+// first octet was read; nil when there was no file.
+type seenFile struct {
+	path string
+	info fs.FileInfo
+}
+
+func statFile(path string) seenFile {
+	info, err := os.Stat(path)
+	if err != nil {
+		info = nil
+	}
+	return seenFile{path: path, info: info}
 }
 
 func load(path string, o Options) loaded {
 	dir, name := filepath.Split(path)
 	dir = filepath.Clean(dir)
+	failed := func(err error) loaded {
+		return loaded{findings: []Finding{unreadable(path, err)}, files: []seenFile{statFile(path)}, unread: true}
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return loaded{findings: []Finding{unreadable(path, err)}, files: []string{path}}
+		return failed(err)
 	}
 	defer root.Close()
 	l := newLoader(dir, root.FS())
 	// The path itself is the operator's word, and may be a symbolic link to
 	// anywhere; what the text includes is not.
-	text, err := readWhole(func() (fs.File, error) { return os.Open(path) }, maxZoneBytes)
+	text, info, err := readWhole(func() (fs.File, error) { return os.Open(path) }, maxZoneBytes)
 	if err != nil {
-		return loaded{findings: []Finding{unreadable(path, err)}, files: []string{path}}
+		return failed(err)
 	}
+	l.see(name, info)
 	return l.run(name, text, o)
 }
 
@@ -94,24 +113,24 @@ func unreadable(path string, err error) Finding {
 }
 
 // readWhole reads a regular file of at most limit octets.
-func readWhole(open func() (fs.File, error), limit int64) ([]byte, error) {
+func readWhole(open func() (fs.File, error), limit int64) ([]byte, fs.FileInfo, error) {
 	f, err := open()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file")
+		return nil, nil, errors.New("it is not a regular file")
 	}
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(text)) > limit {
 		err = fmt.Errorf("more than %d octets of zone text", limit)
 	}
-	return text, err
+	return text, info, err
 }
 
 // loader reads one zone's text into records.
@@ -127,7 +146,7 @@ type loader struct {
 
 	origin   []byte
 	max      int
-	files    []string // as shown, by record.file
+	files    []seenFile // by record.file
 	sum      hash.Hash
 	findings []Finding
 	more     int // findings over maxFindings
@@ -179,7 +198,7 @@ func (l *loader) run(name string, text []byte, o Options) loaded {
 	if slices.ContainsFunc(l.findings, func(f Finding) bool { return !f.Warning }) {
 		out.zone = nil
 	}
-	out.findings, out.files, out.empty = l.findings, l.files, len(l.recs) == 0
+	out.findings, out.files = l.findings, l.files
 	l.sum.Sum(out.hash[:0])
 	return out
 }
@@ -211,15 +230,21 @@ func (l *loader) shown(name string) string {
 func (l *loader) push(name string, text []byte) *source {
 	s := newSource(l, name, text)
 	l.open = append(l.open, s)
-	if shown := l.shown(name); !slices.Contains(l.files, shown) {
-		l.files = append(l.files, shown)
-	}
+	l.see(name, nil)
 	l.bytes += int64(len(text))
 	var size [8]byte
 	binary.BigEndian.PutUint64(size[:], uint64(len(text)))
 	l.sum.Write(size[:])
 	l.sum.Write(text)
 	return s
+}
+
+// see notes that the zone depends on a file.
+func (l *loader) see(name string, info fs.FileInfo) {
+	shown := l.shown(name)
+	if !slices.ContainsFunc(l.files, func(f seenFile) bool { return f.path == shown }) {
+		l.files = append(l.files, seenFile{path: shown, info: info})
+	}
 }
 
 // leave is called when the parser closes a file.
@@ -235,14 +260,14 @@ func (l *loader) Open(name string) (fs.File, error) {
 	if l.includes++; l.includes > maxIncludes {
 		return nil, fmt.Errorf("more than %d files included", maxIncludes)
 	}
-	text, err := readWhole(func() (fs.File, error) { return l.fsys.Open(name) }, maxZoneBytes-l.bytes)
+	text, info, err := readWhole(func() (fs.File, error) { return l.fsys.Open(name) }, maxZoneBytes-l.bytes)
 	if err != nil {
-		// The zone depends on this file too: its coming is a change.
-		if shown := l.shown(name); !slices.Contains(l.files, shown) {
-			l.files = append(l.files, shown)
-		}
+		// The zone depends on it all the same: its coming, or its getting
+		// readable, is a change.
+		l.see(name, statFile(l.shown(name)).info)
 		return nil, err
 	}
+	l.see(name, info)
 	return l.push(name, text), nil
 }
 
@@ -355,7 +380,8 @@ func (l *loader) fileIndex(src *source) uint16 {
 	if len(l.open) == 1 {
 		return 0
 	}
-	return uint16(slices.Index(l.files, l.shown(src.name)))
+	shown := l.shown(src.name)
+	return uint16(slices.IndexFunc(l.files, func(f seenFile) bool { return f.path == shown }))
 }
 
 // keep appends a record to the arenas; an owner like the last one is shared.

@@ -1,0 +1,427 @@
+package zones
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// racyWindow is how coarse the times of files may be (two seconds on FAT). A
+// file that was younger than this when it was read is read once more.
+const racyWindow = 2 * time.Second
+
+// scan looks which files have changed, reads those that stand still, and
+// serves what is good of them. force reads all files.
+func (s *Store) scan(ctx context.Context, force bool) error {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	changed := s.match()
+	var due []*entry
+	for _, origin := range slices.Sorted(maps.Keys(s.entries)) {
+		if e := s.entries[origin]; e.due(time.Now(), force, s.started) {
+			due = append(due, e)
+		}
+	}
+	outcomes := s.readAll(ctx, due)
+	s.mu.Lock()
+	for i, e := range due {
+		if outcomes[i] != nil {
+			before := e.status()
+			e.apply(outcomes[i])
+			changed = changed || !sameStatus(before, e.status())
+		}
+	}
+	s.mu.Unlock()
+	if ctx.Err() == nil {
+		s.started = true
+	}
+	if s.publish() || changed {
+		s.tell()
+	}
+	var unsaved []*entry
+	for _, e := range s.entries {
+		if e.zone != nil && !e.copied && e.tail != e.hash {
+			unsaved = append(unsaved, e)
+		}
+	}
+	s.unsaved = max(0, len(unsaved)-saveRound)
+	return errors.Join(ctx.Err(), s.save(unsaved[:min(len(unsaved), saveRound)]))
+}
+
+// sameStatus compares what a person would look at.
+func sameStatus(a, b Status) bool {
+	return a.Origin == b.Origin && a.File == b.File && a.Serial == b.Serial && a.Names == b.Names && a.Loaded == b.Loaded &&
+		a.Held == b.Held && a.Saved == b.Saved && a.Problem == b.Problem
+}
+
+// match brings the entries in line with the configuration and with the files
+// that its patterns find. A file that is gone takes no zone with it. It reports
+// whether the list of zones, or of what is refused, has changed.
+func (s *Store) match() (changed bool) {
+	wanted := map[string]*entry{}
+	for _, z := range s.zones {
+		wanted[z.Origin] = &entry{origin: z.Origin, source: z}
+	}
+	var refused []Status
+	refuse := func(st Status) {
+		st.Since = time.Now()
+		for _, old := range s.refused {
+			if old.File == st.File && old.Problem == st.Problem {
+				st.Since = old.Since
+			}
+		}
+		refused = append(refused, st)
+	}
+	for _, file := range s.found() {
+		origin, err := originOfFile(file)
+		if err != nil {
+			refuse(Status{File: file, Problem: file + ": " + err.Error(), Hint: "name the file after its zone: example.com.zone"})
+			continue
+		}
+		if w := wanted[origin]; w == nil {
+			wanted[origin] = &entry{origin: origin, source: Source{Origin: origin, Path: file}, fromGlob: true}
+		} else if filepath.Clean(w.source.Path) != filepath.Clean(file) {
+			refuse(Status{Origin: origin, File: file, Problem: file + ": ignored, since the zone is read from " + w.source.Path, Hint: "keep one of the two files"})
+		}
+	}
+	s.keepGone(wanted)
+	if s.saving != nil {
+		refuse(Status{File: s.state, Problem: "the last good copies of zones cannot be kept: " + s.saving.Error(), Hint: "make the folder writable; until then a restart with a bad file leaves its zone unserved"})
+	}
+	if s.watch != nil {
+		refuse(Status{Problem: "changes are seen by polling only: " + s.watch.Error(), Hint: "on Linux raise fs.inotify.max_user_watches and max_user_instances"})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	changed = !slices.EqualFunc(s.refused, refused, sameStatus)
+	s.refused = refused
+	for origin, e := range s.entries {
+		w := wanted[origin]
+		if w == nil {
+			delete(s.entries, origin)
+			changed = true
+			continue
+		}
+		e.fromGlob = w.fromGlob
+		if e.source.Path != w.source.Path {
+			e.source = w.source
+			e.last.files = []seenFile{{path: w.source.Path}}
+		}
+	}
+	for origin, w := range wanted {
+		if s.entries[origin] == nil {
+			w.last.files = []seenFile{{path: w.source.Path}}
+			s.entries[origin] = w
+			changed = true
+		}
+	}
+	return changed
+}
+
+// keepGone adds the zones whose file was found by a pattern once and is gone.
+func (s *Store) keepGone(wanted map[string]*entry) {
+	gone := map[string]string{}
+	for origin, e := range s.entries {
+		if e.fromGlob {
+			gone[origin] = e.source.Path
+		}
+	}
+	if !s.started {
+		maps.Copy(gone, s.savedSources())
+	}
+	for origin, path := range gone {
+		if wanted[origin] == nil && slices.ContainsFunc(s.globs, func(g string) bool { ok, _ := filepath.Match(g, path); return ok }) {
+			wanted[origin] = &entry{origin: origin, source: Source{Origin: origin, Path: path}, fromGlob: true}
+		}
+	}
+}
+
+// leftovers are the ends of names that editors and other tools leave behind.
+var leftovers = []string{"~", ".swp", ".tmp", ".bak", ".orig", ".jnl"}
+
+// found lists the files that the patterns match, without what editors leave.
+func (s *Store) found() []string {
+	known := map[string]bool{} // so that each poll does not look at all of them
+	for _, e := range s.entries {
+		known[e.source.Path] = true
+	}
+	var files []string
+	seen := map[string]bool{}
+	for _, g := range s.globs {
+		matches, _ := filepath.Glob(g) // Configure has checked the pattern
+		for _, m := range matches {
+			base := filepath.Base(m)
+			if strings.HasPrefix(base, ".") || slices.ContainsFunc(leftovers, func(end string) bool { return strings.HasSuffix(base, end) }) {
+				continue
+			}
+			if seen[m] {
+				continue
+			}
+			if !known[m] {
+				if info, err := os.Stat(m); err == nil && info.IsDir() {
+					continue
+				}
+			}
+			seen[m] = true
+			files = append(files, m)
+		}
+	}
+	return files
+}
+
+func originOfFile(file string) (string, error) {
+	name, err := ParseName(strings.TrimSuffix(filepath.Base(file), ".zone"))
+	if err != nil {
+		return "", err
+	}
+	return FormatName(appendLower(nil, name)), nil
+}
+
+// restat looks at files again.
+func restat(files []seenFile) []seenFile {
+	now := make([]seenFile, len(files))
+	for i, f := range files {
+		now[i] = statFile(f.path)
+	}
+	return now
+}
+
+func sameFiles(a, b []seenFile) bool {
+	return slices.EqualFunc(a, b, func(a, b seenFile) bool {
+		if a.info == nil || b.info == nil {
+			return a.path == b.path && a.info == nil && b.info == nil
+		}
+		return a.path == b.path && os.SameFile(a.info, b.info) && a.info.Size() == b.info.Size() &&
+			a.info.ModTime().Equal(b.info.ModTime()) && a.info.Mode() == b.info.Mode()
+	})
+}
+
+// youngest is when the latest change of the files was.
+func youngest(files []seenFile) time.Time {
+	var t time.Time
+	for _, f := range files {
+		if f.info != nil && f.info.ModTime().After(t) {
+			t = f.info.ModTime()
+		}
+	}
+	return t
+}
+
+// due reports whether the files of a zone are to be read now. A change must
+// have stood for settle: what is read at once is likely half of it. Only the
+// first start, which has nothing older to serve, does not wait.
+func (e *entry) due(now time.Time, force, started bool) bool {
+	if e.read.IsZero() && !started {
+		return true
+	}
+	files := restat(e.last.files)
+	if !e.read.IsZero() && sameFiles(files, e.last.files) {
+		e.next = nil
+		return force || e.racy && now.Sub(e.read) > racyWindow
+	}
+	if force && files[0].info != nil && now.Sub(youngest(files)) > settle {
+		return true
+	}
+	if e.next == nil || !sameFiles(e.next, files) {
+		e.next, e.seen = files, now
+		return false
+	}
+	return now.Sub(e.seen) >= settle
+}
+
+// outcome is what reading a zone's files gave.
+type outcome struct {
+	loaded
+	start  time.Time
+	moving []seenFile // the files changed meanwhile: nothing of this counts
+	saved  *savedCopy // for the first reading: the copy in the state folder
+	lost   string     // what the zone would lose that must be accepted first
+}
+
+// readAll reads zones in parallel. An outcome is nil when ctx ended before.
+func (s *Store) readAll(ctx context.Context, due []*entry) []*outcome {
+	outcomes := make([]*outcome, len(due))
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(s.readers(), len(due)) {
+		wg.Go(func() {
+			for i := range next {
+				outcomes[i] = s.examine(due[i])
+			}
+		})
+	}
+	for i := range due {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return outcomes
+}
+
+// examine reads one zone and compares it with what is served. It changes nothing.
+func (s *Store) examine(e *entry) *outcome {
+	o := &outcome{start: time.Now()}
+	o.loaded = load(e.source.Path, Options{Origin: e.origin, MaxRecords: s.max})
+	if now := restat(o.files); !sameFiles(now, o.files) {
+		o.moving = now
+		return o
+	}
+	old, hash := e.zone, e.hash
+	if e.read.IsZero() && old == nil {
+		if o.saved = s.readSaved(e.origin); o.saved != nil {
+			old, hash = o.saved.zone, o.saved.hash
+		}
+	}
+	if o.zone != nil && old != nil && hash != o.hash {
+		o.lost = shrinkage(old, o.zone)
+	}
+	return o
+}
+
+// apply takes an outcome over.
+func (e *entry) apply(o *outcome) {
+	if o.moving != nil {
+		e.next, e.seen = o.moving, time.Now()
+		if e.zone == nil && e.read.IsZero() {
+			e.wrong(e.source.Path+": the file keeps changing while it is read", "wait until it is written")
+		}
+		return
+	}
+	if c := o.saved; c != nil {
+		e.zone, e.hash, e.base, e.tail, e.serial, e.copied = c.zone, c.hash, c.hash, c.hash, c.zone.serial, true
+	}
+	e.read, e.next = o.start, nil
+	e.racy = o.start.Sub(youngest(o.files)) < racyWindow
+	e.last = o.loaded
+	e.last.zone = nil
+	switch {
+	case o.zone == nil:
+		e.held = nil
+		e.bad()
+	case e.zone != nil && e.hash == o.hash:
+		e.held = nil
+		if e.copied {
+			e.zone, e.copied = o.zone, false
+		}
+		e.checkSerial()
+	case o.lost != "":
+		e.held = &o.loaded
+		e.wrong(fmt.Sprintf("%s: held back, since the zone would lose %s%s", e.source.Path, o.lost, e.standing()),
+			"if the file is whole and this is meant: perigee zone accept "+e.origin)
+	default:
+		e.serve(o.loaded)
+	}
+}
+
+// serve serves a version.
+func (e *entry) serve(r loaded) {
+	if e.zone != nil && sameImage(&e.zone.img, &r.zone.img) {
+		// Comments or layout only: nobody need know.
+		if e.base == e.hash {
+			e.base = r.hash
+		}
+		if !e.copied {
+			r.zone = e.zone
+		}
+	} else if e.zone == nil || serialAbove(r.zone.serial, e.serial) || r.hash == e.base {
+		e.serial, e.base = r.zone.serial, r.hash
+	}
+	e.zone, e.hash, e.held, e.copied = r.zone, r.hash, nil, false
+	e.checkSerial()
+}
+
+// checkSerial remarks on a change without a raised serial until it is cured.
+func (e *entry) checkSerial() {
+	if e.hash == e.base {
+		e.fix = problem{}
+		return
+	}
+	e.wrong(fmt.Sprintf("%s: the zone has changed, but its serial %d is not above %d: secondaries do not fetch the change", e.source.Path, e.zone.serial, e.serial),
+		fmt.Sprintf("raise the serial in the SOA to %d or more", e.serial+1))
+}
+
+// serialAbove reports whether a is above b in serial number arithmetic
+// (RFC 1982 §3.2).
+func serialAbove(a, b uint32) bool { return a != b && a-b < 1<<31 }
+
+// bad notes that the last reading gave no zone.
+func (e *entry) bad() {
+	for _, f := range e.last.findings {
+		if f.Warning {
+			continue
+		}
+		where, hint := f.File, f.Hint
+		if f.Line > 0 {
+			where = fmt.Sprintf("%s:%d", f.File, f.Line)
+		}
+		if e.last.unread && hint == "" {
+			hint = "put the file back, or take the zone out of perigee.toml"
+			if e.fromGlob {
+				hint = "put the file back, or take the zone out: perigee zone accept " + e.origin
+			}
+		}
+		e.wrong(where+": "+f.Text+e.standing(), hint)
+		return
+	}
+}
+
+// standing says what is served meanwhile.
+func (e *entry) standing() string {
+	switch {
+	case e.zone == nil:
+		return " (the zone is not served)"
+	case e.copied:
+		return fmt.Sprintf(" (serial %d is served, from the copy kept in the state folder)", e.zone.serial)
+	}
+	return fmt.Sprintf(" (serial %d is still served)", e.zone.serial)
+}
+
+// wrong notes a problem; one that stands keeps its time.
+func (e *entry) wrong(text, hint string) {
+	if e.fix.text != text {
+		e.fix = problem{text: text, since: time.Now()}
+	}
+	e.fix.hint = hint
+}
+
+// A version that loses more than a fifth of the names of the one before, and
+// not just a few, is more often half a file than an intention.
+const (
+	shrinkShare = 5
+	shrinkNames = 20
+)
+
+// shrinkage says what a zone would lose, if that is so much that somebody must
+// accept it first; else it is empty. The loss of apex SOA or NS is an error of
+// the zone itself.
+func shrinkage(old, new *Zone) string {
+	lost := 0
+	var examples []string
+	for name := range old.Names() {
+		if _, ok := new.Find(name); ok {
+			continue
+		}
+		if lost++; len(examples) < 3 {
+			examples = append(examples, FormatName(name))
+		}
+	}
+	if lost < shrinkNames || lost*shrinkShare <= old.Len() {
+		return ""
+	}
+	return fmt.Sprintf("%d of its %d names (%s, …)", lost, old.Len(), strings.Join(examples, ", "))
+}
+
+// sameImage reports whether two zones have the same records.
+func sameImage(a, b *image) bool {
+	return slices.Equal(a.nodes, b.nodes) && slices.Equal(a.sets, b.sets) && slices.Equal(a.names, b.names) && slices.Equal(a.wire, b.wire)
+}

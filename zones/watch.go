@@ -1,0 +1,158 @@
+package zones
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+const (
+	// gather is how long after the first event files are looked at: a save is
+	// some events in a row.
+	gather = settle / 2
+	// pollEvery is how often files are looked at without any event. Network
+	// file systems have none.
+	pollEvery = time.Second
+	// pollShare bounds what looking costs: it takes no more than one part in
+	// so many of the time, however many zones there are.
+	pollShare = 50
+	// eventShare is the same for a folder in which something else happens all
+	// the time.
+	eventShare = 10
+)
+
+// Watch reloads what changes until ctx ends, whose error it returns. It watches
+// folders, not files, since editors and ConfigMaps replace files and links, and
+// looks at the files' times now and then besides. Call Reload first.
+func (s *Store) Watch(ctx context.Context) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		w = &fsnotify.Watcher{} // its nil channels never give anything
+	} else {
+		defer w.Close()
+	}
+	s.watching(err)
+	watched := map[string]fs.FileInfo{}
+	var dirs map[string]bool
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	wakes := time.Now() // when timer fires
+	soon := gather
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case ev, ok := <-w.Events:
+			if !ok {
+				return errors.New("zones: the watcher was closed")
+			}
+			_, named := dirs[ev.Name]
+			if at := time.Now().Add(soon); at.Before(wakes) && (named || dirs[filepath.Dir(ev.Name)]) {
+				wakes = at
+				timer.Reset(soon)
+			}
+			continue
+		case <-w.Errors: // lost events, by and large: look
+		case <-timer.C:
+		}
+		start := time.Now()
+		if err == nil {
+			dirs = s.folders()
+			s.watching(follow(w, watched, dirs))
+		}
+		// What went wrong is in Status.
+		_ = s.scan(ctx, false)
+		soon = max(gather, eventShare*time.Since(start))
+		wait := max(pollEvery, pollShare*time.Since(start))
+		if s.unsettled() || s.backlog() > 0 {
+			wait = settle
+		}
+		wakes = time.Now().Add(wait)
+		timer.Reset(wait)
+	}
+}
+
+func (s *Store) watching(err error) {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = err
+}
+
+// folders lists where a change may show: the folders of all files and of what
+// they link to, which are true, and those in which a folder or link on the way
+// may be swapped, where only the names that are in the list too count.
+func (s *Store) folders() map[string]bool {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	dirs := map[string]bool{}
+	for _, e := range s.entries {
+		for _, f := range e.last.files {
+			addFolder(dirs, filepath.Dir(f.path))
+			if info, err := os.Lstat(f.path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+				if to, err := filepath.EvalSymlinks(f.path); err == nil {
+					addFolder(dirs, filepath.Dir(to))
+				}
+			}
+		}
+	}
+	for _, g := range s.globs {
+		found, _ := filepath.Glob(filepath.Dir(g)) // Configure has checked the pattern
+		for _, dir := range found {
+			addFolder(dirs, dir)
+		}
+	}
+	return dirs
+}
+
+// addFolder adds dir, its parent, and each link above it with its parent.
+func addFolder(dirs map[string]bool, dir string) {
+	if dirs[dir] {
+		return
+	}
+	dirs[dir] = true
+	parent := filepath.Dir(dir)
+	dirs[parent] = dirs[parent] // dir itself may go and come back
+	for at := dir; at != parent; at, parent = parent, filepath.Dir(parent) {
+		if info, err := os.Lstat(at); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+			dirs[at], dirs[parent] = dirs[at], dirs[parent]
+		}
+	}
+}
+
+// follow makes w watch exactly dirs. A path that leads to another folder than
+// before is watched anew.
+func follow(w *fsnotify.Watcher, watched map[string]fs.FileInfo, dirs map[string]bool) error {
+	for dir, old := range watched {
+		if info, err := os.Stat(dir); !dirs[dir] || err != nil || !os.SameFile(old, info) {
+			// It is gone already when the folder is.
+			_ = w.Remove(dir)
+			delete(watched, dir)
+		}
+	}
+	var errs []error
+	for dir := range dirs {
+		if watched[dir] != nil {
+			continue
+		}
+		info, err := os.Stat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the poll sees it come
+		}
+		if err == nil {
+			err = w.Add(dir)
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		watched[dir] = info
+	}
+	return errors.Join(errs...)
+}
