@@ -23,6 +23,23 @@ func (c *Config) check(r *reader) {
 	c.checkHosts(r)
 	c.checkListen(r)
 	c.checkDoors(r)
+	if len(r.errors) == 0 {
+		c.checkPolicies(r)
+	}
+}
+
+// checkPolicies compiles the policies, for what only policy can see: loops,
+// nesting too deep, a map without default. No geography is needed for that.
+func (c *Config) checkPolicies(r *reader) {
+	_, err := policy.Compile(c.Policy, c.Roots(), nil)
+	if err == nil {
+		return
+	}
+	found, ok := c.policyErrors(err, 0)
+	if !ok {
+		found = []*Error{c.ErrorAt("policy", err.Error(), "")}
+	}
+	r.errors = append(r.errors, found...)
 }
 
 // choosers are the tables whose names share one name space.

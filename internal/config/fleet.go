@@ -11,16 +11,9 @@ import (
 	"perigee.example/policy"
 )
 
-// maxTTL bounds a policy's TTL. What was answered with a longer one cannot be
-// steered away from a dead edge on the same day.
-const maxTTL = 24 * time.Hour
-
 // maxWeight bounds one weight, so that the sum of policy.MaxChoices of them
 // stays within 32 bits.
 const maxWeight = 1_000_000
-
-// maxRTT bounds a known round trip: beyond it, a connection is not usable.
-const maxRTT = 10 * time.Second
 
 // maxName bounds the name of an edge, endpoint, policy or site: one DNS label.
 const maxName = 63
@@ -28,8 +21,6 @@ const maxName = 63
 // reserved are words that mean something else where names of edges and policies
 // stand: in a map, on the command line, as a node of the control node's list.
 var reserved = []string{"default", "all", "dns", "control"}
-
-var continents = []string{"africa", "antarctica", "asia", "europe", "north-america", "oceania", "south-america"}
 
 // nameOK checks the name of a table that users name.
 func (t *table) nameOK(name string) bool {
@@ -184,7 +175,7 @@ func (c *Config) readPolicy(name string, t *table) {
 }
 
 func (t *table) ttl() time.Duration {
-	d := t.duration("ttl", 0, time.Second, maxTTL)
+	d := t.duration("ttl", 0, time.Second, policy.MaxTTL)
 	if d%time.Second != 0 {
 		t.wrong(t.n.child("ttl"), "ttl", "a TTL is whole seconds (RFC 2181 §8)", "")
 		return 0
@@ -254,11 +245,11 @@ func (t *table) weights() []policy.Choice {
 func (t *table) geoMap() []policy.Rule {
 	m := t.table("map")
 	var rules []policy.Rule
-	seen := map[policy.Selector]string{}
+	seen := selectors{}
 	if m.n != nil {
 		for _, n := range m.n.list {
 			path := join(m.path, n.key)
-			sel, ok := t.selector(n, path)
+			sel, ok := t.selector(n, path, seen)
 			if !ok {
 				continue
 			}
@@ -266,11 +257,6 @@ func (t *table) geoMap() []policy.Rule {
 				t.fail(n.at, path, "expected a name, not "+n.kind.String(), "write the name of a policy, an edge or an endpoint in quotes")
 				continue
 			}
-			if first, twice := seen[sel]; twice {
-				t.fail(n.keyAt, path, fmt.Sprintf("%q selects the same clients as %q", n.key, first), "")
-				continue
-			}
-			seen[sel] = n.key
 			rules = append(rules, policy.Rule{Match: sel, To: n.text})
 		}
 	}
@@ -290,10 +276,10 @@ func (t *table) rtt(among []policy.Choice) []policy.RTTRow {
 		names = append(names, c.To)
 	}
 	var rows []policy.RTTRow
-	seen := map[policy.Selector]string{}
+	seen := selectors{}
 	for _, n := range m.n.list {
 		path := join(m.path, n.key)
-		sel, ok := t.selector(n, path)
+		sel, ok := t.selector(n, path, seen)
 		if !ok {
 			continue
 		}
@@ -301,14 +287,9 @@ func (t *table) rtt(among []policy.Choice) []policy.RTTRow {
 			t.fail(n.at, path, "expected a table of round trips", "write "+n.key+` = { fra1 = "8ms", iad1 = "95ms" }`)
 			continue
 		}
-		if first, twice := seen[sel]; twice {
-			t.fail(n.keyAt, path, fmt.Sprintf("%q selects the same clients as %q", n.key, first), "")
-			continue
-		}
-		seen[sel] = n.key
 		row := policy.RTTRow{Match: sel, RTT: map[string]time.Duration{}}
 		for _, v := range n.list {
-			d, text, hint := durationOf(v, time.Microsecond, maxRTT)
+			d, text, hint := durationOf(v, 0, policy.MaxRTT)
 			if text != "" {
 				t.fail(v.at, join(path, v.key), text, hint)
 				continue

@@ -143,5 +143,12 @@ func (c *Config) policyErrors(err error, depth int) ([]*Error, bool) {
 	if !errors.As(err, &ce) {
 		return nil, false
 	}
-	return []*Error{c.ErrorAt(ce.Path, ce.Text, ce.Hint)}, true
+	path := ce.Path
+	// policy knows endpoints only: those that are edges are called so here.
+	if name, ok := strings.CutPrefix(path, "endpoint."); ok && c.find("endpoint."+name) == nil {
+		if edge := "edge." + name; c.find(edge) != nil {
+			path = edge
+		}
+	}
+	return []*Error{c.ErrorAt(path, ce.Text, ce.Hint)}, true
 }

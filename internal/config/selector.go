@@ -2,73 +2,38 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
-	"strconv"
 	"strings"
 
 	"perigee.example/policy"
 )
 
-var continentCodes = map[string]string{
-	"africa": "AF", "antarctica": "AN", "asia": "AS", "europe": "EU",
-	"north-america": "NA", "oceania": "OC", "south-america": "SA",
-}
+// continents are the words of policy.ParseSelector, to suggest and to keep
+// from being names.
+var continents = []string{"africa", "antarctica", "asia", "europe", "north-america", "oceania", "south-america"}
+
+// selectors keeps which clients the keys of one table select, to find two that
+// select the same.
+type selectors map[policy.Selector]string
 
 // selector reads a key of a geo map or a table of round trips.
-func (t *table) selector(n *node, path string) (policy.Selector, bool) {
-	sel, wrong, hint := parseSelector(n.key)
-	if wrong != "" {
-		t.fail(n.keyAt, path, wrong, hint)
+func (t *table) selector(n *node, path string, seen selectors) (policy.Selector, bool) {
+	sel, err := policy.ParseSelector(n.key)
+	if err != nil {
+		// Messages end in the cure, behind a colon; a near miss of a continent has a better one.
+		text, hint, cured := strings.Cut(err.Error(), ": write ")
+		if cured {
+			hint = "write " + hint
+		}
+		if near := didYouMean(n.key, continents); near != "" {
+			hint = near
+		}
+		t.fail(n.keyAt, path, text, hint)
 		return sel, false
 	}
+	if first, twice := seen[sel]; twice {
+		t.fail(n.keyAt, path, fmt.Sprintf("%q selects the same clients as %q", n.key, first), "keep one")
+		return sel, false
+	}
+	seen[sel] = n.key
 	return sel, true
-}
-
-const selectorHint = `write a CIDR block in quotes, AS64500, "DE/Berlin", US-CA, DE, a continent such as europe, or default`
-
-func parseSelector(key string) (sel policy.Selector, wrong, hint string) {
-	switch {
-	case key == "default":
-		return sel, "", ""
-	case continentCodes[key] != "":
-		return policy.Selector{Continent: continentCodes[key]}, "", ""
-	case upper(key, 2):
-		return policy.Selector{Country: key}, "", ""
-	case len(key) >= 4 && upper(key[:2], 2) && key[2] == '-' && len(key) <= 6:
-		if strings.Trim(key[3:], "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == "" { // ISO 3166-2: one to three
-			return policy.Selector{Subdivision: key}, "", ""
-		}
-	case len(key) >= 4 && upper(key[:2], 2) && key[2] == '/' && strings.TrimSpace(key[3:]) == key[3:] && !strings.ContainsAny(key[3:], "\x00\n"):
-		return policy.Selector{City: key}, "", ""
-	case strings.HasPrefix(key, "AS") && strings.Trim(key[2:], "0123456789") == "":
-		if n, err := strconv.ParseUint(key[2:], 10, 32); err == nil && n > 0 {
-			return policy.Selector{ASN: uint32(n)}, "", ""
-		}
-	}
-	if p, err := netip.ParsePrefix(key); err == nil {
-		if p.Masked() != p {
-			return sel, fmt.Sprintf("%s has bits set beyond its length", key), fmt.Sprintf("write %q", p.Masked())
-		}
-		return policy.Selector{Prefix: p}, "", ""
-	}
-	hint = didYouMean(key, continents)
-	switch up := strings.ToUpper(key); {
-	case key == "":
-	case upper(up, 2):
-		hint = "countries are in upper case: " + up
-	case strings.HasPrefix(up, "AS") && len(up) > 2 && strings.Trim(up[2:], "0123456789") == "" && up != key:
-		hint = "write " + up
-	case hint == "":
-		if a, err := netip.ParseAddr(key); err == nil {
-			hint = fmt.Sprintf("write a block: %q", netip.PrefixFrom(a, a.BitLen()))
-		}
-	}
-	if hint == "" {
-		hint = selectorHint
-	}
-	return sel, fmt.Sprintf("%q selects no clients", key), hint
-}
-
-func upper(s string, n int) bool {
-	return len(s) == n && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == ""
 }

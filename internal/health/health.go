@@ -81,9 +81,10 @@ type Target struct {
 	// Address is "host:port": a TCP connection that opens is a success. Used
 	// when URL is empty.
 	Address string
-	// Host replaces the Host field, and for https the name in the
-	// certificate, when URL names an address; empty: as in URL.
-	Host string
+	Host    string // replaces the Host field; empty: as in URL
+	// ServerName is the name that an https target's certificate must have;
+	// empty: as in URL.
+	ServerName string
 }
 
 // Options say how to probe. The zero value is every default.

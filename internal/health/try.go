@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 )
@@ -76,7 +75,9 @@ func (c *Checker) tryHTTP(ctx context.Context, t Target) (string, error) {
 	client := c.client
 	if t.Host != "" {
 		req.Host = t.Host
-		client = c.clientFor(t)
+	}
+	if t.ServerName != "" {
+		client = c.clientFor(t.ServerName)
 	}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -92,19 +93,15 @@ func (c *Checker) tryHTTP(ctx context.Context, t Target) (string, error) {
 	return fmt.Sprintf("status %d", resp.StatusCode), nil
 }
 
-// clientFor returns a client that wants a certificate for t.Host. It is made
+// clientFor returns a client that wants a certificate for name. It is made
 // for each probe: no connection outlives one anyway.
-func (c *Checker) clientFor(t Target) *http.Client {
+func (c *Checker) clientFor(name string) *http.Client {
 	o := c.o
 	if o.TLS != nil {
 		o.TLS = o.TLS.Clone()
 	} else {
 		o.TLS = &tls.Config{}
 	}
-	host := t.Host
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	o.TLS.ServerName = host
+	o.TLS.ServerName = name
 	return newClient(o)
 }
