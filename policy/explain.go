@@ -228,13 +228,17 @@ func (w *witness) weighted(p *Policy, ttl time.Duration) string {
 		sum += uint64(c.Weight)
 	}
 	draw := levelDraw(w.key, nameHash(p.Name), ttl, w.q.Now)
+	told := make(map[string]bool)
 	for range maxRedraws {
 		c := p.Choices[pickWeighted(weights, draw)]
 		if w.up(c.To) {
 			w.say(p.Name, "weighted: draw %.4f → %s (%d of %d)", fraction(draw), c.To, c.Weight, sum)
 			return c.To
 		}
-		w.say(p.Name, "weighted: draw %.4f, not %s (%d of %d), which %s; draws again", fraction(draw), c.To, c.Weight, sum, w.out(c.To))
+		if !told[c.To] {
+			w.say(p.Name, "weighted: draw %.4f, not %s (%d of %d), which %s; draws again", fraction(draw), c.To, c.Weight, sum, w.out(c.To))
+			told[c.To] = true
+		}
 		draw = mix(draw)
 	}
 	positive := false

@@ -4,8 +4,47 @@
 // known about the client, the fleet and the time comes in as data, so the DNS
 // server, the tests, the fuzzers and "perigee explain" run the same code.
 //
-// A Set is compiled once from a Config and a Geography and is then immutable.
-// The state of the fleet changes all the time and is an argument.
+// It is not a DNS server, not a health checker and not a database of places:
+// it knows endpoints by number and name, and takes what dnsserver, probes and
+// internal/geo have found out. A Set is compiled once from a Config and a
+// Geography and is then immutable; the state of the fleet changes all the time
+// and is an argument.
+//
+//	set, err := policy.Compile(config, []string{"nearest"}, geography)
+//	root, ok := set.Root("nearest")
+//	state := set.NewState() // then again after each round of probes
+//	var d policy.Decision   // reused
+//	for client, resolver := range questions {
+//		draw := policy.ResolverDraw(seed, resolver)
+//		q := policy.Query{Client: client, Draw: draw, Now: time.Duration(time.Now().UnixNano())}
+//		set.Decide(root, q, state, &d)
+//		// d.Endpoints for d.TTL, for every client in d.Scope bits around client
+//	}
+//
+// # Draws
+//
+// Every level of a policy draws anew from the resolver's draw, its own name,
+// the block that the scope speaks of, and the epoch, which is as long as the
+// least TTL met so far. So a retry, TCP, AAAA beside A, and every client in the
+// scope get the same answer within an epoch, and over resolvers, blocks and
+// epochs the shares are those configured. Where an epoch begins differs from
+// key to key.
+//
+// # What is down
+//
+// A choice is out when its endpoint is down, drained or forced down, or when
+// it is a policy with all choices out. Each kind then takes its next best: geo
+// the next less specific rule that matches. When all that a root can choose is
+// out, only the root opens: what is down counts as up, and when nothing is left
+// even so, what is drained and forced down too. A Decision is never empty.
+//
+// # Limits
+//
+// They are the constants below; a Config past one is an error. Clients are told
+// apart down to /24 and /48. What a root tells apart may cut the address space
+// into two million blocks. Compiling ten roots over a country database takes a
+// few seconds, Decide some hundred nanoseconds and no memory, Explain up to a
+// second where it has to look at many networks around a client.
 package policy
 
 import (
@@ -27,6 +66,23 @@ const (
 	Multivalue                 // several that are up, chosen by draw
 )
 
+// String is the word for k in perigee.toml.
+func (k Kind) String() string {
+	switch k {
+	case Weighted:
+		return "weighted"
+	case Latency:
+		return "latency"
+	case Geo:
+		return "geo"
+	case Failover:
+		return "failover"
+	case Multivalue:
+		return "multivalue"
+	}
+	return "unknown"
+}
+
 // Config is a fleet's steering rules as written. It is plain data.
 type Config struct {
 	Endpoints []Endpoint
@@ -34,7 +90,9 @@ type Config struct {
 }
 
 // Endpoint is one possible choice: an edge, a set of addresses or another
-// name. This package knows only what it needs in order to choose.
+// name. This package knows only what it needs in order to choose; which
+// families an endpoint has addresses of is not part of it, since endpoints are
+// chosen once for A and AAAA.
 type Endpoint struct {
 	Name     string
 	Lat, Lon float64 // degrees north and east; used by Latency where no table entry fits
@@ -59,14 +117,19 @@ type Choice struct {
 	Weight uint32 // Weighted only; 0 is never chosen unless every other choice is down
 }
 
-// Rule sends the clients that Match selects to To.
+// Rule sends the clients that Match selects to To. While To is down they go
+// where the next less specific rule that selects them leads, and at last to
+// the default, which every map has.
 type Rule struct {
 	Match Selector
 	To    string
 }
 
 // RTTRow holds measured or estimated round trips from the clients that Match
-// selects to choices, by name.
+// selects to choices, by name. For each choice the most specific row that has
+// it counts; without one, an endpoint's round trip is estimated from the
+// great-circle distance, in steps of 1 ms (67 km). Choices of which neither is
+// known come last, in the order written.
 type RTTRow struct {
 	Match Selector
 	RTT   map[string]time.Duration
@@ -132,6 +195,10 @@ type Decision struct {
 	// Scope is the ECS SCOPE PREFIX-LENGTH in bits (RFC 7871 §7.2.1): the
 	// length of the block around Client inside which every client gets this
 	// answer. It is 0 when Client does not matter, and never depends on State.
+	//
+	// It is longer than Client when Client is larger than the blocks it lies
+	// on. The answer is then that of the rules that hold in most of Client, and
+	// Scope says with what SOURCE a resolver would get a tailored one.
 	Scope int
 	Open  bool   // every choice was down, so all that were not drained or forced down counted as up
 	Why   []Step // filled by Explain only
@@ -141,20 +208,4 @@ type Decision struct {
 type Step struct {
 	Policy string // the policy or endpoint that this step is about
 	Text   string // what was decided there and why, for an operator to read
-}
-
-func (k Kind) String() string {
-	switch k {
-	case Weighted:
-		return "weighted"
-	case Latency:
-		return "latency"
-	case Geo:
-		return "geo"
-	case Failover:
-		return "failover"
-	case Multivalue:
-		return "multivalue"
-	}
-	return "unknown"
 }
