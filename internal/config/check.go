@@ -219,27 +219,33 @@ type door struct {
 
 func (c *Config) doors() []door {
 	var doors []door
-	add := func(kind, path string, ap netip.AddrPort) {
-		at := c.locate(path + "." + ap.String())
-		if n := c.find(path); n != nil && n.kind != arrayKind {
-			at = n.at
+	add := func(kind string, t *node, path, key string, ap netip.AddrPort) {
+		d := door{kind: kind, path: path + "." + key, ap: ap}
+		if t != nil && t.child(key) != nil {
+			n := t.child(key)
+			d.at = n.at
+			if item := n.find(ap.String()); item != nil {
+				d.at = item.at
+			}
 		}
-		doors = append(doors, door{kind, path, ap, at})
+		doors = append(doors, d)
 	}
 	for _, ap := range c.DNS.Listen {
-		add("public", "dns.listen", ap)
+		add("public", c.root.child("dns"), "dns", "listen", ap)
 	}
 	for _, e := range c.Edges {
+		t, path := c.root.child("edge").child(e.Name), join("edge", e.Name)
 		for _, ap := range e.Listen {
-			add("public", join("edge", e.Name)+".listen", ap)
+			add("public", t, path, "listen", ap)
 		}
 		for _, ap := range e.ListenTLS {
-			add("public", join("edge", e.Name)+".listen_tls", ap)
+			add("public", t, path, "listen_tls", ap)
 		}
 	}
-	add("admin", "control.listen", c.Control.Listen)
-	add("node", "control.feed_listen", c.Control.FeedListen)
-	add("node", "control.blob_listen", c.Control.BlobListen)
+	t := c.root.child("control")
+	add("admin", t, "control", "listen", c.Control.Listen)
+	add("node", t, "control", "feed_listen", c.Control.FeedListen)
+	add("node", t, "control", "blob_listen", c.Control.BlobListen)
 	return doors
 }
 

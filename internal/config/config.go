@@ -14,7 +14,7 @@
 //		fmt.Println(e.Name, e.Addresses)
 //	}
 //
-// Limits: a file of at most 4 MiB, of which at most 20 mistakes are shown.
+// Limits: a file of at most 512 KiB, of which at most 20 mistakes are shown.
 package config
 
 import (
@@ -56,7 +56,7 @@ type Config struct {
 
 // DNS is [dns].
 type DNS struct {
-	Listen    []netip.AddrPort // UDP and TCP; empty: this fleet has no DNS node
+	Listen    []netip.AddrPort // UDP and TCP, see Network; empty: this fleet has no DNS node
 	ZoneFiles []string         // globs, absolute or relative to the working folder
 	GeoIP     string           // path of a City or Country database; empty: the built-in one
 	GeoIPASN  string           // path of an ASN database, or empty
@@ -76,6 +76,8 @@ type Steer struct {
 	Name string   // fully qualified, lower case, with the final dot; may be a wildcard
 	To   string   // a policy, an edge or an endpoint
 	Pos  Position // of the name
+
+	path string // in the words of the file
 }
 
 // Control is [control].
@@ -116,7 +118,7 @@ type Edge struct {
 	Lat, Lon    float64 // degrees north and east
 	Located     bool    // Lat and Lon are known
 	Addresses   []netip.Addr
-	Listen      []netip.AddrPort // HTTP
+	Listen      []netip.AddrPort // HTTP, see Network
 	ListenTLS   []netip.AddrPort // HTTPS
 	Check       string           // URL to probe; empty: never probed
 	CacheMemory int64            // bytes: its own, else that of [cache]
@@ -171,6 +173,16 @@ type Expiry struct{ Glob, CacheControl string }
 // Hash is the SHA-256 over the text of the file, in hex: every node reports it,
 // so that nodes with another file are seen.
 func (c *Config) Hash() string { return hex.EncodeToString(c.hash[:]) }
+
+// Network is the network to open a listen address with: network ("tcp", "udp")
+// with 4 or 6. Without the digit, [::] would take IPv4 too, and 0.0.0.0 beside
+// it would be in use already.
+func Network(network string, listen netip.AddrPort) string {
+	if listen.Addr().Is4() {
+		return network + "4"
+	}
+	return network + "6"
+}
 
 // Site returns the site of that name, or nil.
 func (c *Config) Site(name string) *Site {

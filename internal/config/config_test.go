@@ -119,7 +119,7 @@ func TestLoadErrors(t *testing.T) {
 		t.Errorf("no file: %v", err)
 	}
 	big := make([]byte, maxFileBytes+1)
-	if _, err := Parse("perigee.toml", big, "."); err == nil || !strings.Contains(err.Error(), "at most 4MiB") {
+	if _, err := Parse("perigee.toml", big, "."); err == nil || !strings.Contains(err.Error(), "at most 512KiB") {
 		t.Errorf("a file too large: %v", err)
 	}
 }

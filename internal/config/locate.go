@@ -101,7 +101,7 @@ func (c *Config) SteerError(origin, name, text, hint string) *Error {
 			if z.Origin == origin && s.Name == name && s.Pos.Line > 0 {
 				e := &Error{
 					File: c.File, Line: s.Pos.Line, Col: s.Pos.Col, EndCol: s.Pos.EndCol,
-					Path: name, Text: text, Hint: hint, line: string(c.src.line(s.Pos.Line)),
+					Path: s.path, Text: text, Hint: hint, line: string(c.src.line(s.Pos.Line)),
 				}
 				return e
 			}
@@ -145,9 +145,9 @@ func (c *Config) policyErrors(err error, depth int) ([]*Error, bool) {
 	}
 	path := ce.Path
 	// policy knows endpoints only: those that are edges are called so here.
-	if name, ok := strings.CutPrefix(path, "endpoint."); ok && c.find("endpoint."+name) == nil {
-		if edge := "edge." + name; c.find(edge) != nil {
-			path = edge
+	if rest, ok := strings.CutPrefix(path, "endpoint."); ok {
+		if name, _, _ := strings.Cut(rest, "."); c.Edge(name) != nil {
+			path = "edge." + rest
 		}
 	}
 	return []*Error{c.ErrorAt(path, ce.Text, ce.Hint)}, true

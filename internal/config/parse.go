@@ -138,14 +138,20 @@ func (c *Config) readVersion(t *table) int {
 func (c *Config) readDNS(t *table) {
 	c.DNS.Listen = t.addrPorts("listen", "192.0.2.53:53")
 	for _, item := range t.strings("zone_files", "zones/*.zone") {
-		if text := globPattern(item.text); text != "" || item.text == "" {
+		text := globPattern(item.text)
+		if item.text == "" || strings.ContainsRune(item.text, 0) {
+			text = "a glob is not empty and holds no zero byte"
+		}
+		if text != "" {
 			t.wrong(item, "zone_files", text, "")
 			continue
 		}
-		if path := t.resolve(item, "zone_files"); path != "" {
-			c.DNS.ZoneFiles = append(c.DNS.ZoneFiles, path)
-			c.globs = append(c.globs, item.at)
+		glob := item.text
+		if !filepath.IsAbs(glob) {
+			glob = filepath.Join(globEscape.Replace(t.dir), glob)
 		}
+		c.DNS.ZoneFiles = append(c.DNS.ZoneFiles, filepath.Clean(glob))
+		c.globs = append(c.globs, item.at)
 	}
 	c.DNS.GeoIP = t.file("geoip", "GeoLite2-City.mmdb")
 	c.DNS.GeoIPASN = t.file("geoip_asn", "GeoLite2-ASN.mmdb")
@@ -287,7 +293,7 @@ func (c *Config) readSteer(t *table, origin string, n *node) (Steer, bool) {
 		t.fail(n.keyAt, path, wrong, hint)
 		return Steer{}, false
 	}
-	return Steer{Name: owner, To: n.text, Pos: c.src.position(n.keyAt)}, true
+	return Steer{Name: owner, To: n.text, Pos: c.src.position(n.keyAt), path: path}, true
 }
 
 // ownerName makes an owner name of a zone fully qualified.

@@ -93,11 +93,10 @@ func Starter(o StarterOptions) (toml, zone []byte, err error) {
 	}
 	data := struct {
 		StarterOptions
-		WWW, Pad, Type, NSType string
-		NSAddress              netip.Addr
+		WWW, Type, NSType string
+		NSAddress         netip.Addr
 	}{
 		StarterOptions: o, WWW: "www." + o.Zone,
-		Pad:  strings.Repeat(" ", max(1, 19-len(o.DNSListen.String()))),
 		Type: addressType(o.Address), NSAddress: reachable(o.DNSListen.Addr()),
 	}
 	data.NSType = addressType(data.NSAddress)

@@ -13,9 +13,11 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// maxFileBytes bounds perigee.toml. A thousand edges, or forty thousand
-// steered names, fit into it; more zones than that belong into zone_files.
-const maxFileBytes = 4 << 20
+// maxFileBytes bounds perigee.toml. Four thousand edges, or ten thousand
+// steered names, fit into it. go-toml's search for keys that are defined twice
+// takes time that grows with the square of their number: the worst file of this
+// size takes seconds, one of 4 MiB minutes.
+const maxFileBytes = 512 << 10
 
 // source is the text of a file and where its lines begin.
 type source struct {

@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// globEscape takes the meaning from a folder's characters that a glob would read.
+var globEscape = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)
+
 // maxGlobbed bounds how many files zone_files may find, over all its globs.
 const maxGlobbed = 1_000_000
 
@@ -18,8 +21,8 @@ func readBounded(r io.Reader) ([]byte, error) {
 // ExpandZones returns the zones of the [zone."…"] tables, in file order, and
 // after them those that zone_files finds now, in order of the globs and their
 // files' names. A table without file gets the file that zone_files found for
-// it. Load has done this once; a watcher calls it again when a folder changes.
-// The error is of type *Errors.
+// it. Names that begin with a dot are passed over. Load has done this once; a
+// watcher calls it again when a folder changes. The error is of type *Errors.
 func (c *Config) ExpandZones() ([]Zone, error) {
 	var zones []Zone
 	at := map[string]int{} // origin → index in zones
@@ -46,6 +49,9 @@ func (c *Config) ExpandZones() ([]Zone, error) {
 			fail("there is no file "+glob, "")
 		}
 		for _, file := range files {
+			if strings.HasPrefix(filepath.Base(file), ".") {
+				continue // an editor's lock, or a ConfigMap's inner link
+			}
 			origin, wrong := domainName(strings.TrimSuffix(filepath.Base(file), zoneSuffix), false)
 			if wrong != "" {
 				fail(fmt.Sprintf("%s: a zone file's name is the zone's: %s", file, wrong), "rename the file, or let the glob end in *"+zoneSuffix)
