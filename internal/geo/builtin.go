@@ -23,7 +23,7 @@ const Attribution = builtinAttribution + ", " + builtinLicense
 
 // Builtin returns the country data that perigee carries along: country and
 // continent, with the centroid of the country for coordinates. The first call
-// unpacks it, which takes about 60 ms and 8 MB of memory that are kept; all
+// unpacks it, which takes about 80 ms and 8 MB of memory that are kept; all
 // calls return the same DB.
 func Builtin() (*DB, error) { return unpackOnce() }
 
