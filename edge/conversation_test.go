@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"perigee.example/internal/txtest"
+	"perigee.example/origin"
 )
 
 // TestConversations plays testdata/http. Every command goes to two edges: one
@@ -39,7 +41,16 @@ func openSession(tb testing.TB, files map[string][]byte) txtest.Session {
 	go func() {
 		defer close(s.done)
 		synctest.Test(tb.(*testing.T), func(t *testing.T) {
-			worlds := []*world{newWorld(t, false, nil), newWorld(t, true, nil)}
+			var worlds []*world
+			for _, loop := range []bool{false, true} {
+				var adjust func(*Config)
+				if len(files) > 0 { // what a release is made of
+					adjust = pushSites(t)
+				}
+				w := newWorld(t, loop, adjust)
+				w.files = files
+				worlds = append(worlds, w)
+			}
 			for cmd := range s.ask {
 				out, err := both(worlds, cmd)
 				s.reply <- reply{out, err}
@@ -87,7 +98,8 @@ func both(worlds []*world, cmd string) (string, error) {
 // do runs one command: a request ("GET http://shop.test/a" and its fields), or
 //
 //	origin GET /a 200 [option …]	what the origin answers from now on
-//	origin requests			what it was asked since the last time
+//	origin requests [whole]		what it was asked since the last time
+//	activate NAME			the archive's files below NAME/ become www.test's release
 //	purge [soft] url URL | site NAME | all
 //	behind | caught-up		SetBehind
 //	20 GET http://shop.test/a	so many at once; shows the answers that differ
@@ -96,8 +108,8 @@ func (w *world) do(cmd string) (string, error) {
 	words := strings.Fields(first)
 	switch words[0] {
 	case "origin":
-		if len(words) == 2 && words[1] == "requests" {
-			seen := w.requests()
+		if words[1] == "requests" {
+			seen := w.requests(len(words) == 3)
 			if len(seen) == 0 {
 				return "none", nil
 			}
@@ -106,6 +118,8 @@ func (w *world) do(cmd string) (string, error) {
 		return "", w.script(words[1:], rest)
 	case "purge":
 		return "", w.purge(words[1:])
+	case "activate":
+		return w.activate(words[1])
 	case "behind", "caught-up":
 		w.edge.SetBehind(words[0] == "behind")
 		return "", nil
@@ -129,7 +143,7 @@ func (w *world) script(words []string, rest string) error {
 		return err
 	}
 	a := answer{status: status, header: http.Header{}}
-	fields, body, _ := strings.Cut(rest, "\n\n")
+	fields, body, _ := strings.Cut("\n"+rest, "\n\n")
 	if err := addFields(a.header, fields); err != nil {
 		return err
 	}
@@ -178,6 +192,55 @@ func (w *world) purge(words []string) error {
 	return w.edge.Purge(p)
 }
 
+// pushSites adds a pushed site, and one that is pushed and pulled.
+func pushSites(t *testing.T) func(*Config) {
+	return func(c *Config) {
+		blobs, err := origin.OpenBlobs(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		releases, err := origin.OpenReleases(t.TempDir(), blobs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Blobs, c.Releases = blobs, releases
+		c.Sites = append(c.Sites,
+			Site{Name: "www", Hosts: []string{"www.test"}, Push: true, Rules: []ExpiryRule{{Glob: "feeds/*.xml", CacheControl: "public, max-age=300"}}},
+			Site{Name: "both", Hosts: []string{"both.test"}, Push: true, Origin: c.Sites[0].Origin})
+	}
+}
+
+// activate makes a release of the files below name/ and activates it on both
+// pushed sites.
+func (w *world) activate(name string) (string, error) {
+	m := &origin.Manifest{Version: origin.ManifestVersion, Files: map[string]origin.File{}}
+	for path, data := range w.files {
+		path, ok := strings.CutPrefix(path, name+"/")
+		if !ok {
+			continue
+		}
+		d := origin.DigestOf(data)
+		if err := w.edge.blobs.Put(d, int64(len(data)), bytes.NewReader(data)); err != nil {
+			return "", err
+		}
+		m.Files[path] = origin.File{Digest: d, Size: int64(len(data)), Type: origin.TypeOf(path), Class: origin.Classify(path)}
+	}
+	canonical, id, err := m.Canonical()
+	if err != nil {
+		return "", err
+	}
+	if err := w.edge.blobs.Put(id, int64(len(canonical)), bytes.NewReader(canonical)); err != nil {
+		return "", err
+	}
+	w.generation++
+	for _, site := range []string{"www", "both"} {
+		if err := w.edge.releases.Activate(site, id, w.generation, time.Now()); err != nil {
+			return "", err
+		}
+	}
+	return releaseID(id), nil
+}
+
 func addFields(h http.Header, text string) error {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
@@ -201,7 +264,7 @@ func request1(words []string, rest string) (*http.Request, error) {
 	if err != nil {
 		return nil, err
 	}
-	fields, body, hasBody := strings.Cut(rest, "\n\n")
+	fields, body, hasBody := strings.Cut("\n"+rest, "\n\n")
 	r := &http.Request{Method: words[0], URL: u, Header: http.Header{"User-Agent": {""}}}
 	if hasBody {
 		r, _ = http.NewRequest(words[0], words[1], strings.NewReader(body))

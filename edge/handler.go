@@ -269,8 +269,7 @@ func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
 	if o.body == nil {
 		x.rec.Cache = "revalidated"
 		if o.stale {
-			x.rec.Cache = "stale"
-			x.status.hit = true
+			x.rec.Cache, x.status.detail = "stale", "origin-failed"
 		}
 		x.status.stored = o.validated && leader
 		x.storedHeader(obj, age)

@@ -187,15 +187,12 @@ func checkPath(p string) error {
 	}
 	dots, plain := 0, true // of the segment so far: its dots, and that it has nothing else
 	for i := 1; i <= len(p); i++ {
-		if i == len(p) || p[i] == '/' {
-			if plain && (dots == 1 || dots == 2) {
-				return refuse(http.StatusBadRequest, "the path has a dot segment")
-			}
-			dots, plain = 0, true
-			continue
+		c := byte('/') // the end ends a segment too
+		if i < len(p) {
+			c = p[i]
 		}
-		c := p[i]
-		if c == '%' {
+		switch {
+		case c == '%':
 			if i+2 >= len(p) || unhex(p[i+1]) < 0 || unhex(p[i+2]) < 0 {
 				return refuse(http.StatusBadRequest, "the path has a broken %% escape")
 			}
@@ -204,20 +201,20 @@ func checkPath(p string) error {
 			if c == 0 {
 				return refuse(http.StatusBadRequest, "the path has an encoded NUL")
 			}
-			if c == '/' || c == '\\' {
-				// Origins that decode it would see a separator here.
-				if plain && (dots == 1 || dots == 2) {
-					return refuse(http.StatusBadRequest, "the path has a dot segment")
-				}
-				dots, plain = 0, true
-				continue
-			}
-		} else if c <= ' ' || c >= 0x7f || c == '#' || c == '\\' {
+		case c <= ' ', c >= 0x7f, c == '#', c == '\\':
 			return refuse(http.StatusBadRequest, "the path holds a byte that a URI cannot hold")
 		}
-		if c == '.' {
+		switch c {
+		case '/', '\\', ';':
+			// Origins that decode a separator, or cut parameters off a segment,
+			// see the segment end here.
+			if plain && (dots == 1 || dots == 2) {
+				return refuse(http.StatusBadRequest, "the path has a dot segment")
+			}
+			dots, plain = 0, true
+		case '.':
 			dots++
-		} else {
+		default:
 			plain = false
 		}
 	}

@@ -80,7 +80,7 @@ func (o *stored) judge(now time.Time, soft, behind bool) found {
 		return r
 	}
 	mayStale := !mustValidateStale(&o.cc)
-	if mayStale && !behind && staleness <= o.cc.staleWhileRevalidate {
+	if mayStale && !behind && o.cc.staleWhileRevalidate != noDelta && staleness <= o.cc.staleWhileRevalidate {
 		r.use = useStale
 	}
 	r.onError = young || mayStale && staleness <= max(o.cc.staleIfError, o.cc.staleWhileRevalidate)

@@ -24,7 +24,8 @@ import (
 type scripted struct {
 	mu      sync.Mutex
 	answers map[string]*answer // "METHOD /path?query", or "* /path"
-	seen    []string
+	seen    []string           // without the fields that the edge adds to all
+	whole   []string
 }
 
 // answer is what the origin says to one method and path.
@@ -45,16 +46,19 @@ var ignored = map[string]bool{"Via": true, "Cdn-Loop": true, "X-Forwarded-For": 
 func (o *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	line := r.Method + " " + r.RequestURI
+	whole := line + "\n  Host: " + r.Host
 	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
+		field := "\n  " + name + ": " + strings.Join(r.Header[name], ", ")
+		whole += field
 		if !ignored[name] {
-			line += "\n  " + name + ": " + strings.Join(r.Header[name], ", ")
+			line += field
 		}
 	}
 	if len(body) > 0 {
 		line += "\n  body " + strconv.Quote(string(body))
 	}
 	o.mu.Lock()
-	o.seen = append(o.seen, line)
+	o.seen, o.whole = append(o.seen, line), append(o.whole, whole)
 	a := o.answers[r.Method+" "+r.RequestURI]
 	if a == nil {
 		a = o.answers["* "+r.RequestURI]
@@ -107,11 +111,13 @@ func (a *answer) write(w http.ResponseWriter, r *http.Request) {
 
 // world is one edge with its origin, on a network of its own.
 type world struct {
-	edge    *Edge
-	origin  *scripted
-	network *memnet.Network
-	client  *http.Transport
-	stop    func()
+	edge       *Edge
+	origin     *scripted
+	network    *memnet.Network
+	client     *http.Transport
+	files      map[string][]byte // of the conversation
+	generation uint64
+	stop       func()
 }
 
 var (
@@ -211,11 +217,14 @@ func (w *world) raw(t testing.TB, send string) string {
 	return string(got)
 }
 
-func (w *world) requests() []string {
+func (w *world) requests(whole bool) []string {
 	w.origin.mu.Lock()
 	defer w.origin.mu.Unlock()
 	seen := w.origin.seen
-	w.origin.seen = nil
+	if whole {
+		seen = w.origin.whole
+	}
+	w.origin.seen, w.origin.whole = nil, nil
 	return seen
 }
 
