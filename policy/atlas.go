@@ -139,31 +139,36 @@ func cut(f family, runs []run[uint16], limit int) ([]block, error) {
 // a tie the region that comes first in address order covers most.
 func summarize(f family, blocks []block, regions int) {
 	cover := make([]uint64, regions)
+	met := make([]uint16, 0, regions) // the regions with cover, in address order
 	var node func(blocks []block, start uint64, length int)
 	node = func(blocks []block, start uint64, length int) {
 		if len(blocks) < 2 {
 			return
 		}
 		middle := start + f.size(length+1)
-		var inner *block
 		split, deep := 0, uint8(0)
 		for i := range blocks {
 			b := &blocks[i]
 			if b.start == middle {
-				inner, split = b, i
+				split = i
 			}
-			cover[b.region] += f.size(int(b.length))
+			if cover[b.region] == 0 {
+				met = append(met, b.region)
+			}
+			cover[b.region] += 1 << (f.maxBits - int(b.length))
 			deep = max(deep, b.length)
 		}
-		best := blocks[0].region
-		for _, b := range blocks {
-			if cover[b.region] > cover[best] {
-				best = b.region
+		best := met[0]
+		for _, region := range met {
+			if cover[region] > cover[best] {
+				best = region
 			}
 		}
-		for _, b := range blocks {
-			cover[b.region] = 0
+		for _, region := range met {
+			cover[region] = 0
 		}
+		met = met[:0]
+		inner := &blocks[split]
 		inner.mostly, inner.deep = best, deep
 		node(blocks[:split], start, length+1)
 		node(blocks[split:], middle, length+1)
