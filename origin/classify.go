@@ -33,7 +33,7 @@ func Classify(name string) string {
 	switch {
 	case ext == ".html" || ext == ".htm" || ext == ".xhtml" || isServiceWorker(strings.ToLower(base)):
 		return Document
-	case ext != "" && fingerprinted(stem):
+	case len(ext) > 1 && fingerprinted(stem):
 		return Immutable
 	case ext == ".json" || ext == ".webmanifest":
 		return Document

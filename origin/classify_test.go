@@ -24,6 +24,7 @@ func TestClassify(t *testing.T) {
 		"app1a2b3c4d.css":           Asset, // no separator
 		"app-4QXK2BGE.js":           Asset, // no lower case
 		"app-1a2b3c4d":              Asset, // no extension
+		"0.A_a00000.":               Asset, // nor here
 		"app-1a2b3c4d.min.js":       Asset, // not the last part
 		"a-1a2b3c4d/app.js":         Asset, // not in the file's name
 

@@ -35,6 +35,54 @@ func ask(t *testing.T, h http.Handler, head string) *http.Response {
 	return w.Result()
 }
 
+// staticCases are request targets, and what comes.
+var staticCases = map[string]struct {
+	status int
+	field  string // "Name: value" of the response
+}{
+	"/":                         {200, "Content-Type: text/html; charset=utf-8"},
+	"/index.html":               {200, "Cache-Control: public, max-age=60"},
+	"/a.css":                    {200, "Content-Length: 10"},
+	"/a.css?v=2":                {200, "Content-Type: text/css; charset=utf-8"},
+	"/in.css":                   {200, "Content-Length: 10"},
+	"/app-1a2b3c4d.js":          {200, "Cache-Control: public, max-age=31536000, immutable"},
+	"/a%20b.txt":                {200, "Content-Type: text/plain; charset=utf-8"},
+	"/what%3f.txt":              {200, ""},
+	"/.well-known/security.txt": {200, ""},
+	"/docs":                     {301, "Location: /docs/"},
+	"/docs?a=%2F&b":             {301, "Location: /docs/?a=%2F&b"},
+	"/docs/":                    {200, "Content-Length: 7"},
+	"/empty/":                   {404, "Cache-Control: no-cache"},
+	"/absent":                   {404, "Content-Type: text/plain; charset=utf-8"},
+	"/a.css/":                   {404, ""},
+	"/a.css/x":                  {404, ""},
+	"/.env":                     {404, ""},
+	"/.git/config":              {404, ""},
+	"/docs/.hidden":             {404, ""},
+	"/.well-known":              {301, ""},
+	"/out.txt":                  {404, ""},
+	"/etc/passwd":               {404, ""},
+	"/etc/":                     {404, ""},
+	"/up/":                      {404, ""},
+	"/up/x/etc/passwd":          {404, ""},
+	"/loop":                     {404, ""},
+	"/pipe":                     {404, ""},
+	"/../a.css":                 {404, ""},
+	"/docs/../a.css":            {404, ""},
+	"/docs/%2e%2e/a.css":        {404, ""},
+	"/docs/..%2fa.css":          {404, ""},
+	"/docs%2Fx.txt":             {404, ""},
+	"/docs/..%5ca.css":          {404, ""},
+	"/a.css%00":                 {404, ""},
+	"//a.css":                   {404, ""},
+	"//docs":                    {404, ""},
+	"/docs//x.txt":              {404, ""},
+	"/./a.css":                  {404, ""},
+	"/" + strings.Repeat("a", MaxPathBytes+1): {404, ""},
+	"/" + strings.Repeat("a/", 400) + "x":     {404, ""},
+	"/%ff%fe":                                 {404, ""},
+}
+
 func TestStatic(t *testing.T) {
 	h, dir := newStatic(t, StaticOptions{}, "index.html", "<p>root", "a.css", "0123456789", "docs/index.html", "<p>docs", "docs/x.txt", "x",
 		"empty/keep.txt", "", ".env", "secret", ".git/config", "x", "docs/.hidden", "x", ".well-known/security.txt", "sec",
@@ -47,52 +95,7 @@ func TestStatic(t *testing.T) {
 			t.Fatal(spoil)
 		}
 	}
-	for target, want := range map[string]struct {
-		status int
-		field  string // "Name: value" of the response
-	}{
-		"/":                         {200, "Content-Type: text/html; charset=utf-8"},
-		"/index.html":               {200, "Cache-Control: public, max-age=60"},
-		"/a.css":                    {200, "Content-Length: 10"},
-		"/a.css?v=2":                {200, "Content-Type: text/css; charset=utf-8"},
-		"/in.css":                   {200, "Content-Length: 10"},
-		"/app-1a2b3c4d.js":          {200, "Cache-Control: public, max-age=31536000, immutable"},
-		"/a%20b.txt":                {200, "Content-Type: text/plain; charset=utf-8"},
-		"/what%3f.txt":              {200, ""},
-		"/.well-known/security.txt": {200, ""},
-		"/docs":                     {301, "Location: /docs/"},
-		"/docs?a=%2F&b":             {301, "Location: /docs/?a=%2F&b"},
-		"/docs/":                    {200, "Content-Length: 7"},
-		"/empty/":                   {404, "Cache-Control: no-cache"},
-		"/absent":                   {404, "Content-Type: text/plain; charset=utf-8"},
-		"/a.css/":                   {404, ""},
-		"/a.css/x":                  {404, ""},
-		"/.env":                     {404, ""},
-		"/.git/config":              {404, ""},
-		"/docs/.hidden":             {404, ""},
-		"/.well-known":              {301, ""},
-		"/out.txt":                  {404, ""},
-		"/etc/passwd":               {404, ""},
-		"/etc/":                     {404, ""},
-		"/up/":                      {404, ""},
-		"/up/x/etc/passwd":          {404, ""},
-		"/loop":                     {404, ""},
-		"/pipe":                     {404, ""},
-		"/../a.css":                 {404, ""},
-		"/docs/../a.css":            {404, ""},
-		"/docs/%2e%2e/a.css":        {404, ""},
-		"/docs/..%2fa.css":          {404, ""},
-		"/docs%2Fx.txt":             {404, ""},
-		"/docs/..%5ca.css":          {404, ""},
-		"/a.css%00":                 {404, ""},
-		"//a.css":                   {404, ""},
-		"//docs":                    {404, ""},
-		"/docs//x.txt":              {404, ""},
-		"/./a.css":                  {404, ""},
-		"/" + strings.Repeat("a", MaxPathBytes+1): {404, ""},
-		"/" + strings.Repeat("a/", 400) + "x":     {404, ""},
-		"/%ff%fe":                                 {404, ""},
-	} {
+	for target, want := range staticCases {
 		for _, method := range []string{"GET", "HEAD"} {
 			resp := ask(t, h, method+" "+target+" HTTP/1.1")
 			if resp.StatusCode != want.status {
