@@ -70,6 +70,8 @@ type nodeState struct {
 	reportAt  time.Time
 	// marks are the last watermarks and when they came, oldest first, for receipts.
 	marks []mark
+	// made is when the last activation that had to wait was made, by site.
+	made map[string]time.Time
 }
 
 type mark struct {

@@ -33,7 +33,6 @@ func HTTPFetch(c *control.Credentials) Fetch {
 			MaxIdleConnsPerHost:   fetchers,
 			IdleConnTimeout:       time.Minute,
 			DisableCompression:    true,
-			ForceAttemptHTTP2:     true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -1,0 +1,311 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+	"unicode/utf8"
+
+	"perigee.example/feed"
+	"perigee.example/origin"
+)
+
+const (
+	// maxJSONBytes bounds the body of a command; manifests and blobs have their own bounds.
+	maxJSONBytes = 64 << 10
+	// MaxBlobBytes bounds one file of a release.
+	MaxBlobBytes = 5 << 30
+)
+
+// Error is what the API answers when it refuses: status, what, and the cure.
+type Error struct {
+	Status  int           `json:"-"`
+	Message string        `json:"error"`
+	Hint    string        `json:"hint,omitempty"`
+	Missing []origin.Blob `json:"missing,omitempty"` // of a release that is not whole
+}
+
+func (e *Error) Error() string {
+	if e.Hint != "" {
+		return e.Message + " (" + e.Hint + ")"
+	}
+	return e.Message
+}
+
+func refuse(status int, hint, format string, args ...any) *Error {
+	return &Error{Status: status, Message: fmt.Sprintf(format, args...), Hint: hint}
+}
+
+// call is one call of the API: it answers with a value for JSON, or an error.
+type call func(w http.ResponseWriter, r *http.Request) (any, error)
+
+// whoKey is the context key of the caller's name, for the audit lines.
+type whoKey struct{}
+
+// AdminHandler is the control API for TCP: a bearer token always, and nothing
+// that a web page in someone's browser could send.
+func (s *Server) AdminHandler() http.Handler {
+	api := s.routes()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := s.checkOrigin(r); err != nil {
+			s.answer(w, r, nil, err)
+			return
+		}
+		secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		who := ""
+		if ok && len(r.Header.Values("Authorization")) == 1 {
+			who = tokenOf(s.tokens, secret)
+		}
+		if who == "" {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="perigee"`)
+			s.answer(w, r, nil, refuse(http.StatusUnauthorized, "use the token in the control node's admin.token, or run `perigee login`", "a valid token is needed"))
+			return
+		}
+		api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, who)))
+	})
+}
+
+// LocalHandler is the control API for the admin unix socket, whose permission
+// is the credential.
+func (s *Server) LocalHandler() http.Handler {
+	api := s.routes()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Origin") != "" {
+			s.answer(w, r, nil, refuse(http.StatusForbidden, "", "requests from web pages are refused"))
+			return
+		}
+		api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, "socket")))
+	})
+}
+
+// checkOrigin refuses what a browser may send on behalf of a page: any Origin
+// field, and a Host that is a name we do not have (DNS rebinding makes a
+// stranger's name resolve to us; addresses cannot be rebound).
+func (s *Server) checkOrigin(r *http.Request) error {
+	if r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Mode") != "" {
+		return refuse(http.StatusForbidden, "", "requests from web pages are refused")
+	}
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	if net.ParseIP(host) != nil || host == "localhost" || host == feed.ServerName || slices.Contains(s.ca.names, host) {
+		return nil
+	}
+	return refuse(http.StatusForbidden, "add https://"+host+" to [control] addresses if it is this node's name", "this control node is not called %.100q", host)
+}
+
+// routes is the API. Adding a call: one line here, one in docs/ARCHITECTURE.md,
+// one method of Client.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	for pattern, c := range map[string]call{
+		"POST /v1/sites/{site}/releases":           s.postRelease,
+		"GET /v1/sites/{site}/releases":            s.getReleases,
+		"PUT /v1/sites/{site}/blobs/{digest}":      s.putBlob,
+		"POST /v1/sites/{site}/releases/{id}/seal": s.seal,
+		"POST /v1/sites/{site}/activate":           s.activate,
+		"POST /v1/purge":                           s.purge,
+		"POST /v1/drain":                           s.drain,
+		"POST /v1/undrain":                         s.drain,
+		"POST /v1/force":                           s.force,
+		"GET /v1/receipts":                         s.receipts,
+		"GET /v1/status":                           s.status,
+		"POST /v1/nodes":                           s.addNode,
+		"DELETE /v1/nodes/{name}":                  s.removeNode,
+	} {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			v, err := c(w, r)
+			s.answer(w, r, v, err)
+		})
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// One spelling of each path: "/sites/a/../b" and "/sites/%61" are nobody's site.
+		if r.URL.RawPath != "" || path.Clean(r.URL.Path) != r.URL.Path || strings.Contains(r.RequestURI, "%") && strings.Contains(cutQuery(r.RequestURI), "%") {
+			s.answer(w, r, nil, refuse(http.StatusBadRequest, "", "the path %.100q is not in its plain form", r.URL.EscapedPath()))
+			return
+		}
+		if _, pattern := mux.Handler(r); pattern == "" {
+			// ServeMux answers 404 and 405 by itself, but not in JSON.
+			s.notFound(w, r, mux)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func cutQuery(uri string) string {
+	p, _, _ := strings.Cut(uri, "?")
+	return p
+}
+
+func (s *Server) notFound(w http.ResponseWriter, r *http.Request, mux *http.ServeMux) {
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete} {
+		probe := &http.Request{Method: m, URL: r.URL, Host: r.Host}
+		if _, pattern := mux.Handler(probe); pattern != "" {
+			w.Header().Add("Allow", m)
+		}
+	}
+	if w.Header().Get("Allow") != "" {
+		s.answer(w, r, nil, refuse(http.StatusMethodNotAllowed, "", "%s is not possible here", r.Method))
+		return
+	}
+	s.answer(w, r, nil, refuse(http.StatusNotFound, "docs/ARCHITECTURE.md lists the calls", "no call %.100q", r.URL.Path))
+}
+
+// answer writes v or err as JSON, and an audit line for everything but reading.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, v any, err error) {
+	status := http.StatusOK
+	if err != nil {
+		e := asError(err)
+		if e.Status >= 500 {
+			s.log.Error("control call failed", "call", r.Method+" "+r.URL.Path, "err", err)
+		}
+		v, status = e, e.Status
+	}
+	if r.Method != http.MethodGet || status == http.StatusUnauthorized || status == http.StatusForbidden {
+		who, _ := r.Context().Value(whoKey{}).(string)
+		s.log.Info("audit", "who", who, "what", r.Method+" "+r.URL.Path, "from", r.RemoteAddr, "status", status)
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	b, err := json.Marshal(v)
+	if err != nil {
+		s.log.Error("answer not written", "err", err)
+		return
+	}
+	// An error here is the caller's connection, which is gone.
+	_, _ = w.Write(append(b, '\n'))
+}
+
+// asError gives every error a status.
+func asError(err error) *Error {
+	var e *Error
+	var big *http.MaxBytesError
+	var mismatch *origin.MismatchError
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.As(err, &big):
+		return refuse(http.StatusRequestEntityTooLarge, "", "the body has more than %d bytes", big.Limit)
+	case errors.As(err, &mismatch):
+		return refuse(http.StatusUnprocessableEntity, "the file changed while it was sent: push again", "%v", err)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return refuse(http.StatusInsufficientStorage, "make room on the control node; nothing was changed", "disk full: %v", err)
+	}
+	return refuse(http.StatusInternalServerError, "the control node's log says more", "%v", err)
+}
+
+// readJSON reads a command's body: JSON by its type, of v's shape exactly.
+func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || t != "application/json" {
+		return refuse(http.StatusUnsupportedMediaType, "send Content-Type: application/json", "the body must be JSON")
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJSONBytes))
+	if err != nil {
+		return readError(err)
+	}
+	if !utf8.Valid(b) { // encoding/json would read it as U+FFFD
+		return refuse(http.StatusBadRequest, "", "the body is not UTF-8")
+	}
+	if err := decodeStrict(bytes.NewReader(b), v); err != nil {
+		return refuse(http.StatusBadRequest, "", "the body is not what this call takes: %v", err)
+	}
+	return nil
+}
+
+// query returns the only value of a query parameter, or "", and refuses unknown ones.
+func query(r *http.Request, allowed ...string) (url.Values, error) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "", "the query cannot be parsed")
+	}
+	for k, v := range q {
+		if !slices.Contains(allowed, k) || len(v) != 1 {
+			return nil, refuse(http.StatusBadRequest, "allowed: "+strings.Join(allowed, ", "), "query parameter %.40q is unknown or given twice", k)
+		}
+	}
+	return q, nil
+}
+
+// site finds a site of the configuration.
+func (s *Server) site(name string) (*KnownSite, error) {
+	known := s.known.Load()
+	var names []string
+	for i := range known.Sites {
+		if known.Sites[i].Name == name {
+			return &known.Sites[i], nil
+		}
+		names = append(names, known.Sites[i].Name)
+	}
+	return nil, refuse(http.StatusNotFound, exist("sites", names), "no site is called %.100q", name)
+}
+
+// pushSite finds a site that takes releases.
+func (s *Server) pushSite(name string) error {
+	site, err := s.site(name)
+	if err != nil {
+		return err
+	}
+	if !site.Push {
+		return refuse(http.StatusConflict, "set push = true in [site."+name+"]", "site %s takes no releases", name)
+	}
+	return nil
+}
+
+func (s *Server) edge(name string) error {
+	known := s.known.Load()
+	if slices.Contains(known.Edges, name) {
+		return nil
+	}
+	return refuse(http.StatusNotFound, exist("edges", known.Edges), "no edge is called %.100q", name)
+}
+
+// exist is the hint of a name that does not.
+func exist(what string, names []string) string {
+	if len(names) == 0 {
+		return "perigee.toml of the control node has no " + what
+	}
+	return what + ": " + strings.Join(names, ", ")
+}
+
+// siteOf finds the site that a host belongs to: by its exact name, else by a
+// wildcard that covers one label.
+func (s *Server) siteOf(host string) (string, error) {
+	known := s.known.Load()
+	wild := ""
+	if _, parent, ok := strings.Cut(host, "."); ok {
+		wild = "*." + parent
+	}
+	found := ""
+	var hosts []string
+	for _, site := range known.Sites {
+		hosts = append(hosts, site.Hosts...)
+		if slices.Contains(site.Hosts, host) {
+			return site.Name, nil
+		}
+		if wild != "" && slices.Contains(site.Hosts, wild) {
+			found = site.Name
+		}
+	}
+	if found == "" {
+		return "", refuse(http.StatusNotFound, exist("hosts", hosts), "no site has the host %.100q", host)
+	}
+	return found, nil
+}

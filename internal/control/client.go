@@ -1,0 +1,312 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"perigee.example/feed"
+	"perigee.example/origin"
+)
+
+// ClientConfig says how commands reach a control node: by Address with a token,
+// or by Socket.
+type ClientConfig struct {
+	Address   string // "https://host:port"
+	TokenFile string
+	// CAFile is the fleet's ca.pem; with it, the control node is known by its
+	// certificate of that CA, whatever its address. Without it, by the system's
+	// roots and its host name.
+	CAFile string
+	Socket string // path of admin.sock; used when Address is empty
+}
+
+const (
+	dialWait   = 5 * time.Second
+	answerWait = maxWait + 15*time.Second
+	// maxAnswerBytes bounds what a control node may answer: status of maxNodes nodes.
+	maxAnswerBytes = 64 << 20
+	maxTokenBytes  = 4 << 10
+)
+
+// Client calls the control API. Its errors are *Error when the control node
+// refused, else they say what could not be reached. It is safe for concurrent use.
+type Client struct {
+	base  string
+	token string
+	where string // for errors
+	http  *http.Client
+}
+
+// NewClient checks the configuration; it connects at the first call.
+func NewClient(c ClientConfig) (*Client, error) {
+	t := &http.Transport{
+		TLSHandshakeTimeout: dialWait, ResponseHeaderTimeout: answerWait,
+		MaxIdleConnsPerHost: uploaders, IdleConnTimeout: time.Minute, DisableCompression: true,
+	}
+	cl := &Client{http: &http.Client{
+		Transport: t,
+		// A control node never redirects; following one would carry the token elsewhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+	dialer := &net.Dialer{Timeout: dialWait}
+	if c.Address == "" {
+		if c.Socket == "" {
+			return nil, errors.New("no control node is named: give --control, run `perigee login`, or run this on the control node")
+		}
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", c.Socket)
+		}
+		cl.base, cl.where = "http://perigee", c.Socket
+		return cl, nil
+	}
+	u, err := url.Parse(c.Address)
+	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+		return nil, fmt.Errorf("control address %.100q: it must be https://host:port", c.Address)
+	}
+	cl.base, cl.where = "https://"+u.Host, c.Address
+	if cl.token, err = readToken(c.TokenFile); err != nil {
+		return nil, err
+	}
+	t.DialContext = dialer.DialContext
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS13}
+	if c.CAFile != "" {
+		b, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(b) {
+			return nil, fmt.Errorf("%s: no certificate in it: it must be the control node's ca.pem", c.CAFile)
+		}
+		t.TLSClientConfig.RootCAs, t.TLSClientConfig.ServerName = roots, feed.ServerName
+	}
+	return cl, nil
+}
+
+func readToken(path string) (string, error) {
+	if path == "" {
+		return "", errors.New("a token is needed over the network: give --token-file, or set PERIGEE_TOKEN_FILE")
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", err
+	}
+	if info.Size() > maxTokenBytes {
+		return "", fmt.Errorf("%s: %d bytes: not a token", path, info.Size())
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" || strings.ContainsAny(token, " \t\r\n") {
+		return "", fmt.Errorf("%s: not one token", path)
+	}
+	return token, nil
+}
+
+// do makes one call: in is sent as JSON unless nil, out takes the answer.
+func (c *Client) do(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	return c.send(req, out)
+}
+
+func (c *Client) send(req *http.Request, out any) error {
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	if err != nil {
+		return c.explain(err)
+	}
+	if len(b) > maxAnswerBytes {
+		return fmt.Errorf("control node %s: the answer has more than %d bytes", c.where, maxAnswerBytes)
+	}
+	if resp.StatusCode != http.StatusOK {
+		e := &Error{}
+		if json.Unmarshal(b, e) != nil || e.Message == "" {
+			return fmt.Errorf("control node %s answered %s: is it one?", c.where, resp.Status)
+		}
+		e.Status = resp.StatusCode
+		return e
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return fmt.Errorf("control node %s: answer: %w", c.where, err)
+	}
+	return nil
+}
+
+// explain adds the cure to errors of the connection.
+func (c *Client) explain(err error) error {
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var op *net.OpError
+	hint := ""
+	switch {
+	case errors.As(err, &unknown):
+		hint = " (its certificate is not of the CA given: is this the right control node, and the right ca.pem?)"
+	case errors.As(err, &host):
+		hint = " (give the fleet's ca.pem, or an address that its certificate covers)"
+	case errors.Is(err, fs.ErrPermission):
+		hint = " (only the user that runs the control node may use its socket)"
+	case errors.As(err, &op) && op.Op == "dial":
+		hint = " (is the control node running?)"
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err // without the URL, which is said already
+	}
+	return fmt.Errorf("control node %s: %w%s", c.where, err, hint)
+}
+
+func sitePath(site, rest string) string { return "/v1/sites/" + url.PathEscape(site) + rest }
+
+// Activate makes a sealed release active. ifGeneration, when not nil, refuses
+// with status 409 unless the site is at that generation.
+func (c *Client) Activate(ctx context.Context, site string, release origin.Digest, ifGeneration *uint64) (out Activated, err error) {
+	err = c.do(ctx, http.MethodPost, sitePath(site, "/activate"), activateRequest{release, ifGeneration}, &out)
+	return out, err
+}
+
+// Releases lists a site's releases, newest first.
+func (c *Client) Releases(ctx context.Context, site string) (out ReleaseList, err error) {
+	err = c.do(ctx, http.MethodGet, sitePath(site, "/releases"), nil, &out)
+	return out, err
+}
+
+// Rollback activates an older release: the one that id is the beginning of, or,
+// when id is "", the one that was active before. It returns which.
+func (c *Client) Rollback(ctx context.Context, site, id string) (release origin.Digest, out Activated, err error) {
+	list, err := c.Releases(ctx, site)
+	if err != nil {
+		return release, out, err
+	}
+	if release, err = pickRelease(list, id); err != nil {
+		return release, out, err
+	}
+	out, err = c.Activate(ctx, site, release, &list.Generation)
+	return release, out, err
+}
+
+// pickRelease finds the release to roll back to.
+func pickRelease(list ReleaseList, id string) (origin.Digest, error) {
+	var found *ListRelease
+	var active *ListRelease
+	for i := range list.Releases {
+		r := &list.Releases[i]
+		if r.Active {
+			active = r
+		}
+		full := r.Release.String()
+		switch {
+		case id != "" && (strings.HasPrefix(full, id) || strings.HasPrefix(full, "sha256-"+id)):
+			if found != nil {
+				return origin.Digest{}, fmt.Errorf("release %.80q of site %s is not clear: %s or %s: give more of it", id, list.Site, found.Release, r.Release)
+			}
+			found = r
+		case id == "" && !r.Active && r.Activated != nil && (found == nil || r.Activated.After(*found.Activated)):
+			found = r
+		}
+	}
+	switch {
+	case found == nil && id != "":
+		return origin.Digest{}, fmt.Errorf("site %s has no release %.80q: `perigee releases %s` lists them", list.Site, id, list.Site)
+	case found == nil:
+		return origin.Digest{}, fmt.Errorf("site %s has no release that was active before: `perigee releases %s` lists them", list.Site, list.Site)
+	case found == active:
+		return origin.Digest{}, fmt.Errorf("release %s of site %s is active already", found.Release, list.Site)
+	}
+	return found.Release, nil
+}
+
+// PurgeURL purges one URL with all its variants.
+func (c *Client) PurgeURL(ctx context.Context, u string, soft bool) (out Appended, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/purge", map[string]any{"url": u, "soft": soft}, &out)
+	return out, err
+}
+
+// PurgeSite purges all of a site.
+func (c *Client) PurgeSite(ctx context.Context, site string, soft bool) (out Appended, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/purge", map[string]any{"site": site, "all": true, "soft": soft}, &out)
+	return out, err
+}
+
+// Drain takes an edge out of steering.
+func (c *Client) Drain(ctx context.Context, edge string) (out Appended, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/drain", Drain{edge}, &out)
+	return out, err
+}
+
+// Undrain takes it back in.
+func (c *Client) Undrain(ctx context.Context, edge string) (out Appended, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/undrain", Drain{edge}, &out)
+	return out, err
+}
+
+// Force says that an edge is "up" or "down" whatever its health, or "obey".
+func (c *Client) Force(ctx context.Context, edge, force string) (out Appended, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/force", Force{edge, force}, &out)
+	return out, err
+}
+
+// Receipts says which nodes have applied an entry. It returns when all have, or
+// after wait (at most a minute).
+func (c *Client) Receipts(ctx context.Context, seq uint64, wait time.Duration) (out Receipts, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/receipts?seq="+strconv.FormatUint(seq, 10)+"&wait="+url.QueryEscape(wait.String()), nil, &out)
+	return out, err
+}
+
+// Status returns the whole picture.
+func (c *Client) Status(ctx context.Context) (out Status, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/status", nil, &out)
+	return out, err
+}
+
+// NodeAdd makes a node and returns the content of its credentials file. With
+// replace, an existing node gets new ones and its old ones stop working.
+func (c *Client) NodeAdd(ctx context.Context, name string, replace bool) (out NodeAdded, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/nodes", map[string]any{"name": name, "replace": replace}, &out)
+	return out, err
+}
+
+// NodeRemove cuts a node off, at both doors, within 5 s.
+func (c *Client) NodeRemove(ctx context.Context, name string) (out NodeRemoved, err error) {
+	if err := feed.CheckID(name); err != nil {
+		return out, err
+	}
+	err = c.do(ctx, http.MethodDelete, "/v1/nodes/"+name, nil, &out)
+	return out, err
+}

@@ -1,0 +1,200 @@
+package control
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"net/http"
+	"strings"
+
+	"perigee.example/feed"
+)
+
+// Appended answers a command: wait for receipts of Seq.
+type Appended struct {
+	Seq  uint64 `json:"seq"`
+	Site string `json:"site,omitempty"` // of a purge: the site that the URL belongs to
+	URL  string `json:"url,omitempty"`  // of a purge: the form that edges compare
+}
+
+func free(*State) error { return nil }
+
+func (s *Server) purge(w http.ResponseWriter, r *http.Request) (any, error) {
+	var p struct {
+		Site string `json:"site"`
+		URL  string `json:"url"`
+		All  bool   `json:"all"`
+		Soft bool   `json:"soft"`
+	}
+	if err := readJSON(w, r, &p); err != nil {
+		return nil, err
+	}
+	body := Purge{Site: p.Site, All: p.All, Soft: p.Soft}
+	switch {
+	case p.URL != "" && p.All:
+		return nil, refuse(http.StatusBadRequest, "", "a purge names either a url or all of a site")
+	case p.URL != "":
+		normal, host, err := NormalURL(p.URL)
+		if err != nil {
+			return nil, refuse(http.StatusBadRequest, "", "%v", err)
+		}
+		site, err := s.siteOf(host)
+		if err != nil {
+			return nil, err
+		}
+		if p.Site != "" && p.Site != site {
+			return nil, refuse(http.StatusConflict, "", "%s belongs to site %s, not %.100s", normal, site, p.Site)
+		}
+		body.Site, body.URL = site, normal
+	case p.All:
+		if _, err := s.site(p.Site); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, refuse(http.StatusBadRequest, "send url, or site and all", "what to purge is missing")
+	}
+	e, err := s.command(r.Context(), KindPurge, body, free)
+	if err != nil {
+		return nil, err
+	}
+	return Appended{Seq: e.Seq, Site: body.Site, URL: body.URL}, nil
+}
+
+// drain answers /v1/drain and /v1/undrain.
+func (s *Server) drain(w http.ResponseWriter, r *http.Request) (any, error) {
+	var d Drain
+	if err := readJSON(w, r, &d); err != nil {
+		return nil, err
+	}
+	kind := KindDrain
+	if strings.HasSuffix(r.URL.Path, "/undrain") {
+		kind = KindUndrain
+	}
+	return s.edgeCommand(r, kind, d.Edge, d)
+}
+
+func (s *Server) force(w http.ResponseWriter, r *http.Request) (any, error) {
+	var f Force
+	if err := readJSON(w, r, &f); err != nil {
+		return nil, err
+	}
+	return s.edgeCommand(r, KindForce, f.Edge, f)
+}
+
+func (s *Server) edgeCommand(r *http.Request, kind, edge string, body any) (any, error) {
+	if err := s.edge(edge); err != nil {
+		// An edge that is gone from the configuration can still be let out of its drain.
+		s.mu.Lock()
+		_, drained := s.state.Drained[edge]
+		_, forced := s.state.Forced[edge]
+		s.mu.Unlock()
+		if kind == KindDrain || !drained && !forced {
+			return nil, err
+		}
+	}
+	if f, ok := body.(Force); ok {
+		if err := checkCommand(&f); err != nil {
+			return nil, refuse(http.StatusBadRequest, "", "%v", err)
+		}
+	}
+	e, err := s.command(r.Context(), kind, body, free)
+	if err != nil {
+		return nil, err
+	}
+	return Appended{Seq: e.Seq}, nil
+}
+
+// NodeAdded answers a node's addition. Credentials is the content of its file:
+// the control node does not keep it.
+type NodeAdded struct {
+	Name        string `json:"name"`
+	Credentials string `json:"credentials"`
+}
+
+func (s *Server) addNode(w http.ResponseWriter, r *http.Request) (any, error) {
+	var req struct {
+		Name    string `json:"name"`
+		Replace bool   `json:"replace"` // the node's old credentials stop working
+	}
+	if err := readJSON(w, r, &req); err != nil {
+		return nil, err
+	}
+	if err := feed.CheckID(req.Name); err != nil {
+		return nil, refuse(http.StatusBadRequest, "", "%v", err)
+	}
+	c := &Credentials{Name: req.Name, Feed: s.c.FeedAddress, Blobs: s.c.BlobAddress, Control: s.c.Addresses, CA: s.ca.cert}
+	if addr := s.feed.Addr(); c.Feed == "" && addr != nil {
+		c.Feed = addr.String()
+	}
+	if c.Feed == "" || c.Blobs == "" {
+		return nil, refuse(http.StatusConflict, "set feed_listen and blob_listen in [control] and restart", "this control node has no door for nodes: every node runs in its process")
+	}
+	der, key, err := s.ca.issueNode(req.Name)
+	if err != nil {
+		return nil, err
+	}
+	if c.Cert, err = x509.ParseCertificate(der); err != nil {
+		return nil, err
+	}
+	c.Key = key
+	file, err := c.Encode()
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(der)
+	replaced := false
+	err = s.nodes.change(func(m map[string]nodeEntry) error {
+		if _, replaced = m[req.Name]; replaced && !req.Replace {
+			return refuse(http.StatusConflict, "remove it first, or replace its credentials with --replace", "node %s exists", req.Name)
+		}
+		if len(m) >= maxNodes && !replaced {
+			return refuse(http.StatusConflict, "", "the fleet has %d nodes already", len(m))
+		}
+		m[req.Name] = nodeEntry{Name: req.Name, Cert: hex.EncodeToString(sum[:]), Added: s.now().UTC(), Until: c.Cert.NotAfter.UTC()}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if replaced {
+		if err := s.feed.RemoveNode(r.Context(), req.Name); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.feed.AddNode(r.Context(), req.Name); err != nil {
+		return nil, err
+	}
+	return NodeAdded{Name: req.Name, Credentials: string(file)}, nil
+}
+
+// NodeRemoved answers a node's removal.
+type NodeRemoved struct {
+	Name string `json:"name"`
+}
+
+func (s *Server) removeNode(_ http.ResponseWriter, r *http.Request) (any, error) {
+	name := r.PathValue("name")
+	err := s.nodes.change(func(m map[string]nodeEntry) error {
+		if _, ok := m[name]; !ok {
+			var names []string
+			for n := range m {
+				names = append(names, n)
+			}
+			return refuse(http.StatusNotFound, exist("nodes", names), "no node is called %.100q", name)
+		}
+		delete(m, name)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.reportMu.Lock()
+	delete(s.reports, name)
+	s.reportMu.Unlock()
+	s.wake()
+	// The list is saved, so the node is out whatever happens to this call.
+	if err := s.feed.RemoveNode(r.Context(), name); err != nil {
+		return nil, err
+	}
+	return NodeRemoved{Name: name}, nil
+}

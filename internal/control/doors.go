@@ -1,0 +1,122 @@
+package control
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"perigee.example/feed"
+	"perigee.example/origin"
+)
+
+const (
+	// headWait bounds the head of a request, idleWait a connection between two.
+	headWait = 10 * time.Second
+	idleWait = 2 * time.Minute
+	// closeWait is how long requests under way may take when the server ends.
+	closeWait = 5 * time.Second
+	// maxHeadBytes bounds the head of a request.
+	maxHeadBytes = 16 << 10
+)
+
+// ServeAdmin serves the control API on l over TLS: a bearer token always, also
+// from loopback. It returns when the server is closed, with nil, or cannot go on.
+func (s *Server) ServeAdmin(l net.Listener) error {
+	return s.serve(tls.NewListener(l, http1(s.ca.tlsConfig())), s.AdminHandler())
+}
+
+// ServeLocal serves the control API on a unix socket without a token: who may
+// open the file (0600) is the administrator. A process with more to serve there
+// mounts LocalHandler itself.
+func (s *Server) ServeLocal(l net.Listener) error { return s.serve(l, s.LocalHandler()) }
+
+// ServeBlobs serves blobs to nodes on l over TLS, by their certificates alone.
+func (s *Server) ServeBlobs(l net.Listener) error {
+	return s.serve(tls.NewListener(l, http1(s.ca.nodeTLS())), http.HandlerFunc(s.blob))
+}
+
+// http1 offers HTTP/1.1 alone: these doors have few clients, each with a few
+// connections, and a flood of HTTP/2 streams is one thing less to bound.
+func http1(c *tls.Config) *tls.Config {
+	c.NextProtos = []string{"http/1.1"}
+	return c
+}
+
+func (s *Server) serve(l net.Listener, h http.Handler) error {
+	hs := &http.Server{
+		Handler: h, ReadHeaderTimeout: headWait, IdleTimeout: idleWait, MaxHeaderBytes: maxHeadBytes,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	s.serveMu.Lock()
+	if s.closed {
+		s.serveMu.Unlock()
+		return errors.Join(l.Close(), http.ErrServerClosed)
+	}
+	s.servers = append(s.servers, hs)
+	s.serveMu.Unlock()
+	if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// blob answers GET /v1/blobs/sha256-HEX for nodes of the fleet: blobs of sealed
+// releases only, ranges allowed. Whether the node is still of the fleet is
+// asked at each request and again while the body runs.
+func (s *Server) blob(w http.ResponseWriter, r *http.Request) {
+	id, cert, err := feed.PeerID(r.TLS)
+	if err != nil || !s.nodes.admit(id, cert) {
+		s.log.Warn("blob refused", "from", r.RemoteAddr, "node", id, "err", err)
+		http.Error(w, "not a node of this fleet", http.StatusForbidden)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+		return
+	}
+	const prefix = "/v1/blobs/"
+	if r.URL.RawPath != "" || len(r.URL.Path) <= len(prefix) || r.URL.Path[:len(prefix)] != prefix {
+		http.NotFound(w, r)
+		return
+	}
+	d, err := origin.ParseDigest(r.URL.Path[len(prefix):])
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	s.mu.Lock()
+	ok := s.referenced[d]
+	s.mu.Unlock()
+	if !ok {
+		http.NotFound(w, r)
+		return
+	}
+	f, err := s.blobs.Open(d)
+	if err != nil {
+		s.log.Error("blob of a sealed release is not here: push the site again", "blob", d.String(), "err", err)
+		http.NotFound(w, r)
+		return
+	}
+	defer f.Close()
+	w.Header().Set("Content-Type", origin.DefaultType)
+	w.Header().Set("ETag", `"`+d.String()+`"`)
+	http.ServeContent(w, r, "", time.Time{}, &whileAdmitted{f, func() bool { return s.nodes.admit(id, cert) }})
+}
+
+// whileAdmitted ends the body when the node is removed.
+type whileAdmitted struct {
+	io.ReadSeeker
+	ok func() bool
+}
+
+func (b *whileAdmitted) Read(p []byte) (int, error) {
+	if !b.ok() {
+		return 0, errors.New("the node was removed")
+	}
+	return b.ReadSeeker.Read(p)
+}

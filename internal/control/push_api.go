@@ -1,0 +1,338 @@
+package control
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"perigee.example/origin"
+)
+
+// bodyStall bounds the wait for the next bytes of an upload.
+const bodyStall = 30 * time.Second
+
+// Posted answers a posted manifest: the release, and the blobs to upload.
+type Posted struct {
+	Release origin.Digest `json:"release"`
+	Missing []origin.Blob `json:"missing"`
+	// Sealed: the release was pushed before and can be activated as it is.
+	Sealed bool `json:"sealed"`
+}
+
+// postRelease takes a manifest in canonical form.
+func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error) {
+	site := r.PathValue("site")
+	if err := s.pushSite(site); err != nil {
+		return nil, err
+	}
+	if r.Header.Get("Content-Type") != "application/json" {
+		return nil, refuse(http.StatusUnsupportedMediaType, "send Content-Type: application/json", "the body must be a manifest")
+	}
+	b, err := io.ReadAll(s.body(w, r, origin.MaxManifestBytes))
+	if err != nil {
+		return nil, readError(err)
+	}
+	m, err := origin.ParseManifest(b)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "push with `perigee push`, which writes manifests in canonical form", "manifest: %v", err)
+	}
+	for name, f := range m.Files {
+		if f.Size > MaxBlobBytes {
+			return nil, refuse(http.StatusRequestEntityTooLarge, "", "%s has %d bytes, more than %d", name, f.Size, int64(MaxBlobBytes))
+		}
+	}
+	id := origin.DigestOf(b)
+	if err := s.blobs.Put(id, int64(len(b)), bytes.NewReader(b)); err != nil {
+		return nil, err
+	}
+	p := Posted{Release: id, Missing: s.blobs.Missing(m)}
+	if p.Missing == nil {
+		p.Missing = []origin.Blob{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.setOpen(openKey{site, id}, m)
+	st := s.state.Sites[site]
+	p.Sealed = st != nil && st.find(id) != nil && len(p.Missing) == 0
+	return p, nil
+}
+
+// setOpen remembers a release that is being pushed. Called with mu held.
+func (s *Server) setOpen(k openKey, m *origin.Manifest) {
+	if _, ok := s.open[k]; !ok {
+		s.openOrder = append(s.openOrder, k)
+	}
+	s.open[k] = m
+	if len(s.openOrder) > maxOpen {
+		delete(s.open, s.openOrder[0])
+		s.openOrder = s.openOrder[1:]
+	}
+}
+
+// body bounds a request's body in bytes and in the time between two reads.
+func (s *Server) body(w http.ResponseWriter, r *http.Request, limit int64) io.Reader {
+	return &movingBody{r: http.MaxBytesReader(w, r.Body, limit), c: http.NewResponseController(w)}
+}
+
+type movingBody struct {
+	r io.Reader
+	c *http.ResponseController
+}
+
+func (b *movingBody) Read(p []byte) (int, error) {
+	// A writer without deadlines (a test's recorder) has no connection that could stall.
+	if err := b.c.SetReadDeadline(time.Now().Add(bodyStall)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return 0, err
+	}
+	return b.r.Read(p)
+}
+
+// readError makes an error of reading the body the caller's.
+func readError(err error) error {
+	var big *http.MaxBytesError
+	if errors.As(err, &big) {
+		return err
+	}
+	return refuse(http.StatusBadRequest, "push again: what has arrived whole is kept", "the body broke off: %v", err)
+}
+
+// putBlob stores a file of a release that is being pushed. Doing it twice is
+// harmless. Its digest stands in the path and, for the way, in Content-Digest
+// (RFC 9530 §2); its size is what the manifest says.
+func (s *Server) putBlob(w http.ResponseWriter, r *http.Request) (any, error) {
+	site := r.PathValue("site")
+	if err := s.pushSite(site); err != nil {
+		return nil, err
+	}
+	d, err := origin.ParseDigest(r.PathValue("digest"))
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "", "%v", err)
+	}
+	sent, err := contentDigest(r.Header.Values("Content-Digest"))
+	if err != nil {
+		return nil, err
+	}
+	if sent != d {
+		return nil, refuse(http.StatusUnprocessableEntity, "", "Content-Digest names another digest than the path")
+	}
+	size, ok := s.wanted(site, d)
+	if !ok {
+		return nil, refuse(http.StatusNotFound, "post the manifest first, with `perigee push`", "no release that is being pushed to %s holds blob %s", site, d)
+	}
+	if r.ContentLength >= 0 && r.ContentLength != size {
+		return nil, refuse(http.StatusUnprocessableEntity, "the file changed while it was sent: push again", "%d bytes are announced, the manifest says %d", r.ContentLength, size)
+	}
+	err = s.blobs.Put(d, size, &bodyReader{r: s.body(w, r, size+1)})
+	var broken *bodyError
+	if errors.As(err, &broken) {
+		return nil, readError(broken.err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return origin.Blob{Digest: d, Size: size}, nil
+}
+
+// bodyReader marks errors of the body, so that they can be told from the disk's.
+type bodyReader struct{ r io.Reader }
+
+type bodyError struct{ err error }
+
+func (e *bodyError) Error() string { return e.err.Error() }
+
+func (b *bodyReader) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = &bodyError{err}
+	}
+	return n, err
+}
+
+// wanted finds the size of a blob in the site's releases that are being pushed.
+func (s *Server) wanted(site string, d origin.Digest) (int64, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, m := range s.open {
+		if k.site != site {
+			continue
+		}
+		for _, f := range m.Files {
+			if f.Digest == d {
+				return f.Size, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// contentDigest reads the sha-256 member of a Content-Digest field: a
+// dictionary of byte sequences, ":" base64 ":" (RFC 9530 §2, RFC 9651 §3.2).
+// Members of other algorithms are passed over.
+func contentDigest(fields []string) (d origin.Digest, err error) {
+	bad := refuse(http.StatusBadRequest, "send Content-Digest: sha-256=:BASE64:", "Content-Digest with one sha-256 is needed")
+	found := false
+	for member := range strings.SplitSeq(strings.Join(fields, ","), ",") {
+		name, value, _ := strings.Cut(strings.Trim(member, " \t"), "=")
+		if name != "sha-256" {
+			continue
+		}
+		inner, ok1 := strings.CutPrefix(value, ":")
+		inner, ok2 := strings.CutSuffix(inner, ":")
+		b, err := base64.StdEncoding.Strict().DecodeString(inner)
+		if !ok1 || !ok2 || err != nil || len(b) != len(d) || found {
+			return origin.Digest{}, bad
+		}
+		d, found = origin.Digest(b), true
+	}
+	if !found {
+		return origin.Digest{}, bad
+	}
+	return d, nil
+}
+
+// ContentDigest is the field's value for a digest.
+func ContentDigest(d origin.Digest) string {
+	return "sha-256=:" + base64.StdEncoding.EncodeToString(d[:]) + ":"
+}
+
+// Sealed answers a seal.
+type Sealed struct {
+	Release origin.Digest `json:"release"`
+	Files   int           `json:"files"`
+	Bytes   int64         `json:"bytes"`
+}
+
+// seal puts a release on the log once every blob of it is stored.
+func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
+	site := r.PathValue("site")
+	if err := s.pushSite(site); err != nil {
+		return nil, err
+	}
+	id, err := origin.ParseDigest(r.PathValue("id"))
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "", "%v", err)
+	}
+	s.mu.Lock()
+	m := s.open[openKey{site, id}]
+	if st := s.state.Sites[site]; m == nil && st != nil && st.find(id) != nil {
+		m, err = s.manifest(id)
+	}
+	s.mu.Unlock()
+	if m == nil || err != nil {
+		return nil, refuse(http.StatusNotFound, "post the manifest first, with `perigee push`", "release %s is not being pushed to %s", id, site)
+	}
+	if missing := s.blobs.Missing(m); len(missing) > 0 {
+		e := refuse(http.StatusConflict, "push again: only these are sent", "%d blobs of release %s are missing", len(missing), id)
+		e.Missing = missing
+		return nil, e
+	}
+	out := Sealed{Release: id, Files: len(m.Files)}
+	for _, f := range m.Files {
+		out.Bytes += f.Size
+	}
+	again := errors.New("sealed already")
+	_, err = s.command(r.Context(), KindRelease, Release{Site: site, Release: id, Files: out.Files, Bytes: out.Bytes}, func(st *State) error {
+		if site := st.Sites[site]; site != nil && site.find(id) != nil {
+			return again
+		}
+		return nil
+	})
+	if err != nil && err != again {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.refer(id, m) // also after a push that healed a lost blob
+	s.mu.Unlock()
+	return out, nil
+}
+
+// Activated answers an activation: wait for receipts of Seq.
+type Activated struct {
+	Seq        uint64 `json:"seq"`
+	Generation uint64 `json:"generation"`
+}
+
+// activateRequest is the body of an activation.
+type activateRequest struct {
+	Release origin.Digest `json:"release"`
+	// IfGeneration refuses when the site's generation is another one; 0 is that
+	// of a site without a release.
+	IfGeneration *uint64 `json:"if_generation,omitempty"`
+}
+
+func (s *Server) activate(w http.ResponseWriter, r *http.Request) (any, error) {
+	site := r.PathValue("site")
+	if err := s.pushSite(site); err != nil {
+		return nil, err
+	}
+	var req activateRequest
+	if err := readJSON(w, r, &req); err != nil {
+		return nil, err
+	}
+	if err := checkDigest(req.Release); err != nil {
+		return nil, refuse(http.StatusBadRequest, "", "%v", err)
+	}
+	e, err := s.command(r.Context(), KindActivate, Activate{Site: site, Release: req.Release}, func(st *State) error {
+		state := st.Sites[site]
+		if state == nil || state.find(req.Release) == nil {
+			return refuse(http.StatusNotFound, fmt.Sprintf("`perigee releases %s` lists them", site), "release %s of site %s is not sealed here", req.Release, site)
+		}
+		if req.IfGeneration != nil && *req.IfGeneration != state.Generation {
+			return refuse(http.StatusConflict, "look at `perigee releases "+site+"` and decide anew",
+				"site %s is at generation %d, not %d: someone else activated a release", site, state.Generation, *req.IfGeneration)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return Activated{Seq: e.Seq, Generation: e.Seq}, nil
+}
+
+// ReleaseList is a site's releases, newest first.
+type ReleaseList struct {
+	Site       string        `json:"site"`
+	Generation uint64        `json:"generation"`
+	Releases   []ListRelease `json:"releases"`
+}
+
+// ListRelease is one release of the list.
+type ListRelease struct {
+	Release   origin.Digest `json:"release"`
+	Active    bool          `json:"active"`
+	Files     int           `json:"files"`
+	Bytes     int64         `json:"bytes"`
+	Seq       uint64        `json:"seq"` // of the entry that sealed it
+	Sealed    time.Time     `json:"sealed"`
+	Activated *time.Time    `json:"activated,omitempty"` // last
+}
+
+func (s *Server) getReleases(_ http.ResponseWriter, r *http.Request) (any, error) {
+	site := r.PathValue("site")
+	if _, err := s.site(site); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := ReleaseList{Site: site, Releases: []ListRelease{}}
+	st := s.state.Sites[site]
+	if st == nil {
+		return out, nil
+	}
+	out.Generation = st.Generation
+	for i := len(st.Releases) - 1; i >= 0; i-- {
+		sr := st.Releases[i]
+		l := ListRelease{Release: sr.Release.Release, Active: sr.Release.Release == st.Active, Files: sr.Files, Bytes: sr.Bytes, Seq: sr.Seq, Sealed: sr.Sealed.UTC()}
+		if !sr.Activated.IsZero() {
+			at := sr.Activated.UTC()
+			l.Activated = &at
+		}
+		out.Releases = append(out.Releases, l)
+	}
+	return out, nil
+}

@@ -1,0 +1,320 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"perigee.example/feed"
+	"perigee.example/internal/durable"
+	"perigee.example/origin"
+)
+
+// Known is what the configuration says exists: commands about anything else
+// are refused, with what does exist.
+type Known struct {
+	Sites []KnownSite
+	Edges []string
+}
+
+// KnownSite is one site of the configuration.
+type KnownSite struct {
+	Name  string
+	Hosts []string // lower case, without port; "*.example.com" covers one label
+	Push  bool     // takes releases
+}
+
+// Config is what a Server is made from.
+type Config struct {
+	Dir   string // "control" in the state folder; made if absent; one process only
+	Known Known
+	// FeedListen is the host:port of the feed's door; "" when every node is in
+	// this process.
+	FeedListen string
+	// Addresses are how commands reach the admin door ("https://host:port").
+	Addresses []string
+	// FeedAddress and BlobAddress are how nodes reach their doors (host:port).
+	// They go into the credentials of new nodes; FeedAddress "" is what
+	// FeedListen became.
+	FeedAddress, BlobAddress string
+	Log                      *slog.Logger // nil discards
+}
+
+// Server is the control node.
+type Server struct {
+	c      Config
+	log    *slog.Logger
+	ca     *ca
+	tokens []token
+	nodes  *nodeList
+	blobs  *origin.Blobs
+	feed   *feed.Server
+	known  atomic.Pointer[Known]
+	now    func() time.Time
+	// MadeToken is the path of the admin token's file if this start made it.
+	MadeToken string
+
+	// mu orders commands: what one was checked against is what it is appended to.
+	mu         sync.Mutex
+	state      State
+	folded     uint64 // seq of the last entry in state
+	open       map[openKey]*origin.Manifest
+	openOrder  []openKey
+	referenced map[origin.Digest]bool // blobs of sealed releases, manifests included
+
+	reportMu sync.Mutex
+	reports  map[string]*nodeState
+	reported chan struct{} // closed and replaced at each watermark
+
+	servers []*http.Server
+	serveMu sync.Mutex
+	closed  bool
+}
+
+// openKey names a release that is being pushed.
+type openKey struct {
+	site    string
+	release origin.Digest
+}
+
+// maxOpen bounds releases that are pushed at one time; the oldest is forgotten
+// first, and its push simply begins again.
+const maxOpen = 64
+
+// Open starts the control node: keys, blobs, the feed, and the fold of its log.
+// At the first start it makes the CA and the admin token (MadeToken).
+func Open(ctx context.Context, c Config) (_ *Server, err error) {
+	s := &Server{
+		c: c, log: c.Log, now: time.Now,
+		open: map[openKey]*origin.Manifest{}, referenced: map[origin.Digest]bool{},
+		reports: map[string]*nodeState{}, reported: make(chan struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.known.Store(&c.Known)
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("control: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+			err = fmt.Errorf("control: %w", err)
+		}
+	}()
+	if err := durable.Sweep(c.Dir); err != nil {
+		return nil, err
+	}
+	if s.ca, err = openCA(c.Dir, s.now); err != nil {
+		return nil, err
+	}
+	s.ca.names = certNames(c)
+	if s.tokens, s.MadeToken, err = openTokens(c.Dir, s.now()); err != nil {
+		return nil, err
+	}
+	if s.nodes, err = openNodes(c.Dir); err != nil {
+		return nil, err
+	}
+	if s.blobs, err = origin.OpenBlobs(filepath.Join(c.Dir, "blobs")); err != nil {
+		return nil, err
+	}
+	s.feed, err = feed.OpenServer(ctx, feed.ServerConfig{
+		Dir: filepath.Join(c.Dir, "feed"), Listen: c.FeedListen, TLS: s.ca.nodeTLS(), Admit: s.nodes.admit, Log: s.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err = s.catchUp(ctx); err != nil {
+		return nil, err
+	}
+	for _, n := range s.nodes.all() {
+		if err = s.feed.AddNode(ctx, n.Name); err != nil {
+			return nil, err
+		}
+	}
+	s.feed.Reports(s.report)
+	return s, nil
+}
+
+// certNames are the hosts that the control node's certificate covers.
+func certNames(c Config) []string {
+	var names []string
+	for _, a := range append([]string{c.FeedListen, c.FeedAddress, c.BlobAddress}, c.Addresses...) {
+		a = strings.TrimPrefix(a, "https://")
+		host, _, err := net.SplitHostPort(a)
+		if err != nil {
+			host = strings.TrimSuffix(a, "/")
+		}
+		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+			continue
+		}
+		if host != "" && !slices.Contains(names, host) {
+			names = append(names, host)
+		}
+	}
+	return names
+}
+
+// SetKnown takes a changed configuration.
+func (s *Server) SetKnown(k Known) { s.known.Store(&k) }
+
+// FeedAddr is the address of the feed's door, or nil when there is none.
+func (s *Server) FeedAddr() net.Addr { return s.feed.Addr() }
+
+// CAFile is the path of the fleet's CA certificate, which commands pin.
+func (s *Server) CAFile() string { return filepath.Join(s.c.Dir, caCertName) }
+
+// TokenFile is the path of the admin token's file.
+func (s *Server) TokenFile() string { return filepath.Join(s.c.Dir, tokenName) }
+
+// catchUp folds in what is on the log and not in the state. Called with mu held,
+// or before anyone else has the server.
+func (s *Server) catchUp(ctx context.Context) error {
+	if s.feed.Log().Head().Seq == s.folded {
+		return nil
+	}
+	for e, err := range s.feed.Log().Entries(ctx, s.folded+1) {
+		if err != nil {
+			return err
+		}
+		s.fold(e)
+	}
+	return nil
+}
+
+func (s *Server) fold(e feed.Entry) {
+	if e.Seq <= s.folded {
+		return
+	}
+	s.folded = e.Seq
+	if err := s.state.Apply(e); err != nil {
+		s.log.Error("entry of the log left out", "err", err)
+		return
+	}
+	if e.Kind != KindRelease {
+		return
+	}
+	command, err := DecodeCommand(e)
+	if err != nil {
+		return
+	}
+	r := command.(*Release)
+	m, err := s.manifest(r.Release)
+	if err != nil {
+		s.log.Error("manifest of a sealed release cannot be read: nodes cannot fetch it; push it again", "site", r.Site, "release", r.Release.String(), "err", err)
+		return
+	}
+	s.refer(r.Release, m)
+}
+
+// refer notes the blobs of a sealed release: those that nodes may fetch.
+func (s *Server) refer(release origin.Digest, m *origin.Manifest) {
+	s.referenced[release] = true
+	for _, b := range m.Blobs() {
+		s.referenced[b.Digest] = true
+	}
+}
+
+// manifest reads a stored manifest.
+func (s *Server) manifest(release origin.Digest) (*origin.Manifest, error) {
+	f, err := s.blobs.Open(release)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, origin.MaxManifestBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	return origin.ParseManifest(b)
+}
+
+// command appends one entry if check finds the state such that it may. The
+// state that it saw is the one the entry is appended to.
+func (s *Server) command(ctx context.Context, kind string, body any, check func(*State) error) (feed.Entry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.catchUp(ctx); err != nil {
+		return feed.Entry{}, err
+	}
+	if err := check(&s.state); err != nil {
+		return feed.Entry{}, err
+	}
+	e, err := s.feed.Log().Append(ctx, kind, body)
+	if errors.Is(err, feed.ErrConflict) {
+		return e, &Error{Status: http.StatusConflict, Message: "another control node wrote to the log just now: nothing was done", Hint: "run the command again"}
+	}
+	if err != nil {
+		return e, &Error{Status: http.StatusServiceUnavailable, Message: err.Error(), Hint: "the log did not take the command; `perigee status` shows whether it arrived"}
+	}
+	s.fold(e)
+	return e, nil
+}
+
+// AddLocal makes a node that runs in this process known: it follows by Follow
+// and comes in by no door.
+func (s *Server) AddLocal(ctx context.Context, name string) error {
+	if err := feed.CheckID(name); err != nil {
+		return err
+	}
+	if !s.nodes.has(name) {
+		err := s.nodes.change(func(m map[string]nodeEntry) error {
+			m[name] = nodeEntry{Name: name, Added: s.now().UTC()}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return s.feed.AddNode(ctx, name)
+}
+
+// Follow is how a node in this process follows the feed (node.Config.Dial).
+func (s *Server) Follow(ctx context.Context, name string, from feed.Position) (*feed.Follower, error) {
+	return s.feed.Follow(ctx, name, from)
+}
+
+// FetchBlob is how a node in this process gets blobs (node.Config.Fetch).
+func (s *Server) FetchBlob(_ context.Context, d origin.Digest) (io.ReadCloser, int64, error) {
+	size, ok := s.blobs.Has(d)
+	if !ok {
+		return nil, 0, fmt.Errorf("blob %s: %w", d, os.ErrNotExist)
+	}
+	f, err := s.blobs.Open(d)
+	if err != nil {
+		return nil, 0, err
+	}
+	return f, size, nil
+}
+
+// Close ends the doors and the feed. What was acknowledged is on disk already.
+func (s *Server) Close() {
+	s.serveMu.Lock()
+	s.closed = true
+	servers := s.servers
+	s.serveMu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+	defer cancel()
+	for _, hs := range servers {
+		if err := hs.Shutdown(ctx); err != nil {
+			_ = hs.Close() // the rest of the connections, at once
+		}
+	}
+	if s.feed != nil {
+		s.feed.Close()
+	}
+	if s.blobs != nil {
+		_ = s.blobs.Close() // a folder handle: nothing is unwritten
+	}
+}
