@@ -189,13 +189,16 @@ func (c *compiler) rrset(recs []record) {
 	level := s.rrtype != typeRRSIG
 	first := &recs[0]
 	uneven := false
-	seen := map[string]struct{}{}
+	var seen map[string]struct{}
+	if len(recs) > 1 {
+		seen = make(map[string]struct{}, len(recs))
+	}
 	for i := range recs {
 		r := &recs[i]
 		if r.line < first.line && r.file == first.file {
 			first = r
 		}
-		if len(recs) > 1 {
+		if seen != nil {
 			key := string(c.canonical(0, r))
 			if _, dup := seen[key]; dup {
 				c.report(posOf(r), true, "remove one of the two", "%s %s stands twice with the same data", FormatName(c.l.ownerOf(r)), typeName(r.rrtype))

@@ -121,6 +121,11 @@ func TestLimits(t *testing.T) {
 	if z, f := Parse("x.zone", text, Options{Origin: "example.test", MaxRecords: 103}); z == nil || z.Len() != 102 {
 		t.Errorf("103 records with room for 103: %s", show(f))
 	}
+	// What is ignored counts too.
+	text = []byte(lintBase + strings.Repeat("$GENERATE 1-60000 h$.example.net. A 192.0.2.1\n", 1000))
+	if z, f := Parse("x.zone", text, Options{Origin: "example.test", MaxRecords: 100_000}); z != nil || !strings.Contains(show(f), "6 error more than 100000 records") {
+		t.Errorf("60 million records outside of the zone: %s", show(f[len(f)-2:]))
+	}
 	var b strings.Builder
 	b.WriteString(lintBase)
 	for i := range 3000 {

@@ -28,8 +28,8 @@ const (
 	// maxIncludes bounds the $INCLUDEs of one zone, since a few files that
 	// include each other many times over cost much and say nothing.
 	maxIncludes = 10_000
-	// maxFindings bounds what a Load reports. Who has a thousand wants the
-	// first ones.
+	// maxFindings bounds the errors, and the warnings, that a Load reports. Who
+	// has a thousand wants the first ones.
 	maxFindings = 1000
 )
 
@@ -149,7 +149,9 @@ type loader struct {
 	files    []seenFile // by record.file
 	sum      hash.Hash
 	findings []Finding
-	more     int // findings over maxFindings
+	errors   int // of all findings, also those that there was no room for
+	warnings int
+	more     int // findings without room
 
 	recs   []record
 	names  []byte // owners as written
@@ -195,7 +197,7 @@ func (l *loader) run(name string, text []byte, o Options) loaded {
 	if l.more > 0 {
 		l.findings = append(l.findings, Finding{File: l.shown(name), Warning: true, Text: fmt.Sprintf("and %d findings more", l.more)})
 	}
-	if slices.ContainsFunc(l.findings, func(f Finding) bool { return !f.Warning }) {
+	if l.errors > 0 {
 		out.zone = nil
 	}
 	out.findings, out.files = l.findings, l.files
@@ -203,8 +205,14 @@ func (l *loader) run(name string, text []byte, o Options) loaded {
 	return out
 }
 
+// report notes a finding. Errors and warnings have room of their own, so that
+// no flood of warnings hides an error.
 func (l *loader) report(f Finding) {
-	if len(l.findings) >= maxFindings && (f.Warning || l.more > 0) {
+	room := &l.errors
+	if f.Warning {
+		room = &l.warnings
+	}
+	if *room++; *room > maxFindings {
 		l.more++
 		return
 	}
@@ -279,7 +287,8 @@ func (l *loader) read() {
 		p.SetIncludeAllowed(true)
 		p.SetIncludeFS(l)
 	}
-	for !l.stopped {
+	// Records that are ignored or bad count too: they cost as much to read.
+	for n := 1; !l.stopped; n++ {
 		l.left = l.left[:0]
 		rr, ok := p.Next()
 		if l.stopped {
@@ -295,7 +304,7 @@ func (l *loader) read() {
 		if err := l.add(rr, src); err != nil {
 			l.report(Finding{File: l.shown(src.name), Line: src.start, Text: err.Error(), Hint: hintOf(err)})
 		}
-		if len(l.recs) > l.max {
+		if n > l.max {
 			l.stop(src.name, src.start, fmt.Sprintf("more than %d records in the zone", l.max), "split the zone, or look for a $GENERATE or $INCLUDE that runs wild")
 		}
 	}

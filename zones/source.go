@@ -43,6 +43,9 @@ func newSource(l *loader, name string, text []byte) *source {
 func (s *source) ReadByte() (byte, error) {
 	for len(s.rest) == 0 && s.gen.left > 0 {
 		line, err := s.gen.next(s.rest[:0])
+		if s.l.bytes += int64(len(line)); err == nil && s.l.bytes > maxZoneBytes {
+			err = fmt.Errorf("the zone has more than %d octets of text, with what $GENERATE makes", maxZoneBytes)
+		}
 		if err != nil {
 			s.l.stop(s.name, s.line, err.Error(), generateHint)
 			return 0, errStopped
