@@ -74,7 +74,7 @@ func (c *compiler) targetsOfNS() map[NodeID]bool {
 }
 
 // lintAlias checks what may stand beside CNAME and DNAME (RFC 1034 §3.6.2,
-// RFC 2181 §10.1, RFC 4034 §2, RFC 6672 §2.4).
+// RFC 2181 §10.1, RFC 4035 §2.5, RFC 6672 §2.4).
 func (c *compiler) lintAlias(n uint32) {
 	m := &c.z.img
 	nd := &m.nodes[n]

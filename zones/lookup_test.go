@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,8 +29,6 @@ func mustParse(t testing.TB, origin, text string) *Zone {
 	}
 	return z
 }
-
-var kindNames = map[Kind]string{Found: "found", NoData: "nodata", NXDomain: "nxdomain", Referral: "referral", CNAME: "cname", DNAME: "dname", NotInZone: "notinzone"}
 
 const lookupZone = `
 $TTL 300
@@ -116,13 +116,13 @@ func TestLookup(t *testing.T) {
 
 func describe(z *Zone, r *Result) string {
 	if r.Kind == NotInZone {
-		return kindNames[r.Kind]
+		return r.Kind.String()
 	}
 	star := ""
 	if r.Wildcard {
 		star = "* "
 	}
-	return fmt.Sprintf("%s %s %s%d", kindNames[r.Kind], FormatName(z.Owner(r.Node, nil)), star, r.Suffix)
+	return fmt.Sprintf("%s %s %s%d", r.Kind, FormatName(z.Owner(r.Node, nil)), star, r.Suffix)
 }
 
 func TestLookupAllocatesNothing(t *testing.T) {
@@ -281,9 +281,9 @@ func TestLookupAgreesWithTheRFC(t *testing.T) {
 			}
 		}
 	}
-	for _, k := range kindNames {
-		if kinds[k] < 100 {
-			t.Errorf("the random zones gave %s only %d times: %v", k, kinds[k], kinds)
+	for k := Found; k <= NotInZone; k++ {
+		if kinds[k.String()] < 100 {
+			t.Errorf("the random zones gave %s only %d times: %v", k, kinds[k.String()], kinds)
 		}
 	}
 	if kinds["refused"] > 200 {
@@ -326,5 +326,120 @@ ns1 TYPE65401 \# 0
 	}
 	if z.Serial() != 4294967295 || z.Len() != 2 || z.Origin() != "example.test." || z.Signed() {
 		t.Errorf("serial %d, %d names, origin %s, signed %v", z.Serial(), z.Len(), z.Origin(), z.Signed())
+	}
+}
+
+// TestSignedZone: DNSSEC records are loaded and found like any others, and what
+// a signer writes gives no remark.
+func TestSignedZone(t *testing.T) {
+	text := `
+$TTL 300
+@      SOA        ns1 hostmaster 7 3600 900 1209600 60
+       NS         ns1
+       DNSKEY     257 3 13 ( mdsswUyr3DPW132mOi8V9xESWE8jTo0dxCjjnopKl+GqJxpVXckHAeF+KkxLbxILfDLUT0rAK9iUzy1L53eKGQ== )
+       CDS        0 0 0 00
+       NSEC3PARAM 1 0 0 -
+       NSEC       alias A NS SOA RRSIG NSEC DNSKEY
+       RRSIG      SOA 13 2 300 20300101000000 20260101000000 1 @ AAAA
+       60 RRSIG   NSEC 13 2 60 20300101000000 20260101000000 1 @ AAAA
+ns1    A          192.0.2.1
+alias  CNAME      ns1
+       RRSIG      CNAME 13 3 300 20300101000000 20260101000000 1 @ AAAA
+       NSEC       sub CNAME RRSIG NSEC
+sub    NS         ns1
+       DS         1 13 2 0000000000000000000000000000000000000000000000000000000000000000
+       RRSIG      DS 13 3 300 20300101000000 20260101000000 1 @ AAAA
+       NSEC       @ NS DS RRSIG NSEC
+0123456789abcdefghijklmnopqrstuv NSEC3 1 0 0 - 1123456789abcdefghijklmnopqrstuv A RRSIG
+`
+	z, findings := Parse("signed.zone", []byte(text), Options{Origin: "example.test"})
+	if z == nil || len(findings) > 0 {
+		t.Fatal(show(findings))
+	}
+	if !z.Signed() {
+		t.Error("not signed")
+	}
+	set, ok := z.RRset(0, typeRRSIG)
+	if !ok || set.Count != 2 || set.TTL != 60 {
+		t.Fatalf("RRSIGs of the apex: %v %+v", ok, set)
+	}
+	// Each signature keeps the TTL of what it covers.
+	first, rest := firstRecord(set.Wire)
+	if first[1] != typeSOA || set.Wire[8] != 1 || set.Wire[9] != 300-256 || rest[9] != 60 {
+		t.Errorf("TTLs %d and %d", set.Wire[6:10], rest[6:10])
+	}
+	var r Result
+	z.Lookup(wireName(t, "alias.example.test"), typeNSEC, &r)
+	if r.Kind != Found {
+		t.Errorf("NSEC beside a CNAME: %s", r.Kind)
+	}
+	checkZone(t, z)
+}
+
+// TestImageHasNoPointers: what a zone of a million names is made of is nothing
+// that the garbage collector walks.
+func TestImageHasNoPointers(t *testing.T) {
+	img := reflect.TypeFor[image]()
+	for i := range img.NumField() {
+		f := img.Field(i)
+		if f.Name == "seed" {
+			continue
+		}
+		if f.Type.Kind() != reflect.Slice {
+			t.Fatalf("%s is a %s", f.Name, f.Type)
+		}
+		elem := f.Type.Elem()
+		kinds := []reflect.Kind{elem.Kind()}
+		if elem.Kind() == reflect.Struct {
+			kinds = kinds[:0]
+			for j := range elem.NumField() {
+				kinds = append(kinds, elem.Field(j).Type.Kind())
+			}
+		}
+		for _, k := range kinds {
+			if k < reflect.Bool || k > reflect.Uint64 {
+				t.Errorf("%s has a %s", f.Name, k)
+			}
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	z := mustParse(t, "example.test", lookupZone)
+	var got []string
+	for name := range z.Names() {
+		got = append(got, strings.TrimSuffix(FormatName(name), "example.test."))
+		if len(got) == 9 {
+			break
+		}
+	}
+	// RFC 4034 §6.1, without the empty non-terminals.
+	want := []string{"", "alias.", "a.b.c.", "mixed.case.", "*.cwild.", "ns1.", "a.*.odd.", "old.", "sub."}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+func TestParseName(t *testing.T) {
+	for _, c := range []struct{ text, wire, back string }{
+		{".", "\x00", "."},
+		{"a", "\x01a\x00", "a."},
+		{"a.B.", "\x01a\x01B\x00", "a.B."},
+		{`a\.b.c`, "\x03a.b\x01c\x00", `a\.b.c.`},
+		{`\000\255\032.x`, "\x03\x00\xff \x01x\x00", `\000\255\032.x.`},
+		{`\@\a.x`, "\x02@a\x01x\x00", `\@a.x.`},
+		{strings.Repeat("a", 63), "\x3f" + strings.Repeat("a", 63) + "\x00", strings.Repeat("a", 63) + "."},
+	} {
+		wire, err := ParseName(c.text)
+		if err != nil || string(wire) != c.wire {
+			t.Errorf("%s: %q, %v", c.text, wire, err)
+		} else if back := FormatName(wire); back != c.back {
+			t.Errorf("%s: back as %s, want %s", c.text, back, c.back)
+		}
+	}
+	for _, bad := range []string{"", "..", ".a", "a..b", `a\`, `a\25`, `a\256`, `a\2x5`, strings.Repeat("a", 64), strings.Repeat("a.", 128)} {
+		if wire, err := ParseName(bad); err == nil {
+			t.Errorf("%q is taken as %q", bad, wire)
+		}
 	}
 }

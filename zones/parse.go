@@ -92,7 +92,7 @@ func load(path string, o Options) loaded {
 	l := newLoader(dir, root.FS())
 	// The path itself is the operator's word, and may be a symbolic link to
 	// anywhere; what the text includes is not.
-	text, info, err := readWhole(func() (fs.File, error) { return os.Open(path) }, maxZoneBytes)
+	text, info, err := readWhole(path, os.Stat, func(path string) (fs.File, error) { return os.Open(path) }, maxZoneBytes)
 	if err != nil {
 		return failed(err)
 	}
@@ -112,19 +112,23 @@ func unreadable(path string, err error) Finding {
 	return f
 }
 
-// readWhole reads a regular file of at most limit octets.
-func readWhole(open func() (fs.File, error), limit int64) ([]byte, fs.FileInfo, error) {
-	f, err := open()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
+// readWhole reads a regular file of at most limit octets. It looks before it
+// opens, since opening a named pipe waits for who writes into it.
+func readWhole(name string, stat func(string) (fs.FileInfo, error), open func(string) (fs.File, error), limit int64) ([]byte, fs.FileInfo, error) {
+	info, err := stat(name)
 	if err != nil {
 		return nil, nil, err
 	}
 	if !info.Mode().IsRegular() {
 		return nil, nil, errors.New("it is not a regular file")
+	}
+	f, err := open(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	if info, err = f.Stat(); err != nil {
+		return nil, nil, err
 	}
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(text)) > limit {
@@ -268,7 +272,8 @@ func (l *loader) Open(name string) (fs.File, error) {
 	if l.includes++; l.includes > maxIncludes {
 		return nil, fmt.Errorf("more than %d files included", maxIncludes)
 	}
-	text, info, err := readWhole(func() (fs.File, error) { return l.fsys.Open(name) }, maxZoneBytes-l.bytes)
+	stat := func(name string) (fs.FileInfo, error) { return fs.Stat(l.fsys, name) }
+	text, info, err := readWhole(name, stat, l.fsys.Open, maxZoneBytes-l.bytes)
 	if err != nil {
 		// The zone depends on it all the same: its coming, or its getting
 		// readable, is a change.

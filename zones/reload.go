@@ -92,12 +92,6 @@ func (s *Store) match() (changed bool) {
 		}
 	}
 	s.keepGone(wanted)
-	if s.saving != nil {
-		refuse(Status{File: s.state, Problem: "the last good copies of zones cannot be kept: " + s.saving.Error(), Hint: "make the folder writable; until then a restart with a bad file leaves its zone unserved"})
-	}
-	if s.watch != nil {
-		refuse(Status{Problem: "changes are seen by polling only: " + s.watch.Error(), Hint: "on Linux raise fs.inotify.max_user_watches and max_user_instances"})
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	changed = !slices.EqualFunc(s.refused, refused, sameStatus)
@@ -300,8 +294,11 @@ func (e *entry) apply(o *outcome) {
 	if c := o.saved; c != nil {
 		e.zone, e.hash, e.base, e.tail, e.serial, e.copied = c.zone, c.hash, c.hash, c.hash, c.zone.serial, true
 	}
+	// Read a second time without a difference, a file whose time lies ahead is
+	// not young any more.
+	again := o.start.Sub(e.read) > racyWindow && sameFiles(e.last.files, o.files)
+	e.racy = !again && o.start.Sub(youngest(o.files)) < racyWindow
 	e.read, e.next = o.start, nil
-	e.racy = o.start.Sub(youngest(o.files)) < racyWindow
 	e.last = o.loaded
 	e.last.zone = nil
 	switch {
@@ -386,13 +383,8 @@ func (e *entry) standing() string {
 	return fmt.Sprintf(" (serial %d is still served)", e.zone.serial)
 }
 
-// wrong notes a problem; one that stands keeps its time.
-func (e *entry) wrong(text, hint string) {
-	if e.fix.text != text {
-		e.fix = problem{text: text, since: time.Now()}
-	}
-	e.fix.hint = hint
-}
+// wrong notes what is wrong with a zone.
+func (e *entry) wrong(text, hint string) { e.fix.set(text, hint) }
 
 // A version that loses more than a fifth of the names of the one before, and
 // not just a few, is more often half a file than an intention.

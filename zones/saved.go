@@ -150,16 +150,23 @@ func (s *Store) save(list []*entry) error {
 		wg.Wait()
 		err = errors.Join(append(errs, syncDir(dir))...)
 	}
+	text, hint := "", ""
+	if err != nil {
+		err = fmt.Errorf("the last good copies of zones cannot be kept: %w", err)
+		text, hint = err.Error(), "make the folder writable; until then a restart with a bad file leaves its zone unserved"
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.saving = err
+	changed := s.saving.set(text, hint)
 	if err == nil {
 		for _, e := range list {
 			e.tail = e.hash
 		}
-		return nil
 	}
-	return fmt.Errorf("keeping the last good copies of zones: %w", err)
+	s.mu.Unlock()
+	if changed {
+		s.tell()
+	}
+	return err
 }
 
 func (s *Store) saveOne(e *entry) (err error) {

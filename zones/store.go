@@ -55,14 +55,15 @@ type Store struct {
 	zones   []Source
 	globs   []string
 	entries map[string]*entry // by origin
-	refused []Status          // files that cannot be a zone, and trouble of the store itself
-	saving  error             // why copies cannot be kept
-	watch   error             // why only the poll sees changes
+	refused []Status          // files that cannot be a zone
+	saving  problem           // why copies cannot be kept
+	watch   problem           // why only the poll sees changes
 	unsaved int               // how many copies are yet to be written
 	started bool
 }
 
-// Status is how one zone of a Store stands.
+// Status is how one zone of a Store stands. Origin is empty for a file that
+// cannot be a zone, and for trouble of the store itself.
 type Status struct {
 	Origin string
 	File   string
@@ -109,6 +110,20 @@ type textHash [sha256.Size]byte
 type problem struct {
 	text, hint string
 	since      time.Time
+}
+
+// set notes a problem; one that stands keeps its time. It reports whether
+// that is a change.
+func (p *problem) set(text, hint string) bool {
+	if p.text == text {
+		p.hint = hint
+		return false
+	}
+	*p = problem{text: text, hint: hint, since: time.Now()}
+	if text == "" {
+		*p = problem{}
+	}
+	return true
 }
 
 // NewStore makes a Store. It has no zones before Reload.
@@ -162,6 +177,11 @@ func (s *Store) Status() []Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	list := slices.Clone(s.refused)
+	for _, p := range []problem{s.saving, s.watch} {
+		if p.text != "" {
+			list = append(list, Status{Problem: p.text, Hint: p.hint, Since: p.since})
+		}
+	}
 	for _, e := range s.entries {
 		list = append(list, e.status())
 	}

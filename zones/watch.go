@@ -77,12 +77,20 @@ func (s *Store) Watch(ctx context.Context) error {
 	}
 }
 
+// watching notes whether folders can be watched.
 func (s *Store) watching(err error) {
 	s.reload.Lock()
 	defer s.reload.Unlock()
+	text := ""
+	if err != nil {
+		text = "changes of zone files are seen by polling only: " + err.Error()
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.watch = err
+	changed := s.watch.set(text, "on Linux raise fs.inotify.max_user_watches and max_user_instances")
+	s.mu.Unlock()
+	if changed {
+		s.tell()
+	}
 }
 
 // folders lists where a change may show: the folders of all files and of what

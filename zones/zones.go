@@ -1,8 +1,28 @@
-// Package zones turns RFC 1035 master files into immutable, compiled zones and
-// looks names up in them by the algorithm of RFC 1034 §4.3.2.
+// Package zones turns RFC 1035 master files into immutable, compiled zones,
+// looks names up in them by the algorithm of RFC 1034 §4.3.2, and keeps a set
+// of them up to date with their files.
+//
+//	store, err := zones.NewStore(zones.StoreConfig{
+//		Globs:   []string{"zones/*.zone"}, // each file a zone, its name the origin
+//		State:   "/var/lib/perigee/dns",   // last good copies, for the next start
+//		Changed: func() { … },             // build a new view from store.Zones()
+//	})
+//	err = store.Reload(ctx)   // what is wrong, with file and line; the rest is served
+//	go store.Watch(ctx)
+//	…
+//	var r zones.Result
+//	zone.Lookup(name, qtype, &r)         // allocates nothing
+//	set, ok := zone.RRset(r.Node, qtype) // ready to copy into a message
 //
 // It knows nothing of steering, of sockets, or of EDNS: dnsserver puts its
-// results on the wire.
+// results on the wire. It does not chase CNAMEs, sign, or transfer. DNSSEC
+// records are kept and found like any others.
+//
+// Limits: 5 million records (Options.MaxRecords) and 512 MiB of text a zone,
+// $INCLUDE and $GENERATE counted in; 10,000 $INCLUDEs, nested 7 deep, in the
+// zone file's folder and below it; 65,536 steps a $GENERATE; an RRset must fit
+// into a message by TCP. A loaded zone takes about 110 octets for a name with
+// one address.
 package zones
 
 // Zone is one compiled zone: immutable, pointer-free inside, safe for
@@ -58,6 +78,15 @@ const (
 	DNAME                     // Node owns a DNAME above the name (RFC 6672 §3.2)
 	NotInZone                 // the name is not at or below the origin
 )
+
+// String is the outcome in one word.
+func (k Kind) String() string {
+	words := [...]string{Found: "found", NoData: "nodata", NXDomain: "nxdomain", Referral: "referral", CNAME: "cname", DNAME: "dname", NotInZone: "notinzone"}
+	if k == 0 || int(k) >= len(words) {
+		return "none"
+	}
+	return words[k]
+}
 
 // Result is what Lookup found. Reuse one; Lookup overwrites all of it and
 // allocates nothing.
