@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 	"testing"
 
@@ -196,20 +197,25 @@ func parseMap(t testing.TB, text string) policy.Geography {
 	return w
 }
 
+// from returns the index of the first network that does not end before addr.
+func (w worldMap) from(addr netip.Addr) int {
+	return sort.Search(len(w), func(i int) bool {
+		return w[i].prefix.Contains(addr) || addr.Less(w[i].prefix.Addr())
+	})
+}
+
 func (w worldMap) Lookup(addr netip.Addr) (policy.Location, netip.Prefix) {
-	for _, p := range w {
-		if p.prefix.Contains(addr) {
-			return p.loc, p.prefix
-		}
+	if i := w.from(addr); i < len(w) && w[i].prefix.Contains(addr) {
+		return w[i].loc, w[i].prefix
 	}
 	return policy.Location{}, netip.PrefixFrom(addr, addr.BitLen())
 }
 
 func (w worldMap) Within(p netip.Prefix) iter.Seq2[netip.Prefix, policy.Location] {
 	return func(yield func(netip.Prefix, policy.Location) bool) {
-		for _, e := range w {
+		for _, e := range w[w.from(p.Masked().Addr()):] {
 			if !e.prefix.Overlaps(p) {
-				continue
+				return
 			}
 			q := e.prefix
 			if q.Bits() < p.Bits() {

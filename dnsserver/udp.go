@@ -1,0 +1,172 @@
+package dnsserver
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"runtime"
+	"sync"
+	"time"
+)
+
+const (
+	// maxUDPQuery is how much of a datagram is read. What is longer than four
+	// times what we send is no query.
+	maxUDPQuery = 4096
+	// maxUDPReaders bounds the goroutines that read one socket: they wait for
+	// each other in the kernel, and only answering runs side by side.
+	maxUDPReaders = 8
+	// udpReply is room for the largest reply and for what is seen not to fit.
+	udpReply = maxUDP + 1024
+	// maxControl is room for the control message with the local address.
+	maxControl = 128
+)
+
+// packetIO is a datagram socket as the loop needs it.
+type packetIO interface {
+	// read waits for a datagram. local is the address it came to. reply is
+	// what write needs to answer from there, valid until the next read with
+	// the same control.
+	read(b, control []byte) (n int, from, local netip.AddrPort, reply []byte, err error)
+	write(b, reply []byte, to netip.AddrPort) error
+}
+
+// ServeUDP answers queries from conn until Shutdown, then closes it and returns
+// ErrServerClosed; any other error is of a socket that ended by itself. From a
+// *net.UDPConn replies leave from the address that the query came to, also when
+// it is bound to the wildcard address (Linux; elsewhere bind each address), and
+// are never fragmented. Other net.PacketConns must give *net.UDPAddr.
+func (s *Server) ServeUDP(conn net.PacketConn) error {
+	if !s.open(conn) {
+		conn.Close()
+		return ErrServerClosed
+	}
+	defer s.release(conn)
+	var sock packetIO
+	if udp, ok := conn.(*net.UDPConn); ok {
+		sock = newUDPSocket(udp, func(err error) {
+			s.config.Log.Warn("udp socket option not set", "address", conn.LocalAddr(), "why", err)
+		})
+	} else {
+		sock = anyPacketConn{conn, addrPort(conn.LocalAddr())}
+	}
+	readers := min(runtime.GOMAXPROCS(0), maxUDPReaders)
+	errs := make([]error, readers)
+	var wg sync.WaitGroup
+	for i := range readers {
+		wg.Go(func() { errs[i] = s.readPackets(sock) })
+	}
+	wg.Wait()
+	if s.closing.Load() {
+		return ErrServerClosed
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) readPackets(sock packetIO) error {
+	a := asker{s: s}
+	packet, control := make([]byte, maxUDPQuery), make([]byte, maxControl)
+	room := make([]byte, 0, udpReply)
+	waited := time.Duration(0)
+	for {
+		n, from, local, back, err := sock.read(packet, control)
+		switch {
+		case s.closing.Load() && err != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case err != nil: // such as ENOBUFS, or an ICMP error of an earlier reply
+			waited = s.pause(waited)
+			continue
+		}
+		waited = 0
+		if from.Port() == 0 {
+			continue // nothing can be sent there
+		}
+		reply := a.answer(room, packet[:n], from, local, UDP)
+		if len(reply) > 0 {
+			// The client asks again if this is lost: there is nobody to tell.
+			_ = sock.write(reply, back, from)
+		}
+		a.report()
+	}
+}
+
+// udpSocket is a kernel socket.
+type udpSocket struct {
+	conn     *net.UDPConn
+	local    netip.AddrPort
+	wildcard bool // bound to no address: each datagram says to which it came
+}
+
+func newUDPSocket(conn *net.UDPConn, warn func(error)) *udpSocket {
+	s := &udpSocket{conn: conn, local: addrPort(conn.LocalAddr())}
+	if err := noFragments(conn, s.local); err != nil {
+		warn(err)
+	}
+	if s.local.Addr().IsUnspecified() {
+		err := receiveLocal(conn, s.local)
+		if err != nil {
+			warn(err)
+		}
+		s.wildcard = err == nil
+	}
+	return s
+}
+
+func (s *udpSocket) read(b, control []byte) (int, netip.AddrPort, netip.AddrPort, []byte, error) {
+	if !s.wildcard {
+		n, from, err := s.conn.ReadFromUDPAddrPort(b)
+		return n, unmapped(from), s.local, nil, err
+	}
+	n, cn, _, from, err := s.conn.ReadMsgUDPAddrPort(b, control)
+	if err != nil {
+		return 0, from, s.local, nil, err
+	}
+	addr, reply := replyFrom(control[:cn])
+	return n, unmapped(from), netip.AddrPortFrom(addr, s.local.Port()), reply, nil
+}
+
+func (s *udpSocket) write(b, reply []byte, to netip.AddrPort) error {
+	if s.local.Addr().Is6() && to.Addr().Is4() {
+		to = netip.AddrPortFrom(netip.AddrFrom16(to.Addr().As16()), to.Port())
+	}
+	if reply == nil {
+		_, err := s.conn.WriteToUDPAddrPort(b, to)
+		return err
+	}
+	_, _, err := s.conn.WriteMsgUDPAddrPort(b, reply, to)
+	return err
+}
+
+// anyPacketConn is a net.PacketConn that is not the kernel's.
+type anyPacketConn struct {
+	conn  net.PacketConn
+	local netip.AddrPort
+}
+
+func (p anyPacketConn) read(b, _ []byte) (int, netip.AddrPort, netip.AddrPort, []byte, error) {
+	n, from, err := p.conn.ReadFrom(b)
+	return n, addrPort(from), p.local, nil, err
+}
+
+func (p anyPacketConn) write(b, _ []byte, to netip.AddrPort) error {
+	_, err := p.conn.WriteTo(b, net.UDPAddrFromAddrPort(to))
+	return err
+}
+
+// addrPort reads the address of a UDP or TCP socket; of any other it is zero.
+func addrPort(a net.Addr) netip.AddrPort {
+	switch a := a.(type) {
+	case *net.UDPAddr:
+		return unmapped(a.AddrPort())
+	case *net.TCPAddr:
+		return unmapped(a.AddrPort())
+	}
+	return netip.AddrPort{}
+}
+
+// unmapped undoes the form in which a socket of both families shows IPv4.
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
