@@ -167,6 +167,32 @@ func TestCutIsBounded(t *testing.T) {
 	}
 }
 
+func TestRegionsAreBounded(t *testing.T) {
+	g := mustPlaces(t, Place{mustPrefix("10.0.0.0/8"), Location{Country: "DE"}}, Place{mustPrefix("11.0.0.0/8"), Location{Country: "US"}})
+	c := Config{Endpoints: edges("a", "b", "c"), Policies: []Policy{
+		{Name: "p", Kind: Geo, Map: []Rule{rule(t, "DE", "a"), rule(t, "US", "b"), rule(t, "default", "c")}},
+	}}
+	s := mustCompile(t, c, g, "p")
+	sv, err := look(g, nil, s.keep())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRegions(s, []*ranker{newRanker(s, sv, 0)}, len(sv.classes), 0)
+	for _, limit := range []int{3, 2} {
+		r.limit, r.ids = limit, map[string]int32{}
+		for i := range r.byClass {
+			r.byClass[i] = -1
+		}
+		_, err := newAtlas(sv, r)
+		if (err == nil) != (limit == 3) {
+			t.Errorf("three regions with a limit of %d: %v", limit, err)
+		}
+		if err != nil && !strings.HasPrefix(tooLarge("p", err).Error(), "policy.p: its maps and latency rankings tell more than 2 kinds") {
+			t.Errorf("the user reads %q", tooLarge("p", err))
+		}
+	}
+}
+
 // disorder is a geography that breaks its contract.
 type disorder []netip.Prefix
 

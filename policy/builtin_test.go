@@ -58,6 +58,28 @@ func realClient(rnd *rand.Rand) netip.Prefix {
 	return netip.PrefixFrom(a, 29+rnd.IntN(100)).Masked()
 }
 
+// TestRealGeographyShortSource asks for thousands of networks at once.
+func TestRealGeographyShortSource(t *testing.T) {
+	db, err := geo.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, roots := realFleet(t)
+	set, err := policy.Compile(c, roots[1:2], db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d, x policy.Decision
+	for _, client := range []string{"64.0.0.0/5", "2a02::/16", "2001::/16", "5.0.0.0/8"} {
+		q := policy.Query{Client: netip.MustParsePrefix(client)}
+		set.Decide(0, q, nil, &d)
+		set.Explain(0, q, nil, &x)
+		if !slices.Equal(d.Endpoints, x.Endpoints) || d.Scope != x.Scope || d.Scope <= q.Client.Bits() {
+			t.Errorf("%s: Decide %+v, Explain %+v", client, d, x)
+		}
+	}
+}
+
 func realFleet(t testing.TB) (policy.Config, []string) {
 	c := policy.Config{Endpoints: []policy.Endpoint{
 		{Name: "fra1", Located: true, Lat: 50.11, Lon: 8.68}, {Name: "iad1", Located: true, Lat: 38.95, Lon: -77.45},

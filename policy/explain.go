@@ -63,7 +63,7 @@ func (w *witness) introduce(name string, client netip.Prefix) {
 	case w.blind:
 		w.say(name, "client %v: the client does not matter here", client)
 	case w.where.block == client && w.where.scope > client.Bits():
-		w.say(name, "client %v is larger than what the rules tell apart: counts as %v, which covers most of it; location %v", client, w.where.addr, w.where.loc)
+		w.say(name, "client %v is larger than what the rules tell apart: counts as most of it does, such as %v; location %v", client, w.where.addr, w.where.loc)
 	default:
 		w.say(name, "client %v: location %v", client, w.where.loc)
 	}

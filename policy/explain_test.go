@@ -65,7 +65,7 @@ func TestExplainText(t *testing.T) {
 			"nearest: answer fra1, TTL 1m0s, scope /5: good for every client in 200.0.0.0/5",
 		}},
 		{"by-country", "192.0.0.0/8", "fra1:forced-up", []string{
-			"by-country: client 192.0.0.0/8 is larger than what the rules tell apart: counts as 192.0.0.0, which covers most of it; location unknown",
+			"by-country: client 192.0.0.0/8 is larger than what the rules tell apart: counts as most of it does, such as 192.0.0.0; location unknown",
 			"by-country: geo: rule default: → nearest",
 			"nearest: latency: in the order written: → fra1",
 			"fra1: is forced up",

@@ -182,6 +182,7 @@ type regions struct {
 	root    int32
 	pos     []int32 // by policy: its place in an outcome, or -1
 	deps    int     // policies that look at the client
+	limit   int     // how many there may be: maxRegions
 	byClass []int32
 	ids     map[string]int32
 	ranks   []int32 // region × deps: rankings, -1 for a policy that these clients cannot reach
@@ -191,7 +192,7 @@ type regions struct {
 }
 
 func newRegions(s *Set, rankers []*ranker, classes int, root int32) *regions {
-	r := &regions{s: s, rankers: rankers, root: root, ids: make(map[string]int32), byClass: slices.Repeat([]int32{-1}, classes)}
+	r := &regions{s: s, rankers: rankers, root: root, limit: maxRegions, ids: make(map[string]int32), byClass: slices.Repeat([]int32{-1}, classes)}
 	r.pos = slices.Repeat([]int32{-1}, len(s.nodes))
 	seen := make([]bool, len(s.nodes))
 	var visit func(ref int32)
@@ -231,8 +232,8 @@ func (r *regions) of(cl uint32) (int32, error) {
 	id, ok := r.ids[string(r.key)]
 	if !ok {
 		id = int32(len(r.ids))
-		if id >= maxRegions {
-			return 0, fmt.Errorf("its maps and latency rankings tell more than %d kinds of client apart", maxRegions)
+		if int(id) >= r.limit {
+			return 0, fmt.Errorf("its maps and latency rankings tell more than %d kinds of client apart", r.limit)
 		}
 		r.ids[string(r.key)] = id
 		r.ranks = append(r.ranks, r.outcome...)

@@ -11,7 +11,8 @@ const (
 	Down
 )
 
-// Force is an operator's word on one endpoint; it outranks health.
+// Force is an operator's word on one endpoint. It outranks health, but ForceUp
+// does not outrank a drain.
 type Force uint8
 
 // What an operator may say.

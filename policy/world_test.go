@@ -274,3 +274,22 @@ func TestExplainEqualsDecide(t *testing.T) {
 		t.Errorf("some kind of answer came up less than %d times", least)
 	}
 }
+
+// FuzzWorld lets the fuzzer look for worlds in which the compiler is wrong.
+func FuzzWorld(f *testing.F) {
+	for seed := range uint64(8) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		w := newWorld(t, seed)
+		var d, x Decision
+		for range 20 {
+			root, q, st := w.root(), w.query(), w.state()
+			w.set.Decide(root, q, st, &d)
+			w.set.Explain(root, q, st, &x)
+			if len(d.Endpoints) == 0 || len(d.Endpoints) > MaxAnswers || !slices.Equal(d.Endpoints, x.Endpoints) || d.TTL != x.TTL || d.Scope != x.Scope || d.Open != x.Open {
+				t.Fatalf("seed %d: %s for %v: Decide %+v, Explain %+v%s", seed, w.set.roots[root].name, q.Client, d, x, why(&x))
+			}
+		}
+	})
+}
