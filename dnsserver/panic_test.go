@@ -18,7 +18,7 @@ func TestPanic(t *testing.T) {
 	}
 	var log bytes.Buffer
 	s := NewServer(ServerConfig{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	s.SetView(&View{table: newTable([][]byte{origin}), zones: []*servedZone{{}}})
+	s.SetView(&View{table: newTable([][]byte{origin}), zones: zoneList{{{}}}})
 	q, err := txtest.ParseQuery("www.example.test")
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"perigee.example/policy"
@@ -16,12 +17,41 @@ import (
 // for concurrent use. A nil View serves nothing and refuses every query.
 type View struct {
 	table     *table
-	zones     []*servedZone // in the order of table.origins
+	zones     zoneList // in the order of table.origins
 	policies  *policy.Set
 	unknown   *policy.State // for a Context without State
 	endpoints []packedEndpoint
 	nsid      []byte
 	bindings  map[string][]Binding // by origin, lower case with the final dot
+}
+
+// zoneChunk is how many zones With copies for one that changed, beside a list
+// of chunks: with a few hundred, 20,000 zones cost a few kilobytes.
+const zoneChunk = 256
+
+// zoneList is a list in chunks, so that a changed one shares all chunks but its
+// own with the old.
+type zoneList [][]*servedZone
+
+func newZoneList(n int) zoneList {
+	var l zoneList
+	for ; n > 0; n -= zoneChunk {
+		l = append(l, make([]*servedZone, min(n, zoneChunk)))
+	}
+	return l
+}
+
+func (l zoneList) at(i int) *servedZone { return l[i/zoneChunk][i%zoneChunk] }
+
+// put sets an entry of a list that nobody reads yet.
+func (l zoneList) put(i int, s *servedZone) { l[i/zoneChunk][i%zoneChunk] = s }
+
+// with returns a list with another zone at i.
+func (l zoneList) with(i int, s *servedZone) zoneList {
+	next := slices.Clone(l)
+	next[i/zoneChunk] = slices.Clone(next[i/zoneChunk])
+	next.put(i, s)
+	return next
 }
 
 // servedZone is one zone with what steers names in it.
@@ -148,16 +178,16 @@ func wireName(text string) ([]byte, error) {
 func (v *View) build(list []*zones.Zone, old *View) []error {
 	var errs []error
 	origins := make([][]byte, len(list))
-	v.zones = make([]*servedZone, len(list))
+	v.zones = newZoneList(len(list))
 	for i, z := range list {
 		origins[i] = z.OriginWire()
-		if at := old.exact(z.OriginWire()); at >= 0 && old.zones[at].zone == z {
-			v.zones[i] = old.zones[at]
+		if at := old.exact(z.OriginWire()); at >= 0 && old.zones.at(at).zone == z {
+			v.zones.put(i, old.zones.at(at))
 			continue
 		}
 		s, wrong := v.serve(z)
 		errs = append(errs, wrong...)
-		v.zones[i] = s
+		v.zones.put(i, s)
 	}
 	v.table = newTable(origins)
 	for i, origin := range origins {
@@ -182,7 +212,6 @@ func (v *View) exact(origin []byte) int {
 // as it is.
 func (v *View) With(changed ...*zones.Zone) (*View, error) {
 	w := *v
-	w.zones = append([]*servedZone(nil), v.zones...)
 	var errs []error
 	var added []*zones.Zone
 	for _, z := range changed {
@@ -193,7 +222,7 @@ func (v *View) With(changed ...*zones.Zone) (*View, error) {
 		}
 		s, wrong := v.serve(z)
 		errs = append(errs, wrong...)
-		w.zones[at] = s
+		w.zones = w.zones.with(at, s)
 	}
 	if len(added) > 0 {
 		had := w
@@ -233,9 +262,11 @@ func (v *View) Without(origins ...string) (*View, error) {
 // list returns the zones but those that are gone.
 func (v *View) list(gone map[string]bool) []*zones.Zone {
 	var list []*zones.Zone
-	for _, s := range v.zones {
-		if !gone[s.origin] {
-			list = append(list, s.zone)
+	for _, chunk := range v.zones {
+		for _, s := range chunk {
+			if !gone[s.origin] {
+				list = append(list, s.zone)
+			}
 		}
 	}
 	return list
@@ -248,7 +279,7 @@ func (v *View) Zone(origin string) *zones.Zone {
 		return nil
 	}
 	if at := v.exact(wire); at >= 0 {
-		return v.zones[at].zone
+		return v.zones.at(at).zone
 	}
 	return nil
 }
@@ -268,7 +299,7 @@ func (v *View) find(name []byte, qtype uint16) *servedZone {
 			at = parent
 		}
 	}
-	return v.zones[at]
+	return v.zones.at(at)
 }
 
 // packedEndpoint is an Endpoint as records ready to copy, TTL left open.
