@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/miekg/dns"
 )
 
 const lintBase = `$TTL 300
@@ -110,6 +112,13 @@ func TestApexIsNeeded(t *testing.T) {
 		if got := show(findings); z != nil || !strings.Contains(got, c.want) {
 			t.Errorf("%q: got %s, want %s", c.text, got, c.want)
 		}
+	}
+}
+
+// TestPackPanics: what panics in the library is an error here.
+func TestPackPanics(t *testing.T) {
+	if n, err := packInto((*dns.A)(nil), make([]byte, 100)); err == nil || !strings.Contains(err.Error(), "cannot be packed") {
+		t.Errorf("%d, %v", n, err)
 	}
 }
 

@@ -114,6 +114,23 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+func TestLookupInTheRoot(t *testing.T) {
+	z := mustParse(t, ".", "$TTL 300\n@ SOA a.test. h 1 2 3 4 5\n@ NS a.test.\na.test A 192.0.2.1\n*.wild TXT x\ncom NS a.test.\n")
+	for name, want := range map[string]string{
+		".":           "nodata . 0",
+		"test.":       "nodata test. 0",
+		"nothere.":    "nxdomain . 8",
+		"x.y.wild.":   "nodata *.wild. * 4",
+		"example.com": "referral com. 8",
+	} {
+		var r Result
+		z.Lookup(wireName(t, name), typeA, &r)
+		if got := describe(z, &r); got != want {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
 func describe(z *Zone, r *Result) string {
 	if r.Kind == NotInZone {
 		return r.Kind.String()

@@ -13,9 +13,28 @@ import (
 	"time"
 )
 
-// racyWindow is how coarse the times of files may be (two seconds on FAT). A
-// file that was younger than this when it was read is read once more.
-const racyWindow = 2 * time.Second
+// A write right after a reading may leave the file's times as they were. How
+// long "right after" is depends on the file system: two seconds on FAT and old
+// network file systems, which have no parts of a second, else a clock tick.
+const (
+	coarseTick = 2 * time.Second
+	fineTick   = 20 * time.Millisecond
+)
+
+// racy reports whether a file was so young when it was read that a later write
+// may not show. Such a zone is read once more.
+func racy(files []seenFile, read time.Time) bool {
+	return slices.ContainsFunc(files, func(f seenFile) bool {
+		if f.info == nil {
+			return false
+		}
+		tick := fineTick
+		if f.info.ModTime().Nanosecond() == 0 {
+			tick = coarseTick
+		}
+		return read.Sub(f.info.ModTime()) < tick
+	})
+}
 
 // scan looks which files have changed, reads those that stand still, and
 // serves what is good of them. force reads all files.
@@ -218,7 +237,7 @@ func (e *entry) due(now time.Time, force, started bool) bool {
 	files := restat(e.last.files)
 	if !e.read.IsZero() && sameFiles(files, e.last.files) {
 		e.next = nil
-		return force || e.racy && now.Sub(e.read) > racyWindow
+		return force || e.racy && now.Sub(e.read) > coarseTick
 	}
 	if force && files[0].info != nil && now.Sub(youngest(files)) > settle {
 		return true
@@ -296,8 +315,8 @@ func (e *entry) apply(o *outcome) {
 	}
 	// Read a second time without a difference, a file whose time lies ahead is
 	// not young any more.
-	again := o.start.Sub(e.read) > racyWindow && sameFiles(e.last.files, o.files)
-	e.racy = !again && o.start.Sub(youngest(o.files)) < racyWindow
+	again := o.start.Sub(e.read) > coarseTick && sameFiles(e.last.files, o.files)
+	e.racy = !again && racy(o.files, o.start)
 	e.read, e.next = o.start, nil
 	e.last = o.loaded
 	e.last.zone = nil

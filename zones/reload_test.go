@@ -296,10 +296,36 @@ func TestTimesInTheFuture(t *testing.T) {
 	e := &entry{origin: "x.test.", source: Source{"x.test.", path}}
 	now := time.Now()
 	for i, want := range []bool{true, true, false} {
-		at := now.Add(time.Duration(i) * 2 * racyWindow)
+		at := now.Add(time.Duration(i) * 2 * coarseTick)
 		if got := e.due(at, false, i > 0); got != want {
 			t.Errorf("reading %d: due %v", i, got)
 		}
 		e.apply(&outcome{loaded: load(path, Options{Origin: e.origin}), start: at})
+	}
+}
+
+// TestWriteWithoutATrace: a write that leaves size and times as they were, as
+// on a file system with coarse times, is found all the same.
+func TestWriteWithoutATrace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.test.zone")
+	put(t, path, zoneText(1, 1))
+	whole := time.Now().Truncate(time.Second)
+	must(t, os.Chtimes(path, whole, whole))
+	e := &entry{origin: "x.test.", source: Source{"x.test.", path}}
+	e.apply(&outcome{loaded: load(path, Options{Origin: e.origin}), start: whole.Add(time.Second)})
+	put(t, path, zoneText(2, 1))
+	must(t, os.Chtimes(path, whole, whole))
+	if e.due(whole.Add(2*time.Second), false, true) {
+		t.Error("read again at once")
+	}
+	if !e.due(whole.Add(4*time.Second), false, true) {
+		t.Error("not read again")
+	}
+	// With fine times the file was old enough when it was read.
+	fine := whole.Add(time.Millisecond)
+	must(t, os.Chtimes(path, fine, fine))
+	e.apply(&outcome{loaded: load(path, Options{Origin: e.origin}), start: whole.Add(time.Second)})
+	if e.due(whole.Add(time.Hour), false, true) {
+		t.Error("read again without reason")
 	}
 }

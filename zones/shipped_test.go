@@ -24,10 +24,15 @@ func shippedZones(t *testing.T) []string {
 		if d.IsDir() && (d.Name() == "bad" || d.Name() == "fuzz" || strings.HasPrefix(d.Name(), ".") && d.Name() != "..") {
 			return filepath.SkipDir
 		}
-		if !d.IsDir() && strings.HasSuffix(path, ".zone") {
+		if d.IsDir() || !strings.HasSuffix(path, ".zone") {
+			return nil
+		}
+		// What "perigee init" fills in is a zone only then; its own test checks it.
+		text, err := os.ReadFile(path)
+		if err == nil && !strings.Contains(string(text), "{{") {
 			files = append(files, path)
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -99,11 +99,14 @@ func (b *bench) history() []string {
 // patience is how long a test waits for what should take half a second.
 const patience = 20 * time.Second
 
-// await waits until the store has told of a state that begins like this.
+// await waits until x.test stands like this; of a problem the beginning will do.
 func (b *bench) await(want string) {
 	b.t.Helper()
 	deadline := time.After(patience)
-	for !strings.HasPrefix(b.stand(), want) {
+	for {
+		if now := b.stand(); now == want || strings.Contains(want, " problem") && strings.HasPrefix(now, want) {
+			return
+		}
 		select {
 		case <-b.bell:
 		case <-deadline:
@@ -180,8 +183,16 @@ func TestSaveStyles(t *testing.T) {
 			b.watch()
 			save(t, path)
 			b.await("serial 2 names 122")
-			if got, want := b.history(), []string{"serial 1 names 102", "serial 2 names 122"}; !slices.Equal(got, want) {
-				t.Errorf("seen were %q, want %q", got, want)
+			seen := b.history()
+			if n := len(seen); seen[n-1] != "serial 2 names 122" {
+				t.Errorf("seen were %q", seen)
+			}
+			// A machine that stops for longer than settle in the middle of a save
+			// may see a file gone or cut off, but never serves anything of it.
+			for _, s := range seen[:len(seen)-1] {
+				if !strings.HasPrefix(s, "serial 1 names 102") {
+					t.Errorf("seen were %q", seen)
+				}
 			}
 			if n := len(b.s.Zones()); n != 1 {
 				t.Errorf("%d zones", n)
@@ -237,17 +248,26 @@ func TestHalfFile(t *testing.T) {
 	}
 }
 
-// TestEmptyFile: truncated to nothing is an error, not an empty zone.
-func TestEmptyFile(t *testing.T) {
+// TestGarbage: truncated to nothing, or overwritten by what is no zone at all,
+// is an error, not an empty zone.
+func TestGarbage(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.test.zone")
 	put(t, path, zoneText(1, 3))
 	b := newBench(t, dir, "", nil, Source{"x.test", path})
 	b.reload("")
-	put(t, path, "")
-	b.reload("x.test.zone: no SOA at x.test. (serial 1 is still served)")
-	if got := b.stand(); !strings.HasPrefix(got, "serial 1 names 5 problem") {
-		t.Error(got)
+	for text, want := range map[string]string{
+		"":                                 "x.test.zone: no SOA at x.test. (serial 1 is still served)",
+		"; only a comment\n":               "x.test.zone: no SOA at x.test. (serial 1 is still served)",
+		strings.Repeat("\x00", 4096):       "x.test.zone",
+		"\x7fELF\x02\x01\x01\x00 \xff\xfe": "x.test.zone:1: ",
+		"<html>\n<body>404</body>\n":       "x.test.zone:",
+	} {
+		put(t, path, text)
+		b.reload(want)
+		if got := b.stand(); !strings.HasPrefix(got, "serial 1 names 5 problem") {
+			t.Errorf("%q: %s", text, got)
+		}
 	}
 }
 
