@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"time"
 )
 
@@ -307,10 +308,17 @@ func (x *exchange) pass(why string) {
 	req := (&http.Request{Method: q.method, URL: q.url(), Host: q.authority, Header: e.forwarded(q),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}).WithContext(x.r.Context())
 	// A body on GET or HEAD is dropped: no key covers it (RFC 9110 §9.3.1).
+	var body *clientBody
 	if q.method != http.MethodGet && q.method != http.MethodHead && x.r.ContentLength != 0 {
-		req.Body, req.ContentLength = x.r.Body, x.r.ContentLength
+		body = &clientBody{ReadCloser: x.r.Body, control: http.NewResponseController(x.w)}
+		req.Body, req.ContentLength = body, x.r.ContentLength
 	}
 	resp, err := x.site.Origin.RoundTrip(req)
+	if err != nil && body != nil && body.failed.Load() {
+		x.w.Header().Set("Connection", "close")
+		x.fail(http.StatusBadRequest, "the request's body is malformed, or did not come")
+		return
+	}
 	if err != nil {
 		if x.r.Context().Err() != nil {
 			x.abort()
@@ -322,6 +330,26 @@ func (x *exchange) pass(why string) {
 		x.invalidated(resp.Header)
 	}
 	x.passOn(resp)
+}
+
+// clientBody is a request's body on its way to the origin. It bounds the wait
+// for each part, and knows that it was the client who failed.
+type clientBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	failed  atomic.Bool
+}
+
+func (b *clientBody) Read(p []byte) (int, error) {
+	b.control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every server can
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.control.SetReadDeadline(time.Time{}) // the answer may take longer
+	}
+	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
+		b.failed.Store(true)
+	}
+	return n, err
 }
 
 // invalidated forgets what an unsafe request has changed: its target, and what

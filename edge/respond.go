@@ -85,7 +85,7 @@ func (b growingBody) writeRange(ctx context.Context, w io.Writer, start, length 
 		if length > 0 {
 			length -= int64(n)
 		}
-		if err := flush.Flush(); err != nil {
+		if err := flush.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return sent, err
 		}
 	}

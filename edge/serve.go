@@ -50,8 +50,8 @@ const (
 // (Certs.Listener) speak HTTP/1.1 too.
 //
 // The loop answers hits by itself. Whatever Hit leaves goes, with its
-// connection, to a net/http server; the heads that follow there are as strict
-// as net/http is, where the loop would refuse some more.
+// connection, to a net/http server, which sees only what guard lets through:
+// heads are as strict there as here.
 func (e *Edge) Serve(ctx context.Context, ln net.Listener) error {
 	s := &server{e: e, conns: map[*conn]struct{}{}, handoff: make(chan net.Conn), done: make(chan struct{}), addr: ln.Addr()}
 	s.http = &http.Server{
@@ -201,16 +201,7 @@ type conn struct {
 	base  *Snapshot // that snap was made of
 	snap  *Snapshot
 	out   []byte
-}
-
-// Read gives net/http what the loop had read already, then the connection.
-func (c *conn) Read(p []byte) (int, error) {
-	if len(c.buf) > 0 {
-		n := copy(p, c.buf)
-		c.buf = c.buf[n:]
-		return n, nil
-	}
-	return c.Conn.Read(p)
+	guard guard // for what net/http reads, once the connection is its own
 }
 
 // Write bounds how long a client may take for what it asked for.
@@ -316,6 +307,9 @@ func (c *conn) readHead(h *head, first bool) (int, error) {
 
 // readMore reads once, making room as needed.
 func (c *conn) readMore() error {
+	if len(c.buf) == 0 {
+		c.buf = c.mem[:0]
+	}
 	if len(c.buf) == cap(c.buf) {
 		mem := c.mem
 		if 2*len(c.buf) >= len(mem) {

@@ -134,10 +134,7 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 	}
 	originServer := &http.Server{Handler: w.origin}
 	go originServer.Serve(originLn)
-	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return w.network.DialContext(ctx, network, "192.0.2.1:80")
-		}}
+	transport := transportTo(w.network, "192.0.2.1:80")
 	config := Config{Name: "fra1", Sites: []Site{{Name: "shop", Hosts: []string{"shop.test", "*.wild.test"}, Origin: transport}},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	if adjust != nil {
@@ -174,6 +171,14 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 		originServer.Close()
 	}
 	return w
+}
+
+// transportTo is an origin at one address, whatever the URL says.
+func transportTo(n *memnet.Network, addr string) *http.Transport {
+	return &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return n.DialContext(ctx, network, addr)
+		}}
 }
 
 // roundTrip sends one request of a conversation and prints the response.

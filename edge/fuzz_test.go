@@ -1,0 +1,233 @@
+package edge
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// FuzzCacheControl: any text parses, to lifetimes within bounds, and what
+// binds us is found wherever it stands among other members.
+func FuzzCacheControl(f *testing.F) {
+	for _, s := range []string{"", "max-age=60", "NO-STORE", `private="set-cookie, x", max-age="5"`, "max-age=99999999999999999999", "max-age=-1, s-maxage=1.5", `a="\"`, `x="no-store"`, ",,=,", "stale-while-revalidate=10,stale-if-error = 5"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		cc := parseCacheControl(s)
+		for _, d := range []time.Duration{cc.maxAge, cc.sMaxAge, cc.staleIfError, cc.staleWhileRevalidate, cc.maxStale} {
+			if d != noDelta && (d < 0 || d > maxDeltaSeconds*time.Second) {
+				t.Fatalf("%q: lifetime %v", s, d)
+			}
+		}
+		if !parseCacheControl("no-store," + s).noStore || !parseCacheControl("Private , "+s).private {
+			t.Fatalf("%q hides what stands before it", s)
+		}
+		if !strings.ContainsRune(s, '"') && !parseCacheControl(s+",no-store").noStore {
+			t.Fatalf("%q hides what stands after it", s)
+		}
+	})
+}
+
+// FuzzRange: every answer lies inside the representation, in order, within
+// the limits, and never has more octets than there are.
+func FuzzRange(f *testing.F) {
+	for _, s := range []string{"bytes=0-0", "bytes=-5", "bytes=5-", "bytes=0-1,3-4,90-99", "bytes=99999999999999999999-", "bytes=0-18446744073709551615", "bytes=5-1", "bytes=,", "items=0-1", "bytes=0-,0-,0-"} {
+		f.Add(s, int64(1000))
+	}
+	f.Fuzz(func(t *testing.T, s string, size int64) {
+		if size < 0 {
+			size = -(size + 1)
+		}
+		ranges, answer := parseRanges(s, size)
+		if (answer == satisfyRange) != (len(ranges) > 0) || len(ranges) > maxRanges {
+			t.Fatalf("%q of %d: %v, %d", s, size, ranges, answer)
+		}
+		var at, sum int64
+		for _, r := range ranges {
+			if r.length <= 0 || r.start < at || r.start+r.length > size || r.start+r.length < 0 {
+				t.Fatalf("%q of %d: %v", s, size, ranges)
+			}
+			at = r.start + r.length
+			sum += r.length
+		}
+		if sum > size {
+			t.Fatalf("%q of %d: %d octets", s, size, sum)
+		}
+	})
+}
+
+// FuzzHead: what we accept, net/http accepts too and reads in the same way.
+func FuzzHead(f *testing.F) {
+	for _, c := range framingCases {
+		f.Add([]byte(c.send))
+	}
+	f.Add([]byte("GET http://shop.test/a?b HTTP/1.1\r\nHost: other\r\nX: a\r\nx: b \r\n\r\n"))
+	f.Add([]byte("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\nGET"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var h head
+		n, err := h.parse(b)
+		if err != nil {
+			return
+		}
+		if n <= 0 || n > len(b) || !bytes.HasSuffix(b[:n], []byte("\r\n\r\n")) {
+			t.Fatalf("%q: the head has %d octets", b, n)
+		}
+		tg, err := parseTarget(h.target, h.host, false)
+		if err != nil || h.method == http.MethodConnect {
+			return
+		}
+		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
+		if err != nil {
+			t.Fatalf("%q: we accept it, net/http: %v", b, err)
+		}
+		if r.Method != h.method || r.RequestURI != h.target {
+			t.Fatalf("%q: %s %s against %s %s", b, h.method, h.target, r.Method, r.RequestURI)
+		}
+		want := h.contentLength
+		switch {
+		case h.chunked:
+			want = -1
+		case want < 0:
+			want = 0
+		}
+		if r.ContentLength != want {
+			t.Fatalf("%q: length %d, net/http %d", b, want, r.ContentLength)
+		}
+		q, err := readRequest(&http.Request{Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Header: r.Header, URL: r.URL}, false)
+		if err == nil && q.target != tg {
+			t.Fatalf("%q: target %+v, by net/http %+v", b, tg, q.target)
+		}
+		for name := range r.Header {
+			ours, ok := h.combined(name)
+			theirs, _ := headerFields(r.Header).combined(name)
+			if !ok || ours != theirs {
+				t.Fatalf("%q: field %s is %q, net/http has %q", b, name, ours, theirs)
+			}
+		}
+	})
+}
+
+// FuzzHit: whatever Hit answers is one well-formed response whose body is the
+// stored one, and the general path gives the same.
+func FuzzHit(f *testing.F) {
+	e := hitEdge(f)
+	for _, s := range []string{
+		"GET /a HTTP/1.1\r\nHost: shop.test\r\n\r\n",
+		"HEAD /a HTTP/1.1\r\nHost: SHOP.test:80\r\n\r\n",
+		"GET http://shop.test/a HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"1\"\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: shop.test\r\nIf-Modified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: shop.test\r\nAccept-Language: de\r\n\r\nGET",
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		out, body, ok := Hit(nil, b, e.Snapshot(), e.now())
+		if !ok {
+			return
+		}
+		defer body.Close()
+		var all bytes.Buffer
+		all.Write(out)
+		if n, err := body.WriteTo(&all); err != nil || n != body.Len() {
+			t.Fatalf("%q: body of %d octets, %v", b, n, err)
+		}
+		r, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
+		if err != nil {
+			t.Fatalf("%q: a hit, but net/http says %v", b, err)
+		}
+		got, err := http.ReadResponse(bufio.NewReader(&all), r)
+		if err != nil {
+			t.Fatalf("%q: %q: %v", b, out, err)
+		}
+		gotBody, err := io.ReadAll(got.Body)
+		if err != nil || all.Len() != 0 {
+			t.Fatalf("%q: %v, %d octets too many", b, err, all.Len())
+		}
+		w := newAnswer()
+		e.ServeHTTP(w, r)
+		if w.status != got.StatusCode || w.body.String() != string(gotBody) {
+			t.Fatalf("%q: %d %q, the handler %d %q", b, got.StatusCode, gotBody, w.status, w.body.String())
+		}
+		for name, lines := range w.header {
+			if lines != nil && strings.Join(got.Header[name], "|") != strings.Join(lines, "|") {
+				t.Fatalf("%q: %s is %q, by the handler %q", b, name, got.Header[name], lines)
+			}
+		}
+	})
+}
+
+// newAnswer is a ResponseWriter that keeps what it gets.
+type answerWriter struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func newAnswer() *answerWriter { return &answerWriter{header: http.Header{}} }
+
+func (w *answerWriter) Header() http.Header         { return w.header }
+func (w *answerWriter) WriteHeader(status int)      { w.status = status }
+func (w *answerWriter) Write(p []byte) (int, error) { return w.body.Write(p) }
+
+// hitEdge has http://shop.test/a stored, at a clock that stands still.
+func hitEdge(t testing.TB) *Edge {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	origin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Header().Set("Content-Type", "text/plain")
+		w.Header().Set("Vary", "Accept-Language")
+		w.Header().Set("Etag", `"1"`)
+		w.Header().Set("Last-Modified", "Sat, 01 Jan 2000 00:00:00 GMT")
+		w.Header().Set("Content-Length", "5")
+		io.WriteString(w, "hello")
+	})
+	e, err := New(Config{Name: "fra1", Now: func() time.Time { return now },
+		Sites: []Site{{Name: "shop", Hosts: []string{"shop.test"}, Origin: HandlerTransport(origin)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	for _, language := range []string{"", "de"} {
+		r, err := http.NewRequest(http.MethodGet, "http://shop.test/a", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if language != "" {
+			r.Header.Set("Accept-Language", language)
+		}
+		for range 1000 { // until the fetch's own goroutine has stored it
+			w := newAnswer()
+			e.ServeHTTP(w, r)
+			if w.status != 200 || w.body.String() != "hello" {
+				t.Fatalf("filling: %d %q", w.status, w.body.String())
+			}
+			if strings.Contains(w.header.Get("Cache-Status"), "hit") {
+				break
+			}
+		}
+	}
+	return e
+}
+
+func TestHitAllocatesNothing(t *testing.T) {
+	e := hitEdge(t)
+	head := []byte("GET /a HTTP/1.1\r\nHost: shop.test\r\nUser-Agent: x\r\nAccept-Language: de\r\n\r\n")
+	out := make([]byte, 0, 4096)
+	snap, now := e.Snapshot(), e.now()
+	allocs := testing.AllocsPerRun(1000, func() {
+		_, body, ok := Hit(out[:0], head, snap, now)
+		if !ok || body.Len() != 5 {
+			t.Fatal("no hit")
+		}
+		if n, err := body.WriteTo(io.Discard); n != 5 || err != nil {
+			t.Fatal(n, err)
+		}
+	})
+	if allocs != 0 && !raceEnabled {
+		t.Errorf("a hit allocates %v times", allocs)
+	}
+}
