@@ -23,7 +23,7 @@ func FuzzCacheControl(f *testing.F) {
 				t.Fatalf("%q: lifetime %v", s, d)
 			}
 		}
-		if !parseCacheControl("no-store," + s).noStore || !parseCacheControl("Private , "+s).private {
+		if !parseCacheControl("no-store,"+s).noStore || !parseCacheControl("Private , "+s).private {
 			t.Fatalf("%q hides what stands before it", s)
 		}
 		if !strings.ContainsRune(s, '"') && !parseCacheControl(s+",no-store").noStore {
