@@ -85,13 +85,24 @@ func (s *Server) track(cid uint64, id string) {
 
 // natsLog turns the embedded server's log lines into events: warnings and
 // errors only, its notices are about itself.
-type natsLog struct{ log *slog.Logger }
+type natsLog struct {
+	log   *slog.Logger
+	fatal chan<- string // takes the first line of a failed start
+}
 
 func (n natsLog) Noticef(format string, v ...any) { n.log.Debug("nats", "line", line(format, v)) }
 func (n natsLog) Warnf(format string, v ...any)   { n.log.Warn("nats", "line", line(format, v)) }
 func (n natsLog) Errorf(format string, v ...any)  { n.log.Warn("nats", "line", line(format, v)) }
-func (n natsLog) Fatalf(format string, v ...any)  { n.log.Error("nats", "line", line(format, v)) }
 func (n natsLog) Debugf(string, ...any)           {}
 func (n natsLog) Tracef(string, ...any)           {}
+
+// Fatalf is where nats-server's own program would end.
+func (n natsLog) Fatalf(format string, v ...any) {
+	n.log.Error("nats", "line", line(format, v))
+	select {
+	case n.fatal <- line(format, v):
+	default:
+	}
+}
 
 func line(format string, v []any) string { return strings.TrimSpace(fmt.Sprintf(format, v...)) }

@@ -289,3 +289,18 @@ func TestListeningServerNeedsCertificates(t *testing.T) {
 		t.Fatal("a door without TLS was opened")
 	}
 }
+
+func TestAddressInUseIsSaidAtOnce(t *testing.T) {
+	f := newFleet(t)
+	begun := time.Now()
+	srv, err := OpenServer(bounded(t), ServerConfig{
+		Dir: t.TempDir(), Listen: f.Addr().String(), TLS: f.ca.server(t), Admit: func(string, *x509.Certificate) bool { return false },
+	})
+	if err == nil {
+		srv.Close()
+		t.Fatal("two servers on one address")
+	}
+	if !strings.Contains(err.Error(), "in use") || time.Since(begun) > patience {
+		t.Fatalf("after %s: %v", time.Since(begun), err)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -93,6 +94,14 @@ func (s *Server) Follow(ctx context.Context, id string, from Position) (*Followe
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.followers = slices.DeleteFunc(s.followers, func(old *Follower) bool {
+		select {
+		case <-old.done:
+			return true
+		default:
+			return false
+		}
+	})
 	s.followers = append(s.followers, f)
 	return f, nil
 }

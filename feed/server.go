@@ -45,6 +45,8 @@ const (
 	maxStoreBytes = 64 << 30
 	// readyWait bounds the start of the embedded server, recovery included.
 	readyWait = 60 * time.Second
+	// readyStep is how often a failed start is looked for meanwhile.
+	readyStep = 100 * time.Millisecond
 	// authTimeout bounds a connection's TLS handshake and CONNECT.
 	authTimeout = 5 * time.Second
 	// pingEvery times two is how long a dead connection is kept.
@@ -111,17 +113,33 @@ func OpenServer(ctx context.Context, c ServerConfig) (*Server, error) {
 	if s.ns, err = server.NewServer(opts); err != nil {
 		return nil, fmt.Errorf("feed: %w", err)
 	}
-	s.ns.SetLoggerV2(natsLog{s.events}, false, false, false)
+	fatal := make(chan string, 1)
+	s.ns.SetLoggerV2(natsLog{s.events, fatal}, false, false, false)
 	s.ns.Start()
-	if !s.ns.ReadyForConnections(readyWait) {
+	if err := s.ready(fatal); err != nil {
 		s.ns.Shutdown()
-		return nil, fmt.Errorf("feed: the embedded server did not start in %s: is %s in use, or %s readable?", readyWait, c.Listen, c.Dir)
+		return nil, fmt.Errorf("feed: start on %q with %s: %w", c.Listen, c.Dir, err)
 	}
 	if err := s.open(ctx, c.Dir); err != nil {
 		s.Close()
 		return nil, err
 	}
 	return s, nil
+}
+
+// ready waits until the embedded server takes connections, or says why not.
+func (s *Server) ready(fatal <-chan string) error {
+	for end := time.Now().Add(readyWait); time.Now().Before(end); {
+		if s.ns.ReadyForConnections(readyStep) {
+			return nil
+		}
+		select {
+		case why := <-fatal:
+			return errors.New(why)
+		default:
+		}
+	}
+	return fmt.Errorf("the embedded server was not ready after %s", readyWait)
 }
 
 func (s *Server) options(c ServerConfig) (*server.Options, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,12 +63,14 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	return p, nil
 }
 
-// setOpen remembers a release that is being pushed. Called with mu held.
+// setOpen remembers a release that is being pushed, as the newest. Called with mu held.
 func (s *Server) setOpen(k openKey, m *origin.Manifest) {
-	if _, ok := s.open[k]; !ok {
-		s.openOrder = append(s.openOrder, k)
+	o := &openRelease{manifest: m, sizes: make(map[origin.Digest]int64, len(m.Files))}
+	for _, f := range m.Files {
+		o.sizes[f.Digest] = f.Size
 	}
-	s.open[k] = m
+	s.openOrder = append(slices.DeleteFunc(s.openOrder, func(old openKey) bool { return old == k }), k)
+	s.open[k] = o
 	if len(s.openOrder) > maxOpen {
 		delete(s.open, s.openOrder[0])
 		s.openOrder = s.openOrder[1:]
@@ -157,14 +160,9 @@ func (b *bodyReader) Read(p []byte) (int, error) {
 func (s *Server) wanted(site string, d origin.Digest) (int64, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for k, m := range s.open {
-		if k.site != site {
-			continue
-		}
-		for _, f := range m.Files {
-			if f.Digest == d {
-				return f.Size, true
-			}
+	for k, o := range s.open {
+		if size, ok := o.sizes[d]; ok && k.site == site {
+			return size, true
 		}
 	}
 	return 0, false
@@ -218,7 +216,10 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, refuse(http.StatusBadRequest, "", "%v", err)
 	}
 	s.mu.Lock()
-	m := s.open[openKey{site, id}]
+	var m *origin.Manifest
+	if o := s.open[openKey{site, id}]; o != nil {
+		m = o.manifest
+	}
 	if st := s.state.Sites[site]; m == nil && st != nil && st.find(id) != nil {
 		m, err = s.manifest(id)
 	}

@@ -69,7 +69,7 @@ type Server struct {
 	mu         sync.Mutex
 	state      State
 	folded     uint64 // seq of the last entry in state
-	open       map[openKey]*origin.Manifest
+	open       map[openKey]*openRelease
 	openOrder  []openKey
 	referenced map[origin.Digest]bool // blobs of sealed releases, manifests included
 
@@ -88,6 +88,12 @@ type openKey struct {
 	release origin.Digest
 }
 
+// openRelease is one that is being pushed: its manifest, and the size of each blob.
+type openRelease struct {
+	manifest *origin.Manifest
+	sizes    map[origin.Digest]int64
+}
+
 // maxOpen bounds releases that are pushed at one time; the oldest is forgotten
 // first, and its push simply begins again.
 const maxOpen = 64
@@ -97,7 +103,7 @@ const maxOpen = 64
 func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	s := &Server{
 		c: c, log: c.Log, now: time.Now,
-		open: map[openKey]*origin.Manifest{}, referenced: map[origin.Digest]bool{},
+		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{},
 		reports: map[string]*nodeState{}, reported: make(chan struct{}),
 	}
 	if s.log == nil {
