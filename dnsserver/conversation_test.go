@@ -21,9 +21,10 @@ import (
 // binds policies, and geo places networks: "192.0.2.0/24 EU DE". Commands are
 // queries (txtest.ParseQuery), and:
 //
-//	bindings           the mistakes that NewView finds, with their hints
-//	up|down|drain EDGE  change the fleet
-//	size QUERY         the reply's octets instead of its text
+//	bindings      the mistakes that NewView finds, with their hints
+//	up|down|drain|force EDGE
+//	              change the fleet; force is forced down
+//	size QUERY    the reply's octets instead of its text
 func TestConversations(t *testing.T) {
 	txtest.Run(t, "../testdata/dns/*.txtar", func(t testing.TB, files map[string][]byte) txtest.Session {
 		return newTalk(t, files)
@@ -102,7 +103,7 @@ func (k *talk) Do(cmd string) (string, error) {
 	switch verb {
 	case "bindings":
 		return describe(k.err), nil
-	case "up", "down", "drain":
+	case "up", "down", "drain", "force":
 		return "", k.change(verb, arg)
 	case "size":
 		reply, _, err := k.ask(arg)
@@ -146,6 +147,8 @@ func (k *talk) change(verb, edge string) error {
 		next.Endpoints[i] = policy.EndpointState{Health: policy.Up}
 	case "down":
 		next.Endpoints[i].Health = policy.Down
+	case "force":
+		next.Endpoints[i].Force = policy.ForceDown
 	case "drain":
 		next.Endpoints[i].Draining = true
 	}

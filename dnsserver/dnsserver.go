@@ -22,8 +22,9 @@
 // a new View or a new policy.State.
 //
 // Limits: UDP replies of 1232 octets, chains of 8 names inside our zones, and
-// those that Server's constants name. There is no transfer, DNSSEC, cookie or
-// rate limit yet.
+// those that Server's constants name. There is no transfer, TSIG, cookie or rate
+// limit yet, and no DNSSEC: of a zone that is signed elsewhere the signatures are
+// served only to those who ask for them by type.
 package dnsserver
 
 import (

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"perigee.example/dnsserver"
 	"perigee.example/internal/txtest"
@@ -182,5 +184,37 @@ func BenchmarkAnswer(b *testing.B) {
 				k.view.Answer(room, q.Wire, c, out)
 			}
 		})
+	}
+}
+
+// RFC 2181 §5: what two endpoints of one answer share comes once.
+func TestSharedAddress(t *testing.T) {
+	set, err := policy.Compile(policy.Config{
+		Endpoints: []policy.Endpoint{{Name: "fra1"}, {Name: "iad1"}},
+		Policies: []policy.Policy{{Name: "both", Kind: policy.Multivalue, TTL: 20 * time.Second,
+			Choices: []policy.Choice{{To: "fra1"}, {To: "iad1"}}}},
+	}, []string{"both"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two, shared := netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("192.0.2.20"), netip.MustParseAddr("192.0.2.1")
+	v, err := dnsserver.NewView(dnsserver.ViewConfig{
+		Zones:     []*zones.Zone{small(t, "a.test", "192.0.2.99")},
+		Policies:  set,
+		Endpoints: []dnsserver.Endpoint{{Addresses: []netip.Addr{one, shared}}, {Addresses: []netip.Addr{two, shared}}},
+		Steer:     []dnsserver.Binding{{Zone: "a.test", Name: "www.a.test", Policy: "both"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, query := range []string{"www.a.test", "alias.a.test"} { // the question's owner, and one further on
+		got := strings.Fields(answers(t, v, query))
+		if query == "alias.a.test" {
+			got = got[1:]
+		}
+		slices.Sort(got[1:])
+		if want := []string{"192.0.2.1", "192.0.2.10", "192.0.2.20"}; !slices.Equal(got[1:], want) {
+			t.Errorf("%s: %v, want %v", query, got[1:], want)
+		}
 	}
 }
