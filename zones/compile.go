@@ -220,12 +220,11 @@ func (c *compiler) rrset(recs []record) {
 		s.count++
 	}
 	s.size = uint32(len(m.wire)) - s.at
-	owner := FormatName(c.l.ownerOf(first))
 	if uneven {
-		c.report(posOf(first), true, "give all records of the set one TTL (RFC 2181 §5.2)", "%s %s has records of different TTLs; all get the least, %d", owner, typeName(s.rrtype), s.ttl)
+		c.report(posOf(first), true, "give all records of the set one TTL (RFC 2181 §5.2)", "%s %s has records of different TTLs; all get the least, %d", FormatName(c.l.ownerOf(first)), typeName(s.rrtype), s.ttl)
 	}
 	if s.size > maxRRset {
-		c.report(posOf(first), false, "spread the records over several names", "%s %s has %d octets in %d records, which fit in no message", owner, typeName(s.rrtype), s.size, s.count)
+		c.report(posOf(first), false, "spread the records over several names", "%s %s has %d octets in %d records, which fit in no message", FormatName(c.l.ownerOf(first)), typeName(s.rrtype), s.size, s.count)
 	}
 	m.sets = append(m.sets, s)
 	c.at = append(c.at, posOf(first))

@@ -35,7 +35,7 @@ const (
 
 // Options bound a Load.
 type Options struct {
-	Origin string // the apex; $ORIGIN in the file may go below it, never outside
+	Origin string // the apex; what the file has outside of it is ignored, with a warning
 	// MaxRecords bounds the zone, $GENERATE and $INCLUDE counted in; 0 means DefaultMaxRecords.
 	MaxRecords int
 }

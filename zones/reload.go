@@ -119,6 +119,9 @@ func (s *Store) match() (changed bool) {
 		w := wanted[origin]
 		if w == nil {
 			delete(s.entries, origin)
+			// Should the zone come back one day, its old copy is no measure of
+			// the new file. One that cannot be removed is only a nuisance.
+			_ = s.forget(origin)
 			changed = true
 			continue
 		}

@@ -243,6 +243,24 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
+// TestComesBack: a zone that the configuration takes out and in again starts
+// anew.
+func TestComesBack(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.test.zone")
+	put(t, path, zoneText(9, 100))
+	b := newBench(t, dir, filepath.Join(dir, "state"), nil, Source{"x.test", path})
+	b.reload("")
+	must(t, b.s.Configure(nil, nil))
+	b.reload("")
+	put(t, path, zoneText(1, 3))
+	must(t, b.s.Configure([]Source{{"x.test", path}}, nil))
+	b.reload("")
+	if got := b.stand(); got != "serial 1 names 5" {
+		t.Error(got)
+	}
+}
+
 // TestReaders: whoever reads while zones are swapped sees whole versions only.
 func TestReaders(t *testing.T) {
 	dir := t.TempDir()
