@@ -65,22 +65,36 @@ func selector(t testing.TB, text string) Selector {
 	return s
 }
 
-func TestConfigErrors(t *testing.T) {
-	row := func(match, to string, rtt time.Duration) RTTRow {
-		return RTTRow{selector(t, match), map[string]time.Duration{to: rtt}}
+func manyChoices(n int) []Choice {
+	var out []Choice
+	for i := range n {
+		out = append(out, Choice{To: fmt.Sprintf("x%d", i)})
 	}
-	many := func(n int) []Choice {
-		var out []Choice
-		for i := range n {
-			out = append(out, Choice{To: fmt.Sprintf("x%d", i)})
-		}
-		return out
+	return out
+}
+
+func row(t testing.TB, match, to string, rtt time.Duration) RTTRow {
+	return RTTRow{selector(t, match), map[string]time.Duration{to: rtt}}
+}
+
+// mistaken is a policy beside the edges fra1 and iad1, and what is said of it
+// first.
+type mistaken struct {
+	name string
+	p    Policy
+	want string
+}
+
+func (m mistaken) check(t *testing.T) {
+	t.Helper()
+	got := configErrors(t, Config{Endpoints: edges("fra1", "iad1"), Policies: []Policy{m.p}})
+	if len(got) == 0 || got[0] != m.want {
+		t.Errorf("%s:\n got %q\nwant %q", m.name, got, m.want)
 	}
-	for _, test := range []struct {
-		name string
-		p    Policy
-		want string // the first error
-	}{
+}
+
+func TestConfigErrorsOfChoices(t *testing.T) {
+	for _, m := range []mistaken{
 		{"typo in weights", Policy{Name: "canary", Kind: Weighted, Choices: []Choice{{"fra9", 1}, {"iad1", 1}}},
 			"policy.canary.weights.fra9: no edge or policy is called fra9 (did you mean fra1?)"},
 		{"unlike any name", Policy{Name: "canary", Kind: Weighted, Choices: []Choice{{"frankfurt", 1}}},
@@ -105,6 +119,13 @@ func TestConfigErrors(t *testing.T) {
 			"policy.p.map.DE: the selector stands here twice (keep one)"},
 		{"no default", Policy{Name: "p", Kind: Geo, Map: []Rule{rule(t, "DE", "fra1")}},
 			`policy.p.map: there is no default (add a line such as default = "…": it answers the clients that no other rule selects)`},
+	} {
+		m.check(t)
+	}
+}
+
+func TestConfigErrorsOfKeys(t *testing.T) {
+	for _, m := range []mistaken{
 		{"too long for a unit", Policy{Name: "p", Kind: Geo, Map: []Rule{{Selector{Prefix: mustPrefix("192.0.2.0/25")}, "fra1"}, rule(t, "default", "fra1")}},
 			`policy.p.map."192.0.2.0/25": 192.0.2.0/25 is longer than /24, the smallest network that can be told apart: write 192.0.2.0/24 ()`},
 		{"TTL with a fraction", Policy{Name: "p", Kind: Failover, TTL: 1500 * time.Millisecond, Choices: among("fra1")},
@@ -123,13 +144,13 @@ func TestConfigErrors(t *testing.T) {
 			`policy.p.order: fra1 has a weight in a failover policy (only by = "weighted" has weights)`},
 		{"a map elsewhere", Policy{Name: "p", Kind: Failover, Choices: among("fra1"), Map: []Rule{rule(t, "default", "fra1")}},
 			`policy.p.map: a failover policy has no map (only by = "geo" has a map)`},
-		{"rows elsewhere", Policy{Name: "p", Kind: Failover, Choices: among("fra1"), RTT: []RTTRow{row("DE", "fra1", 1)}},
+		{"rows elsewhere", Policy{Name: "p", Kind: Failover, Choices: among("fra1"), RTT: []RTTRow{row(t, "DE", "fra1", 1)}},
 			`policy.p.rtt: a failover policy has no rtt rows (only by = "latency" has rtt rows)`},
 		{"choices of geo", Policy{Name: "p", Kind: Geo, Choices: among("fra1"), Map: []Rule{rule(t, "default", "fra1")}},
 			"policy.p: a geo policy has no list of choices (a geo policy chooses by its map alone)"},
-		{"a row of who is no choice", Policy{Name: "p", Kind: Latency, Choices: among("fra1"), RTT: []RTTRow{row("DE", "fra2", 1)}},
+		{"a row of who is no choice", Policy{Name: "p", Kind: Latency, Choices: among("fra1"), RTT: []RTTRow{row(t, "DE", "fra2", 1)}},
 			"policy.p.rtt.DE.fra2: fra2 is not among the choices of p (did you mean fra1?)"},
-		{"a row below 0", Policy{Name: "p", Kind: Latency, Choices: among("fra1"), RTT: []RTTRow{row("DE", "fra1", -1)}},
+		{"a row below 0", Policy{Name: "p", Kind: Latency, Choices: among("fra1"), RTT: []RTTRow{row(t, "DE", "fra1", -1)}},
 			"policy.p.rtt.DE.fra1: -1ns is not a round trip: 0s to 10s ()"},
 		{"an empty row", Policy{Name: "p", Kind: Latency, Choices: among("fra1"), RTT: []RTTRow{{Match: selector(t, "DE")}}},
 			"policy.p.rtt.DE: the row is empty ()"},
@@ -137,13 +158,10 @@ func TestConfigErrors(t *testing.T) {
 			"policy.fra1: the name is already that of an edge or endpoint (edges, endpoints and policies share one name space: choose another name)"},
 		{"no name", Policy{Kind: Failover, Choices: among("iad1")},
 			`policy."": the name is empty ()`},
-		{"too many choices", Policy{Name: "p", Kind: Failover, Choices: many(MaxChoices + 1)},
+		{"too many choices", Policy{Name: "p", Kind: Failover, Choices: manyChoices(MaxChoices + 1)},
 			"policy.p.order: 1025 choices are more than 1024 (nest policies)"},
 	} {
-		got := configErrors(t, Config{Endpoints: edges("fra1", "iad1"), Policies: []Policy{test.p}})
-		if len(got) == 0 || got[0] != test.want {
-			t.Errorf("%s:\n got %q\nwant %q", test.name, got, test.want)
-		}
+		m.check(t)
 	}
 }
 
