@@ -355,3 +355,22 @@ func TestGone(t *testing.T) {
 		t.Errorf("%d zones", n)
 	}
 }
+
+// TestRelativePaths: folders that are named from the working folder are watched
+// by events too, not only by the poll.
+func TestRelativePaths(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	must(t, os.Mkdir("zones", 0o755))
+	put(t, "x.test.zone", zoneText(1, 1))
+	put(t, "zones/y.test.zone", zoneText(1, 1))
+	b := newBench(t, dir, "", []string{"*.zone", "zones/*.zone"})
+	b.reload("")
+	dirs := b.s.folders()
+	if !dirs["."] || !dirs["zones"] {
+		t.Errorf("watched are %v", dirs)
+	}
+	b.watch()
+	put(t, "x.test.zone", zoneText(2, 1))
+	b.await("serial 2 names 3")
+}

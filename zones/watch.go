@@ -51,8 +51,9 @@ func (s *Store) Watch(ctx context.Context) error {
 			if !ok {
 				return errors.New("zones: the watcher was closed")
 			}
-			_, named := dirs[ev.Name]
-			if at := time.Now().Add(soon); at.Before(wakes) && (named || dirs[filepath.Dir(ev.Name)]) {
+			path := filepath.Clean(ev.Name) // those of "." come as ./name
+			_, named := dirs[path]
+			if at := time.Now().Add(soon); at.Before(wakes) && (named || dirs[filepath.Dir(path)]) {
 				wakes = at
 				timer.Reset(soon)
 			}
