@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"strings"
+	"time"
 )
 
 // maxChunkLine bounds a chunk's size line: 15 hex digits and an extension that
@@ -25,6 +26,7 @@ type guard struct {
 	left  int64  // octets of a body or chunk still to come
 	lines int    // octets of trailers so far
 	ready []byte // approved, not yet read
+	late  *time.Timer
 }
 
 type guardState int
@@ -51,13 +53,29 @@ func (c *conn) Read(p []byte) (int, error) {
 			if err := c.readMore(); err != nil {
 				return 0, err
 			}
+			if g.state == atHead && g.late == nil {
+				// Deadlines are net/http's, and it waits for a whole head as if
+				// the connection were idle.
+				g.late = time.AfterFunc(headTimeout, func() { c.Conn.Close() })
+			}
 			continue
+		}
+		if len(g.ready) > 0 {
+			g.inTime()
 		}
 		c.buf = c.buf[n:]
 	}
 	n := copy(p, g.ready)
 	g.ready = g.ready[n:]
 	return n, nil
+}
+
+// inTime says that the head has come.
+func (g *guard) inTime() {
+	if g.late != nil {
+		g.late.Stop()
+		g.late = nil
+	}
 }
 
 // approve takes octets off b, makes them ready and returns how many. 0 means
