@@ -65,8 +65,8 @@ type ages struct {
 func initialAge(ageValue int64, date, requestTime, responseTime time.Time) ages {
 	var apparent time.Duration
 	if !date.IsZero() {
-		// Date is a wall clock's reading of another machine.
-		apparent = max(0, responseTime.Round(0).Sub(date))
+		// Date is a wall clock's reading of another machine, in whole seconds.
+		apparent = max(0, responseTime.Truncate(time.Second).Sub(date))
 	}
 	corrected := time.Duration(ageValue)*time.Second + max(0, responseTime.Sub(requestTime))
 	return ages{responseTime: responseTime, correctedInitialAge: min(max(apparent, corrected), maxDeltaSeconds*time.Second)}
@@ -76,6 +76,10 @@ func initialAge(ageValue int64, date, requestTime, responseTime time.Time) ages 
 func (a *ages) currentAge(now time.Time) time.Duration {
 	return a.correctedInitialAge + max(0, now.Sub(a.responseTime))
 }
+
+// ttl is the freshness left at an age, in whole seconds like Age itself: it
+// is positive while the response is fresh.
+func (o *stored) ttl(age time.Duration) time.Duration { return o.lifetime - age.Truncate(time.Second) }
 
 // parseAge reads an Age field (RFC 9111 §5.1): of several members the first,
 // and 0 when that is no delta-seconds.

@@ -150,7 +150,7 @@ func (x *exchange) pull() {
 // serveStored answers with a response that the store has whole.
 func (x *exchange) serveStored(o *stored, age time.Duration, how string) {
 	x.status.hit = true
-	x.status.ttl, x.status.hasTTL = o.lifetime-age, true
+	x.status.ttl, x.status.hasTTL = o.ttl(age), true
 	x.rec.Cache = how
 	x.storedHeader(o, age)
 	x.serve(o.status, &o.validators, storedBody{o})
@@ -266,7 +266,7 @@ func (x *exchange) await(fl *flight, leader bool, f found) (sel []selecting, don
 func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
 	obj := o.obj
 	age := obj.currentAge(x.e.now())
-	x.status.ttl, x.status.hasTTL = obj.lifetime-age, true
+	x.status.ttl, x.status.hasTTL = obj.ttl(age), true
 	if o.body == nil {
 		x.rec.Cache = "revalidated"
 		if o.stale {

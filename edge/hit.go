@@ -145,7 +145,7 @@ func (s *Snapshot) hitStored(dst []byte, h *head, f found, body Body) ([]byte, B
 	dst = append(dst, "Age: "...)
 	dst = strconv.AppendInt(dst, int64(f.age/time.Second), 10)
 	dst = append(dst, "\r\n"...)
-	status := cacheStatus{hit: true, ttl: o.lifetime - f.age, hasTTL: true}
+	status := cacheStatus{hit: true, ttl: o.ttl(f.age), hasTTL: true}
 	if body.Status != http.StatusNotModified {
 		body.chunks, body.size = o.body, o.size
 	}
