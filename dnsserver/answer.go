@@ -89,7 +89,7 @@ func (q *query) refuse(t Transport) uint16 {
 	case typeMAILA, typeMAILB:
 		return rcodeNotImp // obsolete (RFC 1035 §3.2.3)
 	case typeAXFR:
-		if t == UDP {
+		if t != TCP {
 			return rcodeFormErr // RFC 5936 §4.2: there is no AXFR by UDP
 		}
 		return rcodeRefused // nobody is allowed a transfer

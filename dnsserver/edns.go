@@ -130,10 +130,11 @@ func (e *ecs) len() int {
 	return 4 + 4 + (int(e.source)+7)/8
 }
 
-// limit is the largest reply to send.
+// limit is the largest reply to send. What is not known to be a stream is
+// treated as UDP.
 func (e *edns) limit(t Transport) int {
 	switch {
-	case t != UDP:
+	case t == TCP:
 		return maxTCP
 	case !e.present:
 		return minUDP

@@ -35,7 +35,7 @@ type packetIO interface {
 // ErrServerClosed; any other error is of a socket that ended by itself. From a
 // *net.UDPConn replies leave from the address that the query came to, also when
 // it is bound to the wildcard address (Linux; elsewhere bind each address), and
-// are never fragmented. Other net.PacketConns must give *net.UDPAddr.
+// are not fragmented for a forged path MTU. Other net.PacketConns must give *net.UDPAddr.
 func (s *Server) ServeUDP(conn net.PacketConn) error {
 	if !s.open(conn) {
 		conn.Close()

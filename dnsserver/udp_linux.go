@@ -34,8 +34,8 @@ func setOptions(conn *net.UDPConn, options []option) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// noFragments keeps the kernel from believing forged path MTUs: a reply leaves
-// in one piece or not at all, without DF.
+// noFragments keeps the kernel from believing path MTUs, which anybody can forge,
+// and from cutting replies to fit them. Ours fit every interface.
 func noFragments(conn *net.UDPConn, local netip.AddrPort) error {
 	options := []option{{"IP_MTU_DISCOVER", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_OMIT}}
 	if local.Addr().Is6() {
