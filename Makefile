@@ -7,10 +7,10 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz lint bench cross docs clean tools geo-data
+.PHONY: help build demo test race fuzz lint bench cross docs clean tools
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/perigee
 	$(GO) build -trimpath -o bin/perigee ./cmd/perigee
@@ -20,6 +20,7 @@ demo: build tools ## a whole CDN on loopback, with commands to paste (Ctrl-C end
 
 test: tools ## every test, with the race detector; names what was skipped
 	$(GO) test -race -json ./... | $(GO) run ./internal/testsum
+	$(GO) -C tools test ./...
 
 race: ## the tests without installing tools first, in go test's own words
 	$(GO) test -race ./...
@@ -31,6 +32,8 @@ lint: ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt -w $$bad" >&2; exit 1; }
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
+	$(GO) -C tools vet ./...
+	cd tools && $(GO) tool staticcheck ./...
 
 bench: ## Go benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./zones ./dnsserver ./edge ./origin

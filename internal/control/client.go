@@ -27,10 +27,12 @@ import (
 type ClientConfig struct {
 	Address   string // "https://host:port"
 	TokenFile string
+	Token     string // used when TokenFile is empty
 	// CAFile is the fleet's ca.pem; with it, the control node is known by its
 	// certificate of that CA, whatever its address. Without it, by the system's
 	// roots and its host name.
 	CAFile string
+	CA     []byte // PEM; used when CAFile is empty
 	Socket string // path of admin.sock; used when Address is empty
 }
 
@@ -78,19 +80,23 @@ func NewClient(c ClientConfig) (*Client, error) {
 		return nil, fmt.Errorf("control address %.100q: it must be https://host:port", c.Address)
 	}
 	cl.base, cl.where = "https://"+u.Host, c.Address
-	if cl.token, err = readToken(c.TokenFile); err != nil {
-		return nil, err
+	if cl.token = c.Token; c.TokenFile != "" || c.Token == "" {
+		if cl.token, err = readToken(c.TokenFile); err != nil {
+			return nil, err
+		}
 	}
 	t.DialContext = dialer.DialContext
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS13}
+	pem := c.CA
 	if c.CAFile != "" {
-		b, err := os.ReadFile(c.CAFile)
-		if err != nil {
+		if pem, err = os.ReadFile(c.CAFile); err != nil {
 			return nil, err
 		}
+	}
+	if len(pem) > 0 {
 		roots := x509.NewCertPool()
-		if !roots.AppendCertsFromPEM(b) {
-			return nil, fmt.Errorf("%s: no certificate in it: it must be the control node's ca.pem", c.CAFile)
+		if !roots.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("control node %s: no certificate in the CA given: it must be the control node's ca.pem", c.Address)
 		}
 		t.TLSClientConfig.RootCAs, t.TLSClientConfig.ServerName = roots, feed.ServerName
 	}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"perigee.example/internal/config"
+)
+
+// adminSocket is the name of each process's admin socket in its state folder.
+// It is 0600: who may open the file may command the process.
+const adminSocket = "admin.sock"
+
+// maxSocketPath is the longest path that a unix socket may have (104 on the
+// BSDs and macOS, 108 on Linux, each with the final NUL).
+const maxSocketPath = 103
+
+// localStatus is what a process says of itself on its admin socket.
+type localStatus struct {
+	Role      string           `json:"role"` // dns, control, edge, or several with "+"
+	Name      string           `json:"name,omitempty"`
+	PID       int              `json:"pid"`
+	Version   string           `json:"version"`
+	Started   time.Time        `json:"started"`
+	Ready     bool             `json:"ready"`
+	Config    string           `json:"config,omitempty"` // hash of perigee.toml
+	Problems  []string         `json:"problems,omitempty"`
+	Zones     []zoneStatus     `json:"zones,omitempty"`
+	Endpoints []endpointStatus `json:"endpoints,omitempty"`
+	Feed      *feedStatus      `json:"feed,omitempty"`
+}
+
+// zoneStatus is one zone of a DNS node.
+type zoneStatus struct {
+	Origin  string `json:"origin"`
+	Serial  uint32 `json:"serial"`
+	Names   int    `json:"names"`
+	Problem string `json:"problem,omitempty"`
+}
+
+// endpointStatus is what a DNS node thinks of one endpoint.
+type endpointStatus struct {
+	Name     string `json:"name"`
+	Health   string `json:"health"` // up, down, unknown
+	Why      string `json:"why,omitempty"`
+	Draining bool   `json:"draining,omitempty"`
+	Force    string `json:"force,omitempty"`
+}
+
+// feedStatus is a node's place on the feed.
+type feedStatus struct {
+	Connected bool      `json:"connected"`
+	LostSince time.Time `json:"lost_since,omitzero"`
+	Applied   uint64    `json:"applied"`
+}
+
+// part is one role that a process plays. A process may play several.
+type part interface {
+	// status adds what the part knows to s.
+	status(s *localStatus)
+	// reload takes a new configuration and reads its data again, or keeps the
+	// old and says why.
+	reload(ctx context.Context, cfg *config.Config) error
+}
+
+// admin serves a process's admin socket.
+type admin struct {
+	parts   []part
+	control http.Handler // the control API, on a control node
+	accept  func(zone string) error
+	reload  func(ctx context.Context) error
+	ready   atomic.Bool
+	started time.Time
+	log     *slog.Logger
+}
+
+// serve listens on the socket in dir until ctx is done.
+func (a *admin) serve(ctx context.Context, dir string) error {
+	path := filepath.Join(dir, adminSocket)
+	if len(path) > maxSocketPath {
+		return withHint(fmt.Errorf("%s is too long for a unix socket (%d bytes, at most %d)", path, len(path), maxSocketPath), "name a shorter state folder with --state DIR")
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err // of a process that ended without removing it: the folder's lock is ours
+	}
+	l, err := listenPrivate(path)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}
+	context.AfterFunc(ctx, func() { srv.Close() })
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// listenPrivate opens a unix socket of mode 0600. The folder is 0700 already;
+// the mode says it once more.
+func listenPrivate(path string) (net.Listener, error) {
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (a *admin) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/local", func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, http.StatusOK, a.status())
+	})
+	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
+		if err := a.reload(r.Context()); err != nil {
+			writeJSON(w, http.StatusUnprocessableEntity, map[string]string{"error": err.Error()})
+			return
+		}
+		writeJSON(w, http.StatusOK, a.status())
+	})
+	mux.HandleFunc("POST /v1/zones/accept", func(w http.ResponseWriter, r *http.Request) {
+		if a.accept == nil {
+			writeJSON(w, http.StatusNotFound, map[string]string{"error": "this process serves no DNS"})
+			return
+		}
+		if err := a.accept(r.URL.Query().Get("zone")); err != nil {
+			writeJSON(w, http.StatusConflict, map[string]string{"error": err.Error()})
+			return
+		}
+		writeJSON(w, http.StatusOK, a.status())
+	})
+	if a.control != nil {
+		mux.Handle("/", a.control)
+	}
+	return mux
+}
+
+func (a *admin) status() localStatus {
+	s := localStatus{PID: os.Getpid(), Version: version(), Started: a.started, Ready: a.ready.Load()}
+	for _, p := range a.parts {
+		p.status(&s)
+	}
+	return s
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone: nothing to tell it
+}
+
+// localTimeout bounds one question to an admin socket. A reload of large zones
+// takes a while.
+const localTimeout = 60 * time.Second
+
+// localCall sends one request to the admin socket in a state folder and decodes
+// its answer into v.
+func localCall(ctx context.Context, dir, method, path string, query url.Values, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, localTimeout)
+	defer cancel()
+	socket := filepath.Join(dir, adminSocket)
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}
+	u := url.URL{Scheme: "http", Host: "local", Path: path, RawQuery: query.Encode()}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return withHint(fmt.Errorf("no perigee answers at %s: %w", socket, errors.Unwrap(err)), "is it running? --state DIR names its state folder")
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var e struct{ Error string }
+		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
+			return fmt.Errorf("%s: %s", socket, resp.Status)
+		}
+		return errors.New(e.Error)
+	}
+	return json.NewDecoder(resp.Body).Decode(v)
+}
+
+// askLocal asks the process with this state folder for its status.
+func askLocal(ctx context.Context, dir string) (*localStatus, error) {
+	var s localStatus
+	if err := localCall(ctx, dir, http.MethodGet, "/v1/local", nil, &s); err != nil {
+		return nil, err
+	}
+	return &s, nil
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"perigee.example/internal/config"
+)
+
+// checkResult is what check found, for --json.
+type checkResult struct {
+	Config   string   `json:"config"`
+	Zones    int      `json:"zones"`
+	Names    int      `json:"names"`
+	Steered  int      `json:"steered"`
+	Edges    int      `json:"edges"`
+	Sites    int      `json:"sites"`
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+func newCheck(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "check perigee.toml and everything it names, as serve would load it",
+		Long: `Checks perigee.toml, its zone files, geo databases, policies, steered names and
+certificates, by the code that serve loads them with. Every mistake is shown.`,
+		Example: "  perigee check\n  perigee check -c /etc/perigee/perigee.toml",
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			r, err := check(o.config)
+			if r != nil {
+				for _, w := range r.Warnings {
+					say(c, "warning: %s", w)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return printJSON(c, r)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s is good: %s with %s, %s steered, %s, %s\n", r.Config,
+				plural(r.Zones, "zone"), plural(r.Names, "name"), plural(r.Steered, "name"), plural(r.Edges, "edge"), plural(r.Sites, "site"))
+			return nil
+		},
+	}
+}
+
+// check loads everything that cfg names and returns every mistake joined.
+func check(path string) (*checkResult, error) {
+	cfg, err := config.Load(path)
+	if err != nil {
+		return nil, err
+	}
+	r := &checkResult{Config: path, Edges: len(cfg.Edges), Sites: len(cfg.Sites)}
+	for _, z := range cfg.Zones {
+		r.Steered += len(z.Steer)
+	}
+	zs, warnings, zoneErr := loadZones(cfg)
+	for _, f := range warnings {
+		r.Warnings = append(r.Warnings, findingError(f).Error())
+	}
+	for _, z := range zs {
+		r.Zones++
+		r.Names += z.Len()
+	}
+	errs := []error{zoneErr, checkCertificates(cfg)}
+	g, err := openGeo(cfg)
+	if err != nil {
+		return r, errors.Join(append(errs, err)...)
+	}
+	w, err := newWorld(cfg, g)
+	if err != nil {
+		return r, errors.Join(append(errs, err)...)
+	}
+	if zoneErr == nil { // else a steered name would seem to be missing
+		_, err = w.view(zs)
+		errs = append(errs, err)
+	}
+	return r, errors.Join(errs...)
+}
+
+// checkCertificates loads each site's pair.
+func checkCertificates(cfg *config.Config) error {
+	var errs []error
+	for _, s := range cfg.Sites {
+		if s.TLS.Cert == "" {
+			continue
+		}
+		if _, err := tls.LoadX509KeyPair(s.TLS.Cert, s.TLS.Key); err != nil {
+			errs = append(errs, cfg.ErrorAt("site."+s.Name+".tls.cert", err.Error(), "name a PEM certificate chain and its key"))
+		}
+	}
+	return errors.Join(errs...)
+}

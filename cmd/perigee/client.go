@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"perigee.example/internal/config"
+	"perigee.example/internal/control"
+)
+
+// receiptWait is how long a command waits for the receipts of all nodes before
+// it says who is late. The command itself is done: it is on the log.
+const receiptWait = 10 * time.Second
+
+// connect finds the control node and the credential for it, in this order:
+// --control or $PERIGEE_CONTROL; $PERIGEE_TOKEN_FILE with the address in
+// perigee.toml; what `perigee login` kept; the admin socket of a control node
+// on this machine.
+func connect(o *options) (*control.Client, error) {
+	if socket, ok := strings.CutPrefix(o.control, "unix:"); ok {
+		return control.NewClient(control.ClientConfig{Socket: socket})
+	}
+	address, tokenFile := o.control, os.Getenv("PERIGEE_TOKEN_FILE")
+	if address == "" && tokenFile != "" {
+		cfg, err := config.Load(o.config)
+		if err != nil {
+			return nil, err
+		}
+		address = cfg.Control.Addresses[0].String()
+	}
+	if tokenFile != "" {
+		return control.NewClient(control.ClientConfig{Address: address, TokenFile: tokenFile, CAFile: caBeside(tokenFile)})
+	}
+	path, err := config.LoginPath()
+	if err == nil {
+		login, err := config.LoadLogin(path)
+		if err != nil {
+			return nil, err
+		}
+		if login != nil && (address == "" || address == login.Control) {
+			return control.NewClient(control.ClientConfig{Address: login.Control, Token: login.Token, CA: []byte(login.CA)})
+		}
+	}
+	if address != "" {
+		return nil, withHint(fmt.Errorf("no token for %s", address), "set PERIGEE_TOKEN_FILE, or run: perigee login --control "+address+" --token-file FILE")
+	}
+	return connectLocal(o)
+}
+
+// connectLocal uses the admin socket in this machine's state folder.
+func connectLocal(o *options) (*control.Client, error) {
+	cfg, err := config.Load(o.config)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := stateDir("", cfg)
+	if err != nil {
+		return nil, err
+	}
+	socket := filepath.Join(dir, adminSocket)
+	if _, err := os.Stat(socket); err != nil {
+		return nil, withHint(fmt.Errorf("no control node is known: no login, and no process with the state folder %s", dir),
+			"on the control node's machine, name its socket: --control unix:DIR/admin.sock; elsewhere: perigee login")
+	}
+	return control.NewClient(control.ClientConfig{Socket: socket})
+}
+
+// caBeside is the fleet's CA in the folder of the token file, where the control
+// node writes both. Without it the system's roots are asked.
+func caBeside(tokenFile string) string {
+	path := filepath.Join(filepath.Dir(tokenFile), "ca.pem")
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
+}
+
+// ask runs one call of the API and gives its error the API's hint.
+func ask[T any](o *options, call func(*control.Client) (T, error)) (T, error) {
+	var none T
+	c, err := connect(o)
+	if err != nil {
+		return none, err
+	}
+	v, err := call(c)
+	var e *control.Error
+	if errors.As(err, &e) && e.Hint != "" {
+		err = withHint(err, e.Hint)
+	}
+	return v, err
+}
+
+// showReceipts waits for the receipts of an entry and prints them: the command
+// is done already, so a node that is late is a remark, not an error.
+func showReceipts(ctx context.Context, c *cobra.Command, o *options, seq uint64, what string, more map[string]any) error {
+	r, err := ask(o, func(cl *control.Client) (control.Receipts, error) { return cl.Receipts(ctx, seq, receiptWait) })
+	if err != nil {
+		return err
+	}
+	if o.json {
+		out := map[string]any{"seq": seq, "receipts": r}
+		for k, v := range more {
+			out[k] = v
+		}
+		return printJSON(c, out)
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%s; seq %d, applied on %d of %s", what, seq, len(r.Applied), plural(r.Nodes, "node"))
+	var worst int64
+	var names []string
+	for _, a := range r.Applied {
+		worst = max(worst, a.MS)
+		names = append(names, fmt.Sprintf("%s %d ms", a.Node, a.MS))
+	}
+	if len(names) > 0 {
+		fmt.Fprintf(c.OutOrStdout(), " (%s)", strings.Join(names, ", "))
+	}
+	fmt.Fprintln(c.OutOrStdout())
+	for _, w := range r.Waiting {
+		say(c, "still waiting for %s: %s", w.Node, w.Why)
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"perigee.example/internal/control"
+)
+
+func newPush(o *options) *cobra.Command {
+	var po control.PushOptions
+	c := &cobra.Command{
+		Use:   "push FOLDER SITE",
+		Short: "upload a folder as a release of a site, and make it active",
+		Long: `Hashes the folder, sends what the fleet lacks, and makes the release active: each
+edge switches at once when it holds every file. A push that broke is continued by
+running it again.`,
+		Example: "  perigee push ./public www\n  perigee push ./public www --dry-run",
+		Args:    argsNamed(2, "the folder", "the site"),
+		RunE: func(c *cobra.Command, args []string) error {
+			po.Dir, po.Site = args[0], args[1]
+			return push(c, o, po)
+		},
+	}
+	c.Flags().BoolVar(&po.DryRun, "dry-run", false, "show what would be sent, and send nothing")
+	c.Flags().BoolVar(&po.KeepInactive, "inactive", false, "upload the release, and leave the active one active")
+	return c
+}
+
+func push(c *cobra.Command, o *options, po control.PushOptions) error {
+	if terminal(c.ErrOrStderr()) && !o.json {
+		bar := &pushBar{c: c}
+		po.Progress = bar.show
+		defer bar.end()
+	}
+	out, err := ask(o, func(cl *control.Client) (control.Pushed, error) { return cl.Push(c.Context(), po) })
+	if err != nil {
+		return err
+	}
+	for _, s := range out.Skipped {
+		say(c, "left out: %s", s)
+	}
+	short := out.Release.String()[:shortRelease]
+	if po.DryRun {
+		if o.json {
+			return printJSON(c, out)
+		}
+		var bytes int64
+		for _, b := range out.Missing {
+			bytes += b.Size
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%s of %d to send (%s of %s); release %s\n", plural(len(out.Missing), "file"), out.Files, size(bytes), size(out.Bytes), short)
+		return nil
+	}
+	what := fmt.Sprintf("sent %s of %d (%s of %s)", plural(out.Sent, "file"), out.Files, size(out.SentBytes), size(out.Bytes))
+	if po.KeepInactive {
+		if o.json {
+			return printJSON(c, out)
+		}
+		fmt.Fprintf(c.OutOrStdout(), "%s; release %s is uploaded and not active\n", what, short)
+		return nil
+	}
+	return showReceipts(c.Context(), c, o, out.Seq, fmt.Sprintf("%s; release %s is active", what, short), map[string]any{"push": out})
+}
+
+// shortRelease is how much of a release's id people are shown: "sha256-" and
+// twelve digits, which `rollback` understands.
+const shortRelease = len("sha256-") + 12
+
+// pushBar draws the progress of a push on a terminal, one bar a stage.
+type pushBar struct {
+	c     *cobra.Command
+	stage string
+	bar   *progressbar.ProgressBar
+}
+
+func (b *pushBar) show(p control.Progress) {
+	if p.Stage != b.stage {
+		b.end()
+		b.stage = p.Stage
+		switch p.Stage {
+		case "hash", "upload":
+			b.bar = progressbar.NewOptions64(max(p.From, 1), progressbar.OptionSetWriter(b.c.ErrOrStderr()),
+				progressbar.OptionSetDescription(p.Stage), progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish())
+		}
+	}
+	if b.bar == nil {
+		return
+	}
+	if p.From > 0 {
+		b.bar.ChangeMax64(p.From)
+	}
+	_ = b.bar.Set64(p.Bytes) // it fails only past the end
+}
+
+func (b *pushBar) end() {
+	if b.bar != nil {
+		_ = b.bar.Finish()
+		b.bar = nil
+	}
+}

@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"perigee.example/internal/config"
+	"perigee.example/internal/control"
+)
+
+func newServe(o *options) *cobra.Command {
+	s := &server{o: o}
+	c := &cobra.Command{
+		Use:   "serve [dns | edge NAME | control | origin FOLDER]",
+		Short: "run a node: without a part, DNS, control and the only edge in one process",
+		Example: `  perigee serve
+  perigee serve edge fra1 --state /var/lib/perigee
+  perigee serve origin ./public --listen 127.0.0.1:9080`,
+		Args: serveArgs,
+		RunE: func(c *cobra.Command, args []string) error {
+			s.log = slog.New(slog.NewTextHandler(c.ErrOrStderr(), nil))
+			return s.run(c.Context(), args)
+		},
+		ValidArgs: []string{"dns", "edge", "control", "origin"},
+	}
+	c.Flags().StringVar(&s.stateFlag, "state", "", "the `folder` that keeps what must survive this process")
+	c.Flags().StringVar(&s.listen, "listen", "127.0.0.1:9080", "the `address` of serve origin")
+	return c
+}
+
+func serveArgs(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	want, ok := map[string]int{"dns": 1, "control": 1, "edge": 2, "origin": 2}[args[0]]
+	switch {
+	case !ok:
+		return usagef("there is no part called %q: dns, edge NAME, control or origin FOLDER", args[0])
+	case len(args) < want:
+		return usagef("serve %s needs a name", args[0])
+	case len(args) > want:
+		return usagef("unexpected argument %q", args[want])
+	}
+	return nil
+}
+
+// server is one process that serves.
+type server struct {
+	o         *options
+	stateFlag string
+	listen    string
+	log       *slog.Logger
+
+	cfg     atomic.Pointer[config.Config] // swapped whole by reload
+	dir     string                        // the state folder
+	admin   *admin
+	control *control.Server // when this process is the control node
+	tasks   tasks
+}
+
+// tasks runs the loops of a process. The first that fails ends all.
+type tasks struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	done   []chan struct{}
+}
+
+// start runs f until it returns or the process ends. An error of f ends the
+// process; returning nil does not.
+func (t *tasks) start(name string, f func(ctx context.Context) error) {
+	done := make(chan struct{})
+	t.done = append(t.done, done)
+	go func() {
+		defer close(done)
+		if err := f(t.ctx); err != nil && t.ctx.Err() == nil {
+			t.cancel(fmt.Errorf("%s: %w", name, err))
+		}
+	}()
+}
+
+// wait returns when every loop has ended, with the error that ended them.
+func (t *tasks) wait() error {
+	for _, done := range t.done {
+		<-done
+	}
+	if err := context.Cause(t.ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// run starts the parts, says that they are ready, and serves until ctx is done.
+func (s *server) run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "origin" {
+		return s.runOrigin(ctx, args[1])
+	}
+	cfg, err := config.Load(s.o.config)
+	if err != nil {
+		return err
+	}
+	s.cfg.Store(cfg)
+	if s.dir, err = stateDir(s.stateFlag, cfg); err != nil {
+		return err
+	}
+	lock, err := lockState(s.dir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	s.begin(ctx)
+	if err := s.startParts(args); err != nil {
+		s.tasks.cancel(nil)
+		return errors.Join(err, s.tasks.wait())
+	}
+	return s.serveUntilDone()
+}
+
+// begin prepares the tasks and the admin socket.
+func (s *server) begin(ctx context.Context) {
+	s.tasks.ctx, s.tasks.cancel = context.WithCancelCause(ctx)
+	s.admin = &admin{log: s.log, started: time.Now(), reload: s.reload}
+}
+
+// serveUntilDone opens the admin socket, says that the process is ready, and
+// waits. SIGHUP is `perigee reload`.
+func (s *server) serveUntilDone() error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	s.tasks.start("reload", func(ctx context.Context) error {
+		for {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-hup:
+				if err := s.admin.reload(ctx); err != nil {
+					s.log.Error("reload failed; the old configuration goes on", "err", err)
+				}
+			}
+		}
+	})
+	if s.dir != "" {
+		s.tasks.start("admin socket", func(ctx context.Context) error { return s.admin.serve(ctx, s.dir) })
+	}
+	s.admin.ready.Store(true)
+	s.log.Info("ready", "role", s.admin.status().Role, "pid", os.Getpid(), "version", version())
+	return s.tasks.wait()
+}
+
+// startParts decides from the arguments which parts this process plays.
+func (s *server) startParts(args []string) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "control":
+			return s.startControl(true)
+		case "dns":
+			return s.startDNS(nil)
+		default:
+			return s.startEdge(args[1], nil)
+		}
+	}
+	cfg := s.cfg.Load()
+	if len(cfg.Edges) > 1 {
+		var names []string
+		for _, e := range cfg.Edges {
+			names = append(names, e.Name)
+		}
+		return usagef("%s has several edges (%s): say which part this process is, such as: perigee serve edge %s", filepath.Base(s.o.config), strings.Join(names, ", "), names[0])
+	}
+	if err := s.startControl(false); err != nil {
+		return err
+	}
+	if len(cfg.DNS.Listen) > 0 {
+		if err := s.startDNS(s.localFeed(localDNS)); err != nil {
+			return err
+		}
+	}
+	if len(cfg.Edges) == 1 {
+		name := cfg.Edges[0].Name
+		return s.startEdge(name, s.localFeed(name))
+	}
+	return nil
+}
+
+// reload reads perigee.toml again and hands it to every part. Each part takes
+// the new configuration whole or keeps the old one whole.
+func (s *server) reload(ctx context.Context) error {
+	cfg := s.cfg.Load()
+	if cfg != nil {
+		var err error
+		if cfg, err = config.Load(s.o.config); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for _, p := range s.admin.parts {
+		errs = append(errs, p.reload(ctx, cfg))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	s.cfg.Store(cfg)
+	s.log.Info("reloaded", "config", s.o.config)
+	return nil
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"perigee.example/edge"
+	"perigee.example/internal/config"
+	"perigee.example/internal/control"
+	"perigee.example/internal/node"
+	"perigee.example/origin"
+)
+
+// edgePart is an edge: sites, cache, releases and certificates.
+type edgePart struct {
+	s        *server
+	name     string
+	edge     *edge.Edge
+	releases *origin.Releases
+	blobs    *origin.Blobs
+	certs    *edge.Certs
+	access   *edge.JSONLog
+	follow   *follower // nil: no control node
+
+	mu    sync.Mutex // guards pools
+	pools map[string]*origin.Pool
+}
+
+// startEdge starts the edge of that name in this process.
+func (s *server) startEdge(name string, local *localFeed) error {
+	cfg := s.cfg.Load()
+	c := cfg.Edge(name)
+	if c == nil {
+		var names []string
+		for _, e := range cfg.Edges {
+			names = append(names, e.Name)
+		}
+		return usagef("%s has no edge called %q; it has: %s", s.o.config, name, strings.Join(names, ", "))
+	}
+	p := &edgePart{s: s, name: name, pools: map[string]*origin.Pool{}}
+	if err := p.open(c); err != nil {
+		return err
+	}
+	var err error
+	p.follow, err = s.openFollower("edge", local, followerParts{
+		releases: p.releases, blobs: p.blobs, report: p.report,
+		hooks: node.Hooks{
+			Purge: p.purge, Applied: p.edge.SetApplied, Behind: p.edge.SetBehind, Revalidate: p.revalidate,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if p.follow != nil && local == nil && p.follow.name != name {
+		return withHint(fmt.Errorf("the credentials in %s are those of node %s, not of edge %s", filepath.Join(s.dir, nodeFile), p.follow.name, name),
+			"each edge has its own: perigee node add "+name)
+	}
+	if err := p.listen(c); err != nil {
+		return err
+	}
+	s.admin.parts = append(s.admin.parts, p)
+	return nil
+}
+
+// open makes the edge from what is on disk and in the configuration.
+func (p *edgePart) open(c *config.Edge) error {
+	dir := filepath.Join(p.s.dir, "edge")
+	var err error
+	if p.blobs, err = origin.OpenBlobs(filepath.Join(dir, "blobs")); err != nil {
+		return err
+	}
+	if p.releases, err = origin.OpenReleases(filepath.Join(dir, "releases"), p.blobs); err != nil {
+		return err
+	}
+	for _, d := range p.releases.Damage() {
+		p.s.log.Error("a release is damaged; its site keeps what works", "site", d.Site, "release", d.Release, "why", d.Why)
+	}
+	sites, pools, err := p.makeSites(p.s.cfg.Load())
+	if err != nil {
+		return err
+	}
+	p.pools = pools
+	ec := edge.Config{Name: p.name, Sites: sites, Releases: p.releases, Blobs: p.blobs, MemoryBytes: c.CacheMemory, Log: p.s.log}
+	if p.s.cfg.Load().Log.Access == config.AccessJSON {
+		p.access = edge.NewJSONLog(os.Stdout)
+		ec.Access = p.access
+	}
+	if p.edge, err = edge.New(ec); err != nil {
+		return err
+	}
+	if p.certs, err = edge.OpenCerts(certPairs(p.s.cfg.Load()), p.s.log); err != nil {
+		return err
+	}
+	return nil
+}
+
+// makeSites turns the configured sites into those of the edge, with a pool for
+// each that has origins.
+func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[string]*origin.Pool, err error) {
+	pools = map[string]*origin.Pool{}
+	for _, c := range cfg.Sites {
+		s := edge.Site{Name: c.Name, Hosts: c.Hosts, Push: c.Push}
+		for _, r := range c.Expiry {
+			s.Rules = append(s.Rules, edge.ExpiryRule{Glob: r.Glob, CacheControl: r.CacheControl})
+		}
+		if c.Push {
+			if err := p.releases.SetKeep(c.Name, c.Keep); err != nil {
+				return nil, nil, err
+			}
+		}
+		if len(c.Origins) > 0 {
+			pool, err := newPool(cfg, &c)
+			if err != nil {
+				closePools(pools)
+				return nil, nil, cfg.ErrorAt("site."+c.Name+".origins", err.Error(), "")
+			}
+			pools[c.Name], s.Origin = pool, pool
+		}
+		sites = append(sites, s)
+	}
+	return sites, pools, nil
+}
+
+func newPool(cfg *config.Config, c *config.Site) (*origin.Pool, error) {
+	balance, err := origin.ParseBalance(c.Balance)
+	if err != nil {
+		return nil, err
+	}
+	pc := origin.PoolConfig{
+		Balance: balance, AllowPrivate: c.AllowPrivate, Check: c.Check,
+		ConnectTimeout: c.ConnectTimeout, HeaderTimeout: c.HeaderTimeout, BetweenTimeout: c.BetweenTimeout,
+		CheckInterval: cfg.Health.Interval, CheckTimeout: cfg.Health.Timeout,
+	}
+	for _, u := range c.Origins {
+		pc.Origins = append(pc.Origins, u.String())
+	}
+	for _, w := range c.Weights {
+		pc.Weights = append(pc.Weights, int(w))
+	}
+	return origin.NewPool(pc)
+}
+
+func closePools(pools map[string]*origin.Pool) {
+	for _, p := range pools {
+		p.Close()
+	}
+}
+
+func certPairs(cfg *config.Config) []edge.CertPair {
+	var list []edge.CertPair
+	for _, s := range cfg.Sites {
+		if s.TLS.Cert != "" {
+			list = append(list, edge.CertPair{Site: s.Name, Hosts: s.Hosts, CertFile: s.TLS.Cert, KeyFile: s.TLS.Key})
+		}
+	}
+	return list
+}
+
+// listen opens the edge's addresses and serves them until the end.
+func (p *edgePart) listen(c *config.Edge) error {
+	if len(c.Listen)+len(c.ListenTLS) == 0 {
+		return withHint(fmt.Errorf("edge %s has no address to listen on", p.name), fmt.Sprintf(`add to [edge.%s]: listen = ["0.0.0.0:80"]`, p.name))
+	}
+	var open []net.Listener
+	for i, addr := range slices.Concat(c.Listen, c.ListenTLS) {
+		ln, err := net.Listen(config.Network("tcp", addr), addr.String())
+		if err != nil {
+			for _, l := range open {
+				l.Close()
+			}
+			return addressInUse(err, "tcp", addr)
+		}
+		if i >= len(c.Listen) {
+			ln = p.certs.Listener(ln)
+		}
+		open = append(open, ln)
+		p.s.log.Info("edge listens", "edge", p.name, "addr", addr, "tls", i >= len(c.Listen))
+	}
+	var serving sync.WaitGroup
+	for _, ln := range open {
+		serving.Add(1)
+		p.s.tasks.start("edge", func(ctx context.Context) error {
+			defer serving.Done()
+			return p.edge.Serve(ctx, ln)
+		})
+	}
+	p.s.tasks.start("certificates", func(ctx context.Context) error {
+		if err := p.certs.Watch(ctx); err != nil && ctx.Err() == nil {
+			return err
+		}
+		return nil
+	})
+	p.s.tasks.start("edge end", func(ctx context.Context) error {
+		<-ctx.Done()
+		p.edge.SetReady(false)
+		serving.Wait()
+		p.edge.Close()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		closePools(p.pools)
+		if p.access != nil {
+			p.access.Close()
+		}
+		return errors.Join(p.releases.Close(), p.blobs.Close())
+	})
+	return nil
+}
+
+func (p *edgePart) purge(seq uint64, c control.Purge) {
+	if err := p.edge.Purge(edge.Purge{Seq: seq, Site: c.Site, URL: c.URL, All: c.All, Soft: c.Soft}); err != nil {
+		// A purge that cannot be understood may have been for anything.
+		p.s.log.Error("purge not understood: everything is revalidated", "seq", seq, "err", err)
+		p.revalidate("a purge was not understood")
+	}
+}
+
+// revalidate makes all that is stored stale.
+func (p *edgePart) revalidate(why string) {
+	p.s.log.Warn("every stored response is stale from now", "why", why)
+	if err := p.edge.Purge(edge.Purge{All: true, Soft: true}); err != nil {
+		p.s.log.Error("revalidate", "err", err)
+	}
+}
+
+// report is what this edge tells the control node once a second.
+func (p *edgePart) report() control.NodeReport {
+	return control.NodeReport{Config: p.s.cfg.Load().Hash(), Version: version(), Trouble: p.troubles()}
+}
+
+func (p *edgePart) troubles() []string {
+	var list []string
+	for _, c := range p.certs.Status() {
+		if c.Err != nil {
+			list = append(list, fmt.Sprintf("site %s: %v", c.Site, c.Err))
+		}
+		if left := time.Until(c.NotAfter); left < certWarning {
+			list = append(list, fmt.Sprintf("site %s: %s ends at %s", c.Site, c.CertFile, c.NotAfter.Format(time.RFC3339)))
+		}
+	}
+	for _, d := range p.releases.Damage() {
+		list = append(list, fmt.Sprintf("site %s: release %s is damaged: %s", d.Site, d.Release, d.Why))
+	}
+	return list
+}
+
+// certWarning is how long before its end a certificate is a trouble.
+const certWarning = 14 * 24 * time.Hour
+
+// reload implements part.
+func (p *edgePart) reload(_ context.Context, cfg *config.Config) error {
+	if cfg.Edge(p.name) == nil {
+		return fmt.Errorf("%s no longer has an edge called %s", p.s.o.config, p.name)
+	}
+	sites, pools, err := p.makeSites(cfg)
+	if err != nil {
+		return err
+	}
+	if err := p.edge.SetSites(sites); err != nil {
+		closePools(pools)
+		return err
+	}
+	p.mu.Lock()
+	old := p.pools
+	p.pools = pools
+	p.mu.Unlock()
+	closePools(old)
+	p.certs.Reload()
+	return nil
+}
+
+// status implements part.
+func (p *edgePart) status(s *localStatus) {
+	s.Role = joinRole(s.Role, "edge")
+	s.Name = p.name
+	s.Config = p.s.cfg.Load().Hash()
+	s.Problems = append(s.Problems, p.troubles()...)
+	s.Feed = p.follow.status()
+}
