@@ -126,11 +126,17 @@ func addFolder(dirs map[string]bool, dir string) {
 		return
 	}
 	dirs[dir] = true
+	also := func(d string) { // not one of the files' folders, unless it is that already
+		if _, ok := dirs[d]; !ok {
+			dirs[d] = false
+		}
+	}
 	parent := filepath.Dir(dir)
-	dirs[parent] = dirs[parent] // dir itself may go and come back
+	also(parent) // dir itself may go and come back
 	for at := dir; at != parent; at, parent = parent, filepath.Dir(parent) {
 		if info, err := os.Lstat(at); err == nil && info.Mode()&fs.ModeSymlink != 0 {
-			dirs[at], dirs[parent] = dirs[at], dirs[parent]
+			also(at)
+			also(parent)
 		}
 	}
 }

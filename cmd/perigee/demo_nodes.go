@@ -18,10 +18,9 @@ type demoNode struct {
 	args  []string // after the program's name
 	state string
 
-	mu      sync.Mutex
-	cmd     *exec.Cmd
-	done    chan struct{} // closed when the process has ended
-	stopped bool          // by us: do not start it again
+	mu   sync.Mutex
+	cmd  *exec.Cmd
+	done chan struct{} // closed when the process has ended
 }
 
 // start starts control, hands a credential to every other node, starts those,

@@ -97,7 +97,7 @@ func (r *reader) unknown(at span, path, name string, names []string) {
 	switch {
 	case hint != "":
 	case len(names) == 0:
-		hint = fmt.Sprintf("write [edge.NAME] and what belongs to it")
+		hint = "write [edge.NAME] and what belongs to it"
 	case len(names) <= 8:
 		hint = "there are: " + strings.Join(names, ", ")
 	}
@@ -315,17 +315,4 @@ func covers(wild, ap netip.AddrPort) bool {
 
 func global(a netip.Addr) bool {
 	return !a.IsUnspecified() && !a.IsLoopback() && !a.IsPrivate() && !a.IsLinkLocalUnicast()
-}
-
-// find returns the node of a path, or nil.
-func (c *Config) find(path string) *node {
-	n := c.root
-	for path != "" {
-		next, rest := step(n, path)
-		if next == nil {
-			return nil
-		}
-		n, path = next, strings.TrimPrefix(rest, ".")
-	}
-	return n
 }
