@@ -19,7 +19,7 @@ type flight struct {
 	key     string // in flights.m; "" for a solo fetch
 	primary string // cache key
 	scopes  purgeScopes
-	asOf    uint64
+	asOf    instant
 	ready   chan struct{}
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -104,7 +104,7 @@ func (e *Edge) joinOnly(key string) *flight {
 }
 
 func (e *Edge) newFlight(key, primary string, scopes purgeScopes) *flight {
-	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.applied.Load(), ready: make(chan struct{}), waiting: 1}
+	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.asOf(), ready: make(chan struct{}), waiting: 1}
 	fl.ctx, fl.cancel = context.WithCancel(e.ctx)
 	return fl
 }

@@ -259,14 +259,14 @@ func TestPurgeAgainstFill(t *testing.T) {
 				t.Errorf("%s: the fetch after the purge was not stored", cs)
 			}
 			obj, _ := e.store.get([]byte("http://s.test/a"), headerFields{})
-			if obj == nil || obj.asOf != 42 {
+			if obj == nil || obj.asOf.seq != 42 {
 				t.Errorf("stored: %+v, want asOf 42", obj)
 			}
 			// A restart replays its journal: the same purge again changes nothing.
 			if err := e.Purge(purge); err != nil {
 				t.Fatal(err)
 			}
-			if f := e.Snapshot().find([]byte("http://s.test/a"), headerFields{}, e.now()); f.use != useFresh {
+			if f := e.Snapshot().find(&Site{Name: "s"}, []byte("http://s.test/a"), headerFields{}, e.now()); f.use != useFresh {
 				t.Errorf("after the purge again: use %d", f.use)
 			}
 		})

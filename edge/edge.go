@@ -109,7 +109,8 @@ type Edge struct {
 	full     bool
 	behind   atomic.Bool
 	notReady atomic.Bool
-	applied  atomic.Uint64
+	applied  atomic.Uint64 // feed seq
+	local    atomic.Uint64 // purges of this edge alone
 	applyMu  sync.Mutex
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc

@@ -126,7 +126,7 @@ func (x *exchange) pull() {
 		x.pass("method")
 		return
 	}
-	f := x.snap.find([]byte(x.key), q.fields(), x.e.now())
+	f := x.snap.find(x.site, []byte(x.key), q.fields(), x.e.now())
 	switch f.use {
 	case useFresh:
 		x.serveStored(f.obj, f.age, "hit")

@@ -84,7 +84,7 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body
 		return dst, body, false
 	}
 	var space [512]byte
-	found := s.find(t.appendKey(space[:0]), h, now)
+	found := s.find(site, t.appendKey(space[:0]), h, now)
 	if found.use != useFresh || !bodyAllowed(found.obj.status) {
 		return dst, body, false
 	}

@@ -43,11 +43,21 @@ type purgeScopes struct {
 	resource string // host, path and query
 }
 
-type lastPurges struct{ hard, soft uint64 }
+// instant is a place in the order of purges: in the feed's, and in that of
+// the purges of this edge alone. The two are counted apart, so that a purge of
+// our own takes no seq that the feed will use.
+type instant struct{ seq, local uint64 }
 
-// purgeTable keeps the seq of the last hard and the last soft purge of each
-// scope. A response may be used while no scope it falls under has a seq above
-// its asOf.
+func (a instant) after(b instant) bool { return a.seq > b.seq || a.local > b.local }
+
+func (a instant) merge(b instant) instant {
+	return instant{max(a.seq, b.seq), max(a.local, b.local)}
+}
+
+type lastPurges struct{ hard, soft instant }
+
+// purgeTable keeps the last hard and the last soft purge of each scope. A
+// response may be used while no scope it falls under was purged after its asOf.
 type purgeTable struct {
 	mu     sync.RWMutex
 	last   map[scope]lastPurges
@@ -58,31 +68,31 @@ type purgeTable struct {
 type ordered struct {
 	scope scope
 	site  string
-	seq   uint64
+	at    instant // one of its parts is 0
 }
 
 func newPurgeTable() *purgeTable { return &purgeTable{last: map[scope]lastPurges{}} }
 
 // record notes a purge. site is the one it counts for when it is folded.
-func (t *purgeTable) record(s scope, site string, seq uint64, soft bool) {
+func (t *purgeTable) record(s scope, site string, at instant, soft bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.raise(s, seq, soft)
+	t.raise(s, at, soft)
 	if s.kind != scopeURL {
 		return // as many as there are sites
 	}
-	t.order = append(t.order, ordered{s, site, seq})
+	t.order = append(t.order, ordered{s, site, at})
 	for len(t.last) > maxPurgeScopes || len(t.order) > 2*maxPurgeScopes {
 		t.fold()
 	}
 }
 
-func (t *purgeTable) raise(s scope, seq uint64, soft bool) {
+func (t *purgeTable) raise(s scope, at instant, soft bool) {
 	l := t.last[s]
 	if soft {
-		l.soft = max(l.soft, seq)
+		l.soft = l.soft.merge(at)
 	} else {
-		l.hard = max(l.hard, seq)
+		l.hard = l.hard.merge(at)
 	}
 	t.last[s] = l
 }
@@ -95,20 +105,25 @@ func (t *purgeTable) fold() {
 	o := t.order[0]
 	t.order = t.order[1:]
 	l := t.last[o.scope]
-	if max(l.hard, l.soft) != o.seq {
-		return // purged again since: a later entry stands for it
+	last := l.hard.merge(l.soft)
+	newest := last.seq == o.at.seq
+	if o.at.seq == 0 {
+		newest = last.local == o.at.local
+	}
+	if !newest {
+		return // purged again since, or folded: another entry stands for it
 	}
 	delete(t.last, o.scope)
 	s := scope{scopeSite, o.site}
 	if o.site == "" {
 		s = scope{kind: scopeAll}
 	}
-	t.raise(s, o.seq, true)
+	t.raise(s, last, true)
 	t.folded++
 }
 
 // check reports whether a response fetched as of asOf has been purged since.
-func (t *purgeTable) check(p *purgeScopes, asOf uint64) (hard, soft bool) {
+func (t *purgeTable) check(p *purgeScopes, asOf instant) (hard, soft bool) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
 	if len(t.last) == 0 {
@@ -116,8 +131,8 @@ func (t *purgeTable) check(p *purgeScopes, asOf uint64) (hard, soft bool) {
 	}
 	for _, s := range [...]scope{{kind: scopeAll}, {scopeSite, p.site}, {scopeURL, p.resource}} {
 		l := t.last[s]
-		hard = hard || l.hard > asOf
-		soft = soft || l.soft > asOf
+		hard = hard || l.hard.after(asOf)
+		soft = soft || l.soft.after(asOf)
 	}
 	return hard, soft
 }
@@ -146,12 +161,17 @@ func (e *Edge) Purge(p Purge) error {
 	e.applyMu.Lock()
 	defer e.applyMu.Unlock()
 	if p.Seq == 0 {
-		p.Seq = e.applied.Load() + 1
+		e.purges.record(s, p.Site, instant{local: e.local.Load() + 1}, p.Soft)
+		e.local.Add(1)
+		return nil
 	}
-	e.purges.record(s, p.Site, p.Seq, p.Soft)
+	e.purges.record(s, p.Site, instant{seq: p.Seq}, p.Soft)
 	e.applied.Store(max(e.applied.Load(), p.Seq))
 	return nil
 }
+
+// asOf is where a fetch that starts now stands among the purges.
+func (e *Edge) asOf() instant { return instant{e.applied.Load(), e.local.Load()} }
 
 // SetApplied says that all feed entries up to seq have been applied here.
 // Fetches that start from now on are as of seq.

@@ -51,7 +51,7 @@ type found struct {
 }
 
 // find looks a GET or HEAD up (RFC 9111 §4).
-func (s *Snapshot) find(key []byte, f fields, now time.Time) found {
+func (s *Snapshot) find(site *Site, key []byte, f fields, now time.Time) found {
 	obj, other := s.store.get(key, f)
 	if obj == nil {
 		if other {
@@ -60,7 +60,7 @@ func (s *Snapshot) find(key []byte, f fields, now time.Time) found {
 		return found{why: "uri-miss"}
 	}
 	hard, soft := s.purges.check(&obj.scopes, obj.asOf)
-	if hard {
+	if hard || obj.scopes.site != site.Name { // or the host has gone to another site
 		return found{why: "uri-miss"}
 	}
 	if _, ok := f.combined("Authorization"); ok && !sharesAuthorized(&obj.cc) {

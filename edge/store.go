@@ -39,7 +39,7 @@ type stored struct {
 	header   http.Header // end-to-end fields, without Content-Length and Age
 	cc       cacheControl
 	lifetime time.Duration
-	asOf     uint64 // feed seq applied here when its fetch started
+	asOf     instant // purges applied here when its fetch started
 	body     *chunk
 	size     int64 // of the body
 	head     []byte

@@ -109,30 +109,62 @@ func TestPurgeTableFolds(t *testing.T) {
 	p := newPurgeTable()
 	const n = maxPurgeScopes + 5000
 	for seq := uint64(1); seq <= n; seq++ {
-		p.record(scope{scopeURL, fmt.Sprint("u", seq)}, "s", seq, false)
+		p.record(scope{scopeURL, fmt.Sprint("u", seq)}, "s", instant{seq: seq}, false)
 	}
 	if len(p.last) > maxPurgeScopes+1 || p.folded < 4999 {
 		t.Fatalf("%d scopes, %d folded", len(p.last), p.folded)
 	}
 	for seq := uint64(1); seq <= n; seq++ {
-		hard, soft := p.check(&purgeScopes{site: "s", resource: fmt.Sprint("u", seq)}, seq-1)
+		hard, soft := p.check(&purgeScopes{site: "s", resource: fmt.Sprint("u", seq)}, instant{seq: seq - 1})
 		if !hard && !soft {
 			t.Fatalf("the purge with seq %d is forgotten", seq)
 		}
 	}
-	if hard, soft := p.check(&purgeScopes{site: "other", resource: "x"}, 0); hard || soft {
+	if hard, soft := p.check(&purgeScopes{site: "other", resource: "x"}, instant{}); hard || soft {
 		t.Error("another site is purged")
 	}
-	if hard, soft := p.check(&purgeScopes{site: "s", resource: "u1"}, n); hard || soft {
+	if hard, soft := p.check(&purgeScopes{site: "s", resource: "u1"}, instant{seq: n}); hard || soft {
 		t.Error("what was fetched after all purges counts as purged")
 	}
 	// The same URL again and again takes no room.
 	p = newPurgeTable()
 	for seq := uint64(1); seq <= 3*maxPurgeScopes; seq++ {
-		p.record(scope{scopeURL, "same"}, "s", seq, seq%2 == 0)
+		p.record(scope{scopeURL, "same"}, "s", instant{seq: seq}, seq%2 == 0)
 	}
 	if len(p.last) != 1 || len(p.order) > 2*maxPurgeScopes || p.folded != 0 {
 		t.Errorf("%d scopes, %d in order, %d folded", len(p.last), len(p.order), p.folded)
+	}
+}
+
+// TestLocalPurgeTakesNoSeq: a purge of this edge alone must not let a later
+// feed purge pass for one that was applied already.
+func TestLocalPurgeTakesNoSeq(t *testing.T) {
+	e, err := New(Config{Sites: []Site{{Name: "s", Hosts: []string{"s.test"}, Origin: http.DefaultTransport}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	e.SetApplied(41)
+	scopes := &purgeScopes{site: "s", resource: "s.test/a"}
+	first := e.asOf()
+	if err := e.Purge(Purge{All: true, Soft: true}); err != nil {
+		t.Fatal(err)
+	}
+	if hard, soft := e.purges.check(scopes, first); hard || !soft {
+		t.Errorf("after the local purge: hard %v, soft %v", hard, soft)
+	}
+	second := e.asOf()
+	if hard, soft := e.purges.check(scopes, second); hard || soft {
+		t.Errorf("fetched after the local purge: hard %v, soft %v", hard, soft)
+	}
+	if err := e.Purge(Purge{Seq: 42, Site: "s", URL: "http://s.test/a"}); err != nil {
+		t.Fatal(err)
+	}
+	if hard, _ := e.purges.check(scopes, second); !hard {
+		t.Error("the feed's purge with seq 42 was taken for one applied before")
+	}
+	if hard, soft := e.purges.check(scopes, e.asOf()); hard || soft {
+		t.Errorf("fetched after both: hard %v, soft %v", hard, soft)
 	}
 }
 

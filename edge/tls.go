@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,6 +54,7 @@ type CertStatus struct {
 type Certs struct {
 	log   *slog.Logger
 	names atomic.Pointer[certNames]
+	kick  chan struct{} // wakes Watch: the pairs are others
 	mu    sync.Mutex
 	pairs []*certState
 }
@@ -71,19 +73,44 @@ func OpenCerts(pairs []CertPair, log *slog.Logger) (*Certs, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	c := &Certs{log: log}
-	var errs []error
-	for _, p := range pairs {
-		st := &certState{CertPair: p}
-		st.cert, st.err = p.load()
-		errs = append(errs, st.err)
-		c.pairs = append(c.pairs, st)
-	}
-	if err := errors.Join(errs...); err != nil {
+	c := &Certs{log: log, kick: make(chan struct{}, 1)}
+	if err := c.SetPairs(pairs); err != nil {
 		return nil, err
 	}
-	c.publish()
 	return c, nil
+}
+
+// SetPairs swaps the set of pairs, or changes nothing and says which one does
+// not load. A pair that is there already keeps its last good certificate.
+func (c *Certs) SetPairs(pairs []CertPair) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	var next []*certState
+	for _, p := range pairs {
+		st := &certState{CertPair: p}
+		if st.cert, st.err = p.load(); st.err != nil {
+			i := slices.IndexFunc(c.pairs, func(old *certState) bool {
+				return old.CertFile == p.CertFile && old.KeyFile == p.KeyFile && slices.Equal(old.Hosts, p.Hosts)
+			})
+			if i < 0 {
+				errs = append(errs, st.err)
+			} else {
+				*st = *c.pairs[i]
+			}
+		}
+		next = append(next, st)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	c.pairs = next
+	c.publish()
+	select {
+	case c.kick <- struct{}{}:
+	default:
+	}
+	return nil
 }
 
 // load reads and checks a pair.
@@ -187,12 +214,8 @@ func (c *Certs) Watch(ctx context.Context) error {
 		return fmt.Errorf("watch certificates: %w", err)
 	}
 	defer w.Close()
-	for _, p := range c.pairs {
-		for _, name := range []string{p.CertFile, p.KeyFile} {
-			if err := w.Add(filepath.Dir(name)); err != nil {
-				return fmt.Errorf("watch certificates: %s: %w", filepath.Dir(name), err)
-			}
-		}
+	if err := c.watchFolders(w); err != nil {
+		return err
 	}
 	c.Reload() // for what changed before the watch stood
 	settle := time.NewTimer(certPoll)
@@ -208,11 +231,29 @@ func (c *Certs) Watch(ctx context.Context) error {
 			settle.Reset(certSettle)
 		case err := <-w.Errors:
 			c.log.Warn("watching certificates", "why", err)
+		case <-c.kick:
+			if err := c.watchFolders(w); err != nil {
+				c.log.Warn("watching certificates", "why", err)
+			}
 		case <-settle.C:
 			c.Reload()
 			settle.Reset(certPoll)
 		}
 	}
+}
+
+// watchFolders adds the folders of all pairs; one that is there stays.
+func (c *Certs) watchFolders(w *fsnotify.Watcher) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range c.pairs {
+		for _, name := range []string{p.CertFile, p.KeyFile} {
+			if err := w.Add(filepath.Dir(name)); err != nil {
+				return fmt.Errorf("watch certificates: %s: %w", filepath.Dir(name), err)
+			}
+		}
+	}
+	return nil
 }
 
 // Config is for a TLS listener whose connections Serve takes.

@@ -181,6 +181,28 @@ func TestCertsKeepTheLastGoodPair(t *testing.T) {
 	}
 }
 
+func TestSetPairs(t *testing.T) {
+	dir := t.TempDir()
+	until := time.Now().Add(time.Hour)
+	a := writePair(t, dir, "a", until, "a.test")
+	certs, err := OpenCerts([]CertPair{pair(dir, "a", "a.test")}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := []CertPair{pair(dir, "a", "a.test"), pair(dir, "b", "b.test")}
+	if err := certs.SetPairs(both); err == nil || certs.find("a.test") == nil {
+		t.Errorf("a pair that is not there: %v", err)
+	}
+	b := writePair(t, dir, "b", until, "b.test")
+	os.Remove(filepath.Join(dir, "a.key")) // the last good one stays
+	if err := certs.SetPairs(both); err != nil || !certs.find("a.test").Leaf.Equal(a) || !certs.find("b.test").Leaf.Equal(b) {
+		t.Errorf("two pairs: %v", err)
+	}
+	if err := certs.SetPairs(both[1:]); err != nil || certs.find("a.test") != nil || len(certs.Status()) != 1 {
+		t.Errorf("one pair again: %v, %d", err, len(certs.Status()))
+	}
+}
+
 // TestCertsWatch: a renewal is taken without a signal, soon.
 func TestCertsWatch(t *testing.T) {
 	dir := t.TempDir()
