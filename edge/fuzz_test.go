@@ -111,6 +111,28 @@ func FuzzHead(f *testing.F) {
 	})
 }
 
+// FuzzTarget: the origin is asked for exactly what the key says, and a key
+// parses to itself.
+func FuzzTarget(f *testing.F) {
+	for _, s := range []string{"/a?b", "//a//b/", "/%2F%2e", "/a|b", "/a;b/..c?..", "http://u:80/x?", "/[a]!$&'()*+,=:@~"} {
+		f.Add(s, "Shop.test:8080", false)
+		f.Add(s, "[2001:DB8::1]", true)
+	}
+	f.Fuzz(func(t *testing.T, raw, host string, tls bool) {
+		tg, err := parseTarget(raw, host, tls)
+		if err != nil {
+			return
+		}
+		u := tg.url()
+		if got := u.Scheme + "://" + u.Host + u.RequestURI(); got != tg.key() {
+			t.Fatalf("%q on %q: key %q, the origin is asked for %q", raw, host, tg.key(), got)
+		}
+		if again, err := parseTarget(tg.key(), "other.test", tls); err != nil || again != tg {
+			t.Fatalf("%q on %q: key %q parses to %+v, %v", raw, host, tg.key(), again, err)
+		}
+	})
+}
+
 // FuzzHit: whatever Hit answers is one well-formed response whose body is the
 // stored one, and the general path gives the same.
 func FuzzHit(f *testing.F) {

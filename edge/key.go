@@ -21,7 +21,7 @@ type target struct {
 	tls       bool
 	host      string // lower case, no port, no trailing dot
 	authority string // host, and the port when it is not the scheme's own
-	path      string // as sent: starts with "/", never decoded
+	path      string // as sent: starts with "/", never decoded (but see escapeStray)
 	query     string // as sent, with its "?"; "" for none
 }
 
@@ -67,10 +67,10 @@ func parseTarget(raw, host string, tls bool) (target, error) {
 	if i := strings.IndexByte(raw, '?'); i >= 0 {
 		raw, t.query = raw[:i], raw[i:]
 	}
-	t.path = raw
-	if err := checkPath(t.path); err != nil {
+	if err := checkPath(raw); err != nil {
 		return target{}, err
 	}
+	t.path = escapeStray(raw)
 	for i := range len(t.query) {
 		if c := t.query[i]; c <= ' ' || c >= 0x7f || c == '#' {
 			return target{}, refuse(http.StatusBadRequest, "the query holds a byte that a URI cannot hold")
@@ -219,6 +219,25 @@ func checkPath(p string) error {
 		}
 	}
 	return nil
+}
+
+// escapeStray percent-encodes what RFC 3986 allows in no path and clients send
+// all the same, as net/url would on the way to the origin: so that key and
+// origin see one spelling.
+func escapeStray(p string) string {
+	const stray = "\"<>^`{|}"
+	if !strings.ContainsAny(p, stray) {
+		return p
+	}
+	var b strings.Builder
+	for i := range len(p) {
+		if c := p[i]; strings.IndexByte(stray, c) >= 0 {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
 }
 
 func unhex(c byte) int {

@@ -239,6 +239,7 @@ func TestParseTarget(t *testing.T) {
 		{"/a?", "shop.test", false, "http://shop.test/a?"},
 		{"//a//b/", "shop.test", false, "http://shop.test//a//b/"},
 		{"/%7ea;b=c?x=%zz&..", "shop.test", false, "http://shop.test/%7ea;b=c?x=%zz&.."},
+		{"/a|b\"^`{}<>?|", "shop.test", false, "http://shop.test/a%7Cb%22%5E%60%7B%7D%3C%3E?|"},
 		{"/a", "", false, "400"},
 		{"/a", ".", false, "400"},
 		{"/a", "a..b", false, "400"},
