@@ -356,3 +356,44 @@ func TestFailedBodyReachesEveryFollower(t *testing.T) {
 		}
 	})
 }
+
+// inTurn gives each request its own origin.
+type inTurn struct {
+	n       atomic.Int64
+	origins []*gated
+}
+
+func (s *inTurn) RoundTrip(r *http.Request) (*http.Response, error) {
+	return s.origins[s.n.Add(1)-1].RoundTrip(r)
+}
+
+// TestOldFillDoesNotReplaceNew: a fetch from before a purge that ends after
+// one from behind it leaves that one's response alone.
+func TestOldFillDoesNotReplaceNew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &inTurn{origins: []*gated{newGated("max-age=60"), newGated("max-age=60")}}
+		e := gatedEdge(t, s, 0)
+		var wg sync.WaitGroup
+		wg.Go(func() { call(t.Context(), e, newAnswer()) })
+		synctest.Wait()
+		if err := e.Purge(Purge{Seq: 7, URL: "http://s.test/a"}); err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() { call(t.Context(), e, newAnswer()) })
+		synctest.Wait()
+		for i, text := range map[int]string{0: "old", 1: "new"} {
+			s.origins[i].body <- text
+			close(s.origins[i].body)
+		}
+		close(s.origins[1].head)
+		synctest.Wait()
+		close(s.origins[0].head)
+		wg.Wait()
+		synctest.Wait()
+		w := newAnswer()
+		call(t.Context(), e, w)
+		if w.body.String() != "new" || s.n.Load() != 2 {
+			t.Errorf("%q after %d requests to the origin", w.body.String(), s.n.Load())
+		}
+	})
+}
