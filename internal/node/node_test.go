@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,9 +32,9 @@ func bounded(t *testing.T) context.Context {
 type rig struct {
 	t        *testing.T
 	dir      string
-	srv      *feed.Server
-	blobs    *origin.Blobs // control's
-	gate     func(d origin.Digest) error
+	server   atomic.Pointer[feed.Server]
+	blobs    *origin.Blobs                               // control's
+	gate     atomic.Pointer[func(d origin.Digest) error] // asked before each blob is given out
 	events   chan string
 	node     *Node
 	releases *origin.Releases
@@ -42,7 +43,8 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), events: make(chan string, 1000), gate: func(origin.Digest) error { return nil }}
+	r := &rig{t: t, dir: t.TempDir(), events: make(chan string, 1000)}
+	r.setGate(func(origin.Digest) error { return nil })
 	var err error
 	if r.blobs, err = origin.OpenBlobs(filepath.Join(r.dir, "control-blobs")); err != nil {
 		t.Fatal(err)
@@ -51,6 +53,10 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+func (r *rig) srv() *feed.Server { return r.server.Load() }
+
+func (r *rig) setGate(f func(d origin.Digest) error) { r.gate.Store(&f) }
+
 func (r *rig) openFeed(name string) {
 	r.t.Helper()
 	srv, err := feed.OpenServer(bounded(r.t), feed.ServerConfig{Dir: filepath.Join(r.dir, name)})
@@ -58,7 +64,7 @@ func (r *rig) openFeed(name string) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(srv.Close)
-	r.srv = srv
+	r.server.Store(srv)
 	if err := srv.AddNode(bounded(r.t), "fra1"); err != nil {
 		r.t.Fatal(err)
 	}
@@ -84,10 +90,10 @@ func (r *rig) start() {
 	r.node, err = Open(Config{
 		Dir: edge, Role: "edge", Releases: r.releases, Blobs: blobs,
 		Dial: func(ctx context.Context, from feed.Position) (*feed.Follower, error) {
-			return r.srv.Follow(ctx, "fra1", from)
+			return r.srv().Follow(ctx, "fra1", from)
 		},
 		Fetch: func(_ context.Context, d origin.Digest) (io.ReadCloser, int64, error) {
-			if err := r.gate(d); err != nil {
+			if err := (*r.gate.Load())(d); err != nil {
 				return nil, 0, err
 			}
 			size, ok := r.blobs.Has(d)
@@ -157,7 +163,7 @@ func (r *rig) await(want string, never ...string) string {
 
 func (r *rig) append(kind string, body any) feed.Entry {
 	r.t.Helper()
-	e, err := r.srv.Log().Append(bounded(r.t), kind, body)
+	e, err := r.srv().Log().Append(bounded(r.t), kind, body)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -214,7 +220,7 @@ func TestRestartWithoutControlKeepsWhatWasAcknowledged(t *testing.T) {
 	e := r.purge(2)
 	r.await(mark(3))
 	r.stop()
-	r.srv.Close()
+	r.srv().Close()
 	r.start() // Dial fails from now on
 	r.await("purge 1 ")
 	r.await("purge 3 ")
@@ -248,7 +254,7 @@ func TestReconnectsWhenControlComesBack(t *testing.T) {
 	r.start()
 	r.purge(1)
 	r.await(mark(1))
-	r.srv.Close()
+	r.srv().Close()
 	r.await("lost true")
 	r.openFeed("feed")
 	r.await("lost false")
@@ -262,13 +268,13 @@ func TestActivationWaitsForBlobsAndHoldsUpNothing(t *testing.T) {
 	id, page := r.release("one")
 	open := make(chan struct{})
 	asked := make(chan struct{}, 10)
-	r.gate = func(d origin.Digest) error {
+	r.setGate(func(d origin.Digest) error {
 		if d == page {
 			asked <- struct{}{}
 			<-open
 		}
 		return nil
-	}
+	})
 	r.start()
 	r.append(control.KindActivate, control.Activate{Site: "www", Release: id})
 	<-asked
@@ -297,7 +303,7 @@ func TestLaterActivationTakesThePlaceOfOneWaiting(t *testing.T) {
 	bad, badPage := r.release("never arrives")
 	good, _ := r.release("arrives")
 	tried := make(chan struct{}, 100)
-	r.gate = func(d origin.Digest) error {
+	r.setGate(func(d origin.Digest) error {
 		if d == badPage {
 			select {
 			case tried <- struct{}{}:
@@ -306,7 +312,7 @@ func TestLaterActivationTakesThePlaceOfOneWaiting(t *testing.T) {
 			return errors.New("disk of control is broken here")
 		}
 		return nil
-	}
+	})
 	r.start()
 	r.append(control.KindActivate, control.Activate{Site: "www", Release: bad})
 	<-tried
@@ -321,9 +327,7 @@ func TestLaterActivationTakesThePlaceOfOneWaiting(t *testing.T) {
 		t.Fatalf("site %+v, want release %s generation 2", s, good)
 	}
 	// Rollback to what is here needs no fetch.
-	r.gate = func(origin.Digest) error { return errors.New("control is gone") }
-	next, _ := r.release("next")
-	_ = next
+	r.setGate(func(origin.Digest) error { return errors.New("control is gone") })
 	r.append(control.KindActivate, control.Activate{Site: "www", Release: good})
 	r.await(mark(3))
 	if s := r.releases.Site("www"); s.Generation != 3 {
@@ -335,12 +339,12 @@ func TestLaterActivationTakesThePlaceOfOneWaiting(t *testing.T) {
 func TestActivationSurvivesRestart(t *testing.T) {
 	r := newRig(t)
 	id, _ := r.release("one")
-	r.gate = func(origin.Digest) error { return errors.New("not now") }
+	r.setGate(func(origin.Digest) error { return errors.New("not now") })
 	r.start()
 	r.append(control.KindActivate, control.Activate{Site: "www", Release: id})
 	r.await("not now")
 	r.stop()
-	r.gate = func(origin.Digest) error { return nil }
+	r.setGate(func(origin.Digest) error { return nil })
 	r.start()
 	for {
 		if m := r.await("mark "); !strings.Contains(m, "pending") {
@@ -359,7 +363,7 @@ func TestAnotherLogIsReadFromTheStart(t *testing.T) {
 	r.start()
 	r.append(control.KindDrain, control.Drain{Edge: "old"})
 	r.await(mark(1))
-	r.srv.Close()
+	r.srv().Close()
 	r.await("lost true")
 	r.openFeed("other")
 	r.append(control.KindDrain, control.Drain{Edge: "new"})
