@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -224,7 +225,7 @@ func TestSecondWriterGetsConflict(t *testing.T) {
 	f.append(t, 1)
 	// A second control node, as far as the log can tell: its own idea of the head.
 	l := f.Log()
-	other := &Log{js: l.js, stream: l.stream, dir: t.TempDir(), ingest: l.ingest, log: l.log, now: time.Now, changed: make(chan struct{})}
+	other := &Log{js: l.js, stream: l.stream, dir: t.TempDir(), ingest: l.ingest, log: l.log, now: time.Now, free: freeBytes}
 	if err := openLog(bounded(t), other); err != nil {
 		t.Fatal(err)
 	}
@@ -303,4 +304,38 @@ func TestAddressInUseIsSaidAtOnce(t *testing.T) {
 	if !strings.Contains(err.Error(), "in use") || time.Since(begun) > patience {
 		t.Fatalf("after %s: %v", time.Since(begun), err)
 	}
+}
+
+func TestFullDiskIsRefusedAndForgiven(t *testing.T) {
+	f := newFleet(t)
+	f.append(t, 1)
+	left := uint64(minFree - 1)
+	f.Log().free = func(string) (uint64, error) { return left, nil }
+	if _, err := f.Log().Append(bounded(t), "drain", map[string]string{"edge": "fra1"}); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), f.dir) {
+		t.Fatalf("with %d bytes left: %v", left, err)
+	}
+	left = minFree
+	if e := f.append(t, 1)[0]; e.Seq != 2 {
+		t.Fatalf("after room was made: seq %d, want 2", e.Seq)
+	}
+}
+
+// A node that asks for its place over and over costs a disk write each time.
+func TestStartRequestsAreBounded(t *testing.T) {
+	f := newFleet(t, "fra1", "iad1")
+	nc, _ := thief(t, f, "fra1")
+	refused := 0
+	for range maxStarts + 5 {
+		msg, err := nc.Request("report.fra1.start", []byte(`{"epoch":0,"seq":0,"chain":""}`), patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(msg.Data), "too often") {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Fatalf("%d requests were all answered", maxStarts+5)
+	}
+	f.dial(t, "iad1", Position{}) // the other one is not held back
 }

@@ -27,6 +27,7 @@ type Log struct {
 	ingest string // the secret subject that the stream takes messages from
 	log    *slog.Logger
 	now    func() time.Time
+	free   func(dir string) (uint64, error) // freeBytes
 
 	mu       sync.Mutex
 	head     Position
@@ -34,7 +35,6 @@ type Log struct {
 	segments []segment
 	unsure   bool // an Append had no clear outcome: read the end of the stream first
 	epochWhy string
-	changed  chan struct{} // closed and replaced at each Append
 }
 
 // openLog walks the whole stored log, checks it, and starts a new epoch when it
@@ -70,6 +70,9 @@ func openLog(ctx context.Context, l *Log) error {
 				l.head = known
 			}
 		}
+		if have && known == l.head {
+			return nil // a full disk is no reason not to start
+		}
 		return writeKnown(l.dir, l.head)
 	}
 	return l.newEpoch(ctx, why, known)
@@ -94,8 +97,8 @@ func (l *Log) newEpoch(ctx context.Context, why string, known Position) error {
 
 // Append writes one command and returns it when it is synced to disk. kind is
 // a-z and hyphens; body must marshal to a JSON object. After ErrConflict
-// nothing was written; after any other error the outcome is unknown until the
-// next Append, which finds out first.
+// and when the disk is full (syscall.ENOSPC) nothing was written; after any
+// other error the outcome is unknown until the next Append, which finds out first.
 func (l *Log) Append(ctx context.Context, kind string, body any) (Entry, error) {
 	raw, err := json.Marshal(body)
 	if err != nil {
@@ -131,6 +134,9 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 	if err != nil {
 		return err
 	}
+	if err := l.room(); err != nil {
+		return err
+	}
 	ack, err := l.js.PublishMsg(ctx, &nats.Msg{Subject: l.ingest, Data: b}, jetstream.WithExpectLastSequence(l.last))
 	if err == nil && (ack.Stream != streamName || ack.Sequence != l.last+1 || ack.Duplicate) {
 		err = fmt.Errorf("acknowledged as %s message %d, expected %s message %d", ack.Stream, ack.Sequence, streamName, l.last+1)
@@ -138,7 +144,7 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 	if err != nil {
 		l.unsure = true
 		if e := l.resync(ctx); e != nil {
-			return fmt.Errorf("feed: append: %w (whether it was written is unknown)", err)
+			return fmt.Errorf("feed: append: %w (whether it was written is unknown; if this lasts, restart the control node)", err)
 		}
 		if l.head == e.Position() {
 			return nil // written after all: only the acknowledgement was lost
@@ -147,7 +153,7 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 			return ErrConflict
 		}
-		return fmt.Errorf("feed: append: %w", err)
+		return fmt.Errorf("feed: append: %w (nothing was written; if this lasts, restart the control node)", err)
 	}
 	l.advance(ack.Sequence, e)
 	return nil
@@ -161,8 +167,6 @@ func (l *Log) advance(at uint64, e *Entry) {
 		// The entry itself is synced. Only the detector of lost entries is behind.
 		l.log.Error("cannot save the head of the log: lost entries would not be noticed", "err", err)
 	}
-	close(l.changed)
-	l.changed = make(chan struct{})
 }
 
 // resync reads what was written since the last message known here. Called with mu held.
@@ -205,13 +209,6 @@ func (l *Log) EpochWhy() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.epochWhy
-}
-
-// Changed returns a channel that is closed at the next Append.
-func (l *Log) Changed() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.changed
 }
 
 // Entries yields the entries from number seq on, up to the head at the time of

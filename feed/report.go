@@ -82,7 +82,16 @@ func (s *Server) start(node string, msg *nats.Msg) {
 func (s *Server) place(ctx context.Context, node string, request []byte) (startReply, error) {
 	s.mu.Lock()
 	known := s.nodes[node]
+	count := s.starts[node]
+	if now := time.Now(); now.Sub(count.since) > startWindow {
+		count = startCount{since: now}
+	}
+	count.n++
+	s.starts[node] = count
 	s.mu.Unlock()
+	if count.n > maxStarts {
+		return startReply{}, fmt.Errorf("node %s connects too often: %d times in %s", node, count.n, startWindow)
+	}
 	if !known {
 		return startReply{}, fmt.Errorf("node %s is not known: add it with `perigee node add %s`", node, node)
 	}
@@ -103,6 +112,12 @@ func (s *Server) place(ctx context.Context, node string, request []byte) (startR
 	return r, s.placeAt(ctx, node, s.log.messageAfter(at))
 }
 
+// startCount counts a node's start requests since a moment.
+type startCount struct {
+	since time.Time
+	n     int
+}
+
 // messageAfter returns the stream sequence that follows p, which is on this log.
 func (l *Log) messageAfter(p Position) uint64 {
 	l.mu.Lock()
@@ -114,6 +129,11 @@ func (l *Log) messageAfter(p Position) uint64 {
 }
 
 const (
+	// maxStarts bounds a node's start requests in a startWindow: each costs the
+	// disk some writes. An honest node asks once a connection, and waits between
+	// two; two in one second is a lot.
+	maxStarts   = 50
+	startWindow = 10 * time.Second
 	// ackWait is how long an entry may be on its way before it is sent again;
 	// applying one is a disk sync, at worst a slow one.
 	ackWait = 30 * time.Second

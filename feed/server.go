@@ -88,6 +88,7 @@ type Server struct {
 	mu        sync.Mutex
 	nodes     map[string]bool // with a consumer
 	conns     map[uint64]string
+	starts    map[string]startCount
 	onReport  func(node, kind string, payload []byte)
 	followers []*Follower
 }
@@ -96,7 +97,7 @@ type Server struct {
 // it can be appended to. A damaged log, or one shorter than what was
 // acknowledged, starts a new epoch and says so (Log.EpochWhy).
 func OpenServer(ctx context.Context, c ServerConfig) (*Server, error) {
-	s := &Server{events: c.Log, admit: c.Admit, secret: rand.Text(), nodes: map[string]bool{}, conns: map[uint64]string{}}
+	s := &Server{events: c.Log, admit: c.Admit, secret: rand.Text(), nodes: map[string]bool{}, conns: map[uint64]string{}, starts: map[string]startCount{}}
 	if s.events == nil {
 		s.events = slog.New(slog.DiscardHandler)
 	}
@@ -216,7 +217,7 @@ func (s *Server) open(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return fmt.Errorf("feed: open the log in %s: %w", filepath.Join(dir, "jetstream"), err)
 	}
-	s.log = &Log{js: s.js, stream: s.stream, dir: dir, ingest: ingest, log: s.events, now: time.Now, changed: make(chan struct{})}
+	s.log = &Log{js: s.js, stream: s.stream, dir: dir, ingest: ingest, log: s.events, now: time.Now, free: freeBytes}
 	if err := openLog(ctx, s.log); err != nil {
 		return err
 	}
@@ -302,6 +303,7 @@ func (s *Server) RemoveNode(ctx context.Context, id string) error {
 	}
 	s.mu.Lock()
 	delete(s.nodes, id)
+	delete(s.starts, id)
 	var cut []uint64
 	for cid, node := range s.conns {
 		if node == id {

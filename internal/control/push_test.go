@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"perigee.example/origin"
@@ -262,5 +263,15 @@ func TestKilledControlNodeKeepsWhatItAcknowledged(t *testing.T) {
 	}
 	if g := srv.state.Sites["www"].Generation; g < lastActive {
 		t.Fatalf("generation %d, but %d was acknowledged", g, lastActive)
+	}
+}
+
+func TestFullDiskIs507(t *testing.T) {
+	for _, err := range []error{
+		fmt.Errorf("feed: %w on /var/lib/perigee", syscall.ENOSPC), fmt.Errorf("blob: %w", &fs.PathError{Op: "write", Path: "x", Err: syscall.EDQUOT}),
+	} {
+		if e := asError(err); e.Status != http.StatusInsufficientStorage || !strings.Contains(e.Message, "disk full") || e.Hint == "" {
+			t.Errorf("%v: %d %s (%s)", err, e.Status, e.Message, e.Hint)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"perigee.example/feed"
@@ -260,6 +261,9 @@ func (s *Server) command(ctx context.Context, kind string, body any, check func(
 	e, err := s.feed.Log().Append(ctx, kind, body)
 	if errors.Is(err, feed.ErrConflict) {
 		return e, &Error{Status: http.StatusConflict, Message: "another control node wrote to the log just now: nothing was done", Hint: "run the command again"}
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		return e, err // asError says 507
 	}
 	if err != nil {
 		return e, &Error{Status: http.StatusServiceUnavailable, Message: err.Error(), Hint: "the log did not take the command; `perigee status` shows whether it arrived"}
