@@ -343,7 +343,7 @@ func (a *answer) decide(st *steered) {
 	a.v.policies.Decide(st.root, q, state, d)
 	a.out.Steered, a.out.Root = true, st.root
 	if fromECS {
-		a.scope = max(a.scope, d.Scope)
+		a.scope = max(a.scope, a.q.edns.ecs.scope(d.Scope))
 	}
 }
 

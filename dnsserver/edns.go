@@ -122,6 +122,16 @@ func (e *ecs) prefix() (netip.Prefix, bool) {
 	}
 }
 
+// scope is a block's length in the family that the option counts in: that of
+// an IPv4 client inside IPv6 (RFC 4291 §2.5.5.2) is one of 128 bits.
+func (e *ecs) scope(length int) int {
+	const mapped = 128 - 32
+	if client, _ := e.prefix(); length > 0 && client.Addr().Is4In6() && client.Bits() >= mapped {
+		return mapped + length
+	}
+	return length
+}
+
 // len is the length of the option in a reply.
 func (e *ecs) len() int {
 	if !e.present {

@@ -159,17 +159,21 @@ func (w *witness) out(name string) string {
 		return "is down: all that it may choose is out"
 	}
 	st := w.state(name)
-	why := ""
-	if st.Why != "" {
-		why = ": " + st.Why
-	}
+	var said []string
 	switch {
 	case st.Draining:
-		return "is drained" + why
+		said = append(said, "drained")
 	case st.Force == ForceDown:
-		return "is forced down" + why
+		said = append(said, "forced down")
 	}
-	return "is down" + why
+	if st.Health == Down {
+		down := "down"
+		if st.Why != "" {
+			down += ": " + st.Why
+		}
+		said = append(said, down)
+	}
+	return "is " + strings.Join(said, ", and ")
 }
 
 // choose appends the endpoints that name, which is up, answers with. ttl is
