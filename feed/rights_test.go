@@ -236,3 +236,23 @@ func TestCheckID(t *testing.T) {
 		}
 	}
 }
+
+// What must stay on and off in the embedded server. A power loss without
+// SyncAlways lost every acknowledged message; the doors that are off had
+// crashes before authentication.
+func TestEmbeddedServerIsSyncedAndHasOneDoor(t *testing.T) {
+	f := newFleet(t)
+	v, err := f.ns.Varz(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !v.JetStream.Config.SyncAlways {
+		t.Error("acknowledgements are not synced")
+	}
+	if v.Websocket.Port != 0 || v.MQTT.Port != 0 || v.LeafNode.Port != 0 || v.Cluster.Port != 0 || v.Gateway.Port != 0 || v.HTTPPort != 0 || v.HTTPSPort != 0 {
+		t.Errorf("another door is open: %+v", v)
+	}
+	if !v.TLSRequired || !v.TLSVerify {
+		t.Error("the door takes connections without TLS or without a client certificate")
+	}
+}
