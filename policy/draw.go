@@ -1,10 +1,11 @@
 package policy
 
 import (
-	"encoding/binary"
 	"math/bits"
 	"net/netip"
 	"time"
+
+	"perigee.example/internal/siphash"
 )
 
 // ResolverDraw returns the Draw of a resolver: a keyed hash (SipHash-2-4) of
@@ -23,45 +24,7 @@ func ResolverDraw(seed [16]byte, resolver netip.Addr) uint64 {
 		b[0], n = 6, 7
 		copy(b[1:], a[:MaxBits6/8])
 	}
-	return sipHash(seed, b[:n])
-}
-
-// sipHash is SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input
-// PRF", 2012): 64 bits of b that nobody without the key can predict.
-func sipHash(key [16]byte, b []byte) uint64 {
-	k0, k1 := binary.LittleEndian.Uint64(key[:8]), binary.LittleEndian.Uint64(key[8:])
-	v0, v1, v2, v3 := k0^0x736f6d6570736575, k1^0x646f72616e646f6d, k0^0x6c7967656e657261, k1^0x7465646279746573
-	last := uint64(len(b)) << 56
-	for ; len(b) >= 8; b = b[8:] {
-		m := binary.LittleEndian.Uint64(b)
-		v3 ^= m
-		v0, v1, v2, v3 = sipRound(sipRound(v0, v1, v2, v3))
-		v0 ^= m
-	}
-	for i, c := range b {
-		last |= uint64(c) << (8 * i)
-	}
-	v3 ^= last
-	v0, v1, v2, v3 = sipRound(sipRound(v0, v1, v2, v3))
-	v0 ^= last
-	v2 ^= 0xff
-	v0, v1, v2, v3 = sipRound(sipRound(v0, v1, v2, v3))
-	v0, v1, v2, v3 = sipRound(sipRound(v0, v1, v2, v3))
-	return v0 ^ v1 ^ v2 ^ v3
-}
-
-func sipRound(v0, v1, v2, v3 uint64) (uint64, uint64, uint64, uint64) {
-	v0 += v1
-	v1 = bits.RotateLeft64(v1, 13) ^ v0
-	v0 = bits.RotateLeft64(v0, 32)
-	v2 += v3
-	v3 = bits.RotateLeft64(v3, 16) ^ v2
-	v0 += v3
-	v3 = bits.RotateLeft64(v3, 21) ^ v0
-	v2 += v1
-	v1 = bits.RotateLeft64(v1, 17) ^ v2
-	v2 = bits.RotateLeft64(v2, 32)
-	return v0, v1, v2, v3
+	return siphash.Sum64(seed, b[:n])
 }
 
 // mix spreads every bit of x over all of the result; it is a bijection (the
