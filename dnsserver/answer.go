@@ -25,6 +25,8 @@ type answer struct {
 	rcode uint16
 	flags uint16 // AA and TC
 	scope int
+	opt   optReply
+	ede   uint16 // RFC 8914; 0 is none
 
 	// The name that is looked up now, in lower case, and where it stands in
 	// the message.
@@ -57,54 +59,25 @@ func (v *View) Answer(dst, packet []byte, c *Context, out *Outcome) []byte {
 	if a.rcode, answerable = q.parse(packet); !answerable {
 		return dst
 	}
-	nsid := v.identity()
+	a.options()
 	a.m.b, a.m.base = dst, len(dst)
-	a.m.limit = a.m.base + q.edns.limit(c.Transport) - q.edns.replyLen(nsid, a.rcode)
+	a.m.limit = a.m.base + q.edns.limit(c.Transport) - q.edns.replyLen(&a.opt, a.rcode)
 	a.m.b = append(a.m.b, packet[:headerLen+q.question]...)
-	if a.rcode == rcodeNoError {
-		a.rcode = q.refuse(c.Transport)
-	}
-	if a.rcode == rcodeNoError {
+	if a.gate() {
 		a.resolve()
 	}
-	return a.finish(nsid)
-}
-
-func (v *View) identity() []byte {
-	if v == nil {
-		return nil
-	}
-	return v.nsid
-}
-
-// refuse is the RCODE for well-formed queries that no zone is asked for.
-func (q *query) refuse(t Transport) uint16 {
-	if q.qclass != classIN {
-		return rcodeRefused // CHAOS and ANY too: we serve the Internet class
-	}
-	switch q.qtype {
-	case 0, typeOPT, typeTKEY, typeTSIG, typeNXNAME:
-		// None is a type to ask for: RFC 6895 §3.1, RFC 9824 §3.5.
-		return rcodeFormErr
-	case typeMAILA, typeMAILB:
-		return rcodeNotImp // obsolete (RFC 1035 §3.2.3)
-	case typeAXFR:
-		if t != TCP {
-			return rcodeFormErr // RFC 5936 §4.2: there is no AXFR by UDP
-		}
-		return rcodeRefused // nobody is allowed a transfer
-	case typeIXFR:
-		return rcodeRefused
-	}
-	return rcodeNoError
+	return a.finish()
 }
 
 // finish writes header and OPT and fills in the outcome.
-func (a *answer) finish(nsid []byte) []byte {
+func (a *answer) finish() []byte {
 	q, m, out := &a.q, &a.m, a.out
 	ar := m.count[sectionAdditional]
 	if q.edns.present {
-		m.b = q.edns.appendOPT(m.b, nsid, a.rcode, uint8(a.scope))
+		if m.limit-len(m.b) < edeLen {
+			a.ede = 0 // it is only for people
+		}
+		m.b = q.edns.appendOPT(m.b, &a.opt, a.rcode, uint8(a.scope), a.ede)
 		ar++
 	}
 	h := m.b[m.base:]
@@ -124,6 +97,7 @@ func (a *answer) finish(nsid []byte) []byte {
 	out.HasECS = q.edns.ecs.present && a.rcode != rcodeBadVers
 	out.Scope = a.scope
 	out.TTL = m.ttl
+	out.Answers = int(m.count[sectionAnswer])
 	out.TC = a.flags&flagTC != 0
 	return m.b
 }
@@ -140,6 +114,10 @@ func (a *answer) resolve() {
 		if s == nil {
 			if hop == 0 {
 				a.rcode = rcodeRefused // no referral upwards: RFC 8906 §3.1.1
+				a.ede = edeNotAuthoritative
+				if a.v == nil {
+					a.ede = edeNotReady
+				}
 			}
 			return
 		}
@@ -342,6 +320,9 @@ func (a *answer) decide(st *steered) {
 	}
 	a.v.policies.Decide(st.root, q, state, d)
 	a.out.Steered, a.out.Root = true, st.root
+	if state.Stale {
+		a.ede = edeStale
+	}
 	if fromECS {
 		a.scope = max(a.scope, a.q.edns.ecs.scope(d.Scope))
 	}

@@ -9,6 +9,7 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
 	"perigee.example/dnsserver"
 	"perigee.example/internal/config"
@@ -25,6 +26,8 @@ import (
 //	up|down|drain|force EDGE
 //	              change the fleet; force is forced down
 //	size QUERY    the reply's octets instead of its text
+//	limited QUERY the reply to a resolver that is over its rate
+//	stale         the picture of the fleet is old
 func TestConversations(t *testing.T) {
 	txtest.Run(t, "../testdata/dns/*.txtar", func(t testing.TB, files map[string][]byte) txtest.Session {
 		return newTalk(t, files)
@@ -36,11 +39,17 @@ type talk struct {
 	err    error // of NewView
 	config *config.Config
 	state  *policy.State
+
+	cookies *dnsserver.CookieSecrets
+	limited bool
 }
+
+// cookieSecrets has the secret of RFC 9018, appendix A.1.
+var cookieSecrets = &dnsserver.CookieSecrets{Make: [16]byte{0xe5, 0xe9, 0x73, 0xe5, 0xa6, 0xb2, 0xa4, 0x3f, 0x48, 0xe7, 0xdc, 0x84, 0x9e, 0x37, 0xbf, 0xcf}}
 
 func newTalk(t testing.TB, files map[string][]byte) *talk {
 	t.Helper()
-	k := &talk{config: &config.Config{}}
+	k := &talk{config: &config.Config{}, cookies: cookieSecrets}
 	var v dnsserver.ViewConfig
 	names := slices.Sorted(func(yield func(string) bool) {
 		for name := range files {
@@ -108,6 +117,13 @@ func (k *talk) Do(cmd string) (string, error) {
 	case "size":
 		reply, _, err := k.ask(arg)
 		return fmt.Sprintf("%d octets", len(reply)), err
+	case "limited":
+		k.limited = true
+		defer func() { k.limited = false }()
+		cmd = arg
+	case "stale":
+		k.state = &policy.State{Endpoints: k.state.Endpoints, Stale: true}
+		return "", nil
 	}
 	reply, out, err := k.ask(cmd)
 	if err != nil {
@@ -127,7 +143,7 @@ func (k *talk) ask(text string) ([]byte, *dnsserver.Outcome, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c := dnsserver.Context{From: q.From, Transport: dnsserver.UDP, Now: q.At, State: k.state}
+	c := dnsserver.Context{From: q.From, Transport: dnsserver.UDP, Now: q.At, State: k.state, Cookies: k.cookies, Limited: k.limited, Idle: 10 * time.Second}
 	if q.TCP {
 		c.Transport = dnsserver.TCP
 	}

@@ -22,9 +22,9 @@
 // a new View or a new policy.State.
 //
 // Limits: UDP replies of 1232 octets, chains of 8 names inside our zones, and
-// those that Server's constants name. There is no transfer, TSIG, cookie or rate
-// limit yet, and no DNSSEC: of a zone that is signed elsewhere the signatures are
-// served only to those who ask for them by type.
+// those that Server's constants name. There is no transfer and no TSIG yet, and
+// no DNSSEC: of a zone that is signed elsewhere the signatures are served only to
+// those who ask for them by type.
 package dnsserver
 
 import (
@@ -53,6 +53,15 @@ type Context struct {
 	// State is the fleet as it is; nil is all unknown, and so is one that has
 	// not as many endpoints as the View's policies.
 	State *policy.State
+	// Cookies are the secrets of server cookies (RFC 7873, RFC 9018); nil gives
+	// and checks none.
+	Cookies *CookieSecrets
+	// Idle is how long a stream may wait for its next query, for clients that
+	// ask (RFC 7828). It counts by TCP alone.
+	Idle time.Duration
+	// Limited asks for a reply that is no longer than the query to speak of:
+	// BADCOOKIE for who speaks cookies and has no good one, else TC.
+	Limited bool
 }
 
 // Action is what to do with a query after Answer.
@@ -78,4 +87,8 @@ type Outcome struct {
 	Scope    int             // of the reply's ECS, in bits: the longest of a chain; 0 without ECS
 	TTL      uint32          // the least TTL in the answer section, seconds
 	TC       bool
+	Answers  int // records in the answer section
+	// ValidCookie says that the query carried a server cookie of ours that
+	// holds: the resolver sits at its address.
+	ValidCookie bool
 }

@@ -2,7 +2,9 @@ package dnsserver
 
 import (
 	"encoding/binary"
+	"math"
 	"net/netip"
+	"time"
 )
 
 const (
@@ -18,8 +20,17 @@ const (
 
 	optLen = 11 // an OPT without options (RFC 6891 §6.1.2)
 
-	optionNSID = 3 // RFC 5001
-	optionECS  = 8 // RFC 7871
+	optionNSID      = 3  // RFC 5001
+	optionECS       = 8  // RFC 7871
+	optionCookie    = 10 // RFC 7873
+	optionKeepalive = 11 // RFC 7828
+	optionEDE       = 15 // RFC 8914
+
+	cookieLen    = 4 + clientCookieLen + serverCookieLen
+	keepaliveLen = 4 + 2
+	edeLen       = 4 + 2
+	// keepaliveUnit is what a TIMEOUT counts (RFC 7828 §3.1).
+	keepaliveUnit = 100 * time.Millisecond
 )
 
 // edns is what the OPT of a query says.
@@ -30,6 +41,10 @@ type edns struct {
 	version uint8
 	size    uint16
 	ecs     ecs
+	cookie  cookie
+
+	keepalive     bool // the client asks how long it may idle
+	keepaliveData bool // and says something itself, which it must not
 }
 
 // ecs is a client subnet option (RFC 7871 §6).
@@ -73,6 +88,14 @@ func (e *edns) read(fixed, rdata []byte) uint16 {
 				e.ecs = ecs{}
 				return rcodeFormErr
 			}
+		case optionCookie:
+			// Of several the first counts (RFC 7873 §5.2).
+			if !e.cookie.present && !e.cookie.read(data) {
+				return rcodeFormErr
+			}
+		case optionKeepalive:
+			e.keepalive = true
+			e.keepaliveData = e.keepaliveData || len(data) > 0
 		}
 	}
 	return rcodeNoError
@@ -152,8 +175,34 @@ func (e *edns) limit(t Transport) int {
 	return min(max(int(e.size), minUDP), maxUDP)
 }
 
-// replyLen is the length of the OPT that appendOPT will write.
-func (e *edns) replyLen(nsid []byte, rcode uint16) int {
+// optReply is what the reply's OPT says of our own.
+type optReply struct {
+	nsid      []byte // nil: nothing
+	cookie    bool   // with the client's cookie and server
+	server    [serverCookieLen]byte
+	keepalive bool
+	timeout   uint16 // in keepaliveUnits
+}
+
+// options fills in what the reply's OPT will say, as far as it does not depend
+// on the answer.
+func (a *answer) options() {
+	e, c := &a.q.edns, a.c
+	if e.nsid && a.v != nil {
+		a.opt.nsid = a.v.nsid
+	}
+	if e.cookie.present && c.Cookies != nil && a.rcode != rcodeFormErr {
+		a.opt.cookie = true
+		a.out.ValidCookie, a.opt.server = e.cookie.check(c.Cookies, c.From.Addr(), c.Now)
+	}
+	if e.keepalive && c.Transport == TCP { // by UDP it is ignored: RFC 7828 §3.3.1
+		a.opt.keepalive = true
+		a.opt.timeout = uint16(min(max(c.Idle, 0)/keepaliveUnit, math.MaxUint16))
+	}
+}
+
+// replyLen is the length of the OPT that appendOPT will write, without EDE.
+func (e *edns) replyLen(o *optReply, rcode uint16) int {
 	if !e.present {
 		return 0
 	}
@@ -161,17 +210,29 @@ func (e *edns) replyLen(nsid []byte, rcode uint16) int {
 		return optLen
 	}
 	n := optLen + e.ecs.len()
-	if e.nsid && nsid != nil {
-		n += 4 + len(nsid)
+	if o.nsid != nil {
+		n += 4 + len(o.nsid)
+	}
+	if o.cookie {
+		n += cookieLen
+	}
+	if o.keepalive {
+		n += keepaliveLen
 	}
 	return n
 }
 
 // appendOPT appends the reply's OPT: our size and version, DO as it came
 // (RFC 3225 §3), every other flag clear, and of the options those that were
-// asked for. BADVERS carries none.
-func (e *edns) appendOPT(b []byte, nsid []byte, rcode uint16, scope uint8) []byte {
-	rdlen := e.replyLen(nsid, rcode) - optLen
+// asked for, with the extended error ede if it is not 0. BADVERS carries none.
+func (e *edns) appendOPT(b []byte, o *optReply, rcode uint16, scope uint8, ede uint16) []byte {
+	rdlen := e.replyLen(o, rcode) - optLen
+	if rcode == rcodeBadVers {
+		ede = 0
+	}
+	if ede != 0 {
+		rdlen += edeLen
+	}
 	flags := byte(0)
 	if e.do {
 		flags = 0x80
@@ -180,14 +241,25 @@ func (e *edns) appendOPT(b []byte, nsid []byte, rcode uint16, scope uint8) []byt
 	if rcode == rcodeBadVers {
 		return b
 	}
-	if e.nsid && nsid != nil {
-		b = append(b, 0, optionNSID, byte(len(nsid)>>8), byte(len(nsid)))
-		b = append(b, nsid...)
+	if o.nsid != nil {
+		b = append(b, 0, optionNSID, byte(len(o.nsid)>>8), byte(len(o.nsid)))
+		b = append(b, o.nsid...)
 	}
 	if e.ecs.present {
 		n := (int(e.ecs.source) + 7) / 8
 		b = append(b, 0, optionECS, 0, byte(4+n), byte(e.ecs.family>>8), byte(e.ecs.family), e.ecs.source, scope)
 		b = append(b, e.ecs.addr[:n]...)
+	}
+	if o.cookie {
+		b = append(b, 0, optionCookie, 0, clientCookieLen+serverCookieLen)
+		b = append(b, e.cookie.client[:]...)
+		b = append(b, o.server[:]...)
+	}
+	if o.keepalive {
+		b = append(b, 0, optionKeepalive, 0, 2, byte(o.timeout>>8), byte(o.timeout))
+	}
+	if ede != 0 {
+		b = append(b, 0, optionEDE, 0, 2, byte(ede>>8), byte(ede))
 	}
 	return b
 }

@@ -23,6 +23,8 @@ const (
 	rcodeRefused  = 5
 	rcodeYXDomain = 6
 	rcodeBadVers  = 16
+
+	rcodeBadCookie = 23 // RFC 7873 §8
 )
 
 // Flags of the header's second 16 bits (RFC 1035 §4.1.1).
@@ -68,7 +70,7 @@ type query struct {
 	qtype  uint16
 	qclass uint16
 	// question is the length of the question section to echo, 0 when there is
-	// none that can be echoed.
+	// none that can be echoed. A sound query without one asks for a cookie.
 	question int
 	nameLen  int
 	name     [maxNameLen]byte // QNAME in lower case
@@ -80,7 +82,7 @@ type query struct {
 // packet is looked at once from front to back; nothing in it makes the parser
 // go backwards, because a pointer is never followed.
 func (q *query) parse(b []byte) (rcode uint16, ok bool) {
-	q.question, q.nameLen = 0, 0
+	q.question, q.nameLen, q.qtype, q.qclass = 0, 0, 0, 0
 	q.edns = edns{}
 	if len(b) < headerLen {
 		return 0, false
@@ -120,10 +122,8 @@ func (q *query) parseBody(b []byte) uint16 {
 		}
 		off = end + 4
 	}
-	// More than one question is refused by RFC 9619 §4. None is a question
-	// about the server's cookie (RFC 7873 §5.4), which we do not give yet.
-	if qd != 1 {
-		q.question, rcode = 0, rcodeFormErr
+	if qd > 1 {
+		q.question, rcode = 0, rcodeFormErr // RFC 9619 §4
 	}
 	// A query has no answers, and in the authority section nothing but the
 	// client's SOA of an IXFR (RFC 1995 §3).
@@ -133,6 +133,10 @@ func (q *query) parseBody(b []byte) uint16 {
 	fault := q.walkRecords(b, off, an+ns, ar)
 	if rcode == rcodeNoError {
 		rcode = fault
+	}
+	// No question is a question about the server's cookie (RFC 7873 §5.4).
+	if qd == 0 && rcode == rcodeNoError && !q.edns.cookie.present {
+		rcode = rcodeFormErr
 	}
 	return rcode
 }

@@ -38,10 +38,11 @@ type ServerConfig struct {
 // at any time; a query sees one of each. Before the first SetView every query
 // is refused.
 type Server struct {
-	config ServerConfig
-	view   atomic.Pointer[View]
-	state  atomic.Pointer[policy.State]
-	panics atomic.Uint64
+	config  ServerConfig
+	view    atomic.Pointer[View]
+	state   atomic.Pointer[policy.State]
+	cookies atomic.Pointer[CookieSecrets]
+	panics  atomic.Uint64
 
 	closing atomic.Bool
 	done    chan struct{} // closed by Shutdown
@@ -77,6 +78,10 @@ func (s *Server) View() *View { return s.view.Load() }
 // when they change, set the View first and then its State; in between, all is
 // unknown where the number of endpoints differs.
 func (s *Server) SetState(st *policy.State) { s.state.Store(st) }
+
+// SetCookies swaps the secrets of server cookies; before the first call, and
+// with nil, none are given.
+func (s *Server) SetCookies(c *CookieSecrets) { s.cookies.Store(c) }
 
 // Panics returns how many queries ended in a panic and got SERVFAIL.
 func (s *Server) Panics() uint64 { return s.panics.Load() }
@@ -159,6 +164,7 @@ func (a *asker) answer(dst, packet []byte, from, local netip.AddrPort, t Transpo
 	a.c = Context{
 		From: from, Local: local, Transport: t,
 		Now: time.Duration(time.Now().UnixNano()), Seed: s.config.Seed, State: s.state.Load(),
+		Cookies: s.cookies.Load(),
 	}
 	base := len(dst)
 	defer func() {
