@@ -216,9 +216,13 @@ func (c *Credentials) TLS() *tls.Config {
 // warnBefore is how long before its end a node's certificate is spoken of.
 const warnBefore = 60 * 24 * time.Hour
 
-// Warning says what is wrong with the certificate's time at now, or "".
+// Warning says what is wrong with the certificate's time at now, or "". A part
+// in the control node's own process has a name and no certificate.
 func (c *Credentials) Warning(now time.Time) string {
-	cure := fmt.Sprintf("run `perigee node add %s` on the control node and replace the file", c.Name)
+	if c.Cert == nil {
+		return ""
+	}
+	cure := fmt.Sprintf("run `perigee node add %s --replace` on the control node and replace the file", c.Name)
 	switch {
 	case now.Before(c.Cert.NotBefore):
 		return fmt.Sprintf("node certificate begins on %s: is this machine's clock right?", c.Cert.NotBefore.Format(time.DateTime))

@@ -131,6 +131,9 @@ func TestCredentialsWarnBeforeTheyEnd(t *testing.T) {
 			t.Errorf("at %s: %q, want %q", x.at, got, x.want)
 		}
 	}
+	if got := (&Credentials{Name: "dns"}).Warning(time.Now()); got != "" {
+		t.Errorf("credentials without a certificate, of a part beside control: %q", got)
+	}
 }
 
 // The control node's certificate is renewed when a third of its life is left,
