@@ -68,9 +68,12 @@ type feedStatus struct {
 type part interface {
 	// status adds what the part knows to s.
 	status(s *localStatus)
-	// reload takes a new configuration and reads its data again, or keeps the
-	// old and says why.
-	reload(ctx context.Context, cfg *config.Config) error
+	// configure takes a new configuration whole, or keeps the old one whole and
+	// says why.
+	configure(ctx context.Context, cfg *config.Config) error
+	// reload reads the part's files again: zones, databases, certificates. One
+	// that is bad keeps its last good version; the error says so.
+	reload(ctx context.Context) error
 }
 
 // admin serves a process's admin socket.
@@ -79,6 +82,7 @@ type admin struct {
 	control http.Handler // the control API, on a control node
 	accept  func(zone string) error
 	reload  func(ctx context.Context) error
+	about   func(*localStatus) // what the process as a whole has to say
 	ready   atomic.Bool
 	started time.Time
 	log     *slog.Logger
@@ -126,18 +130,18 @@ func (a *admin) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /v1/reload", func(w http.ResponseWriter, r *http.Request) {
 		if err := a.reload(r.Context()); err != nil {
-			writeJSON(w, http.StatusUnprocessableEntity, map[string]string{"error": err.Error()})
+			writeError(w, http.StatusUnprocessableEntity, err)
 			return
 		}
 		writeJSON(w, http.StatusOK, a.status())
 	})
 	mux.HandleFunc("POST /v1/zones/accept", func(w http.ResponseWriter, r *http.Request) {
 		if a.accept == nil {
-			writeJSON(w, http.StatusNotFound, map[string]string{"error": "this process serves no DNS"})
+			writeError(w, http.StatusNotFound, withHint(errors.New("this process serves no DNS"), "--state DIR names the state folder of the one that does"))
 			return
 		}
 		if err := a.accept(r.URL.Query().Get("zone")); err != nil {
-			writeJSON(w, http.StatusConflict, map[string]string{"error": err.Error()})
+			writeError(w, http.StatusConflict, err)
 			return
 		}
 		writeJSON(w, http.StatusOK, a.status())
@@ -150,6 +154,7 @@ func (a *admin) handler() http.Handler {
 
 func (a *admin) status() localStatus {
 	s := localStatus{PID: os.Getpid(), Version: version(), Started: a.started, Ready: a.ready.Load()}
+	a.about(&s)
 	for _, p := range a.parts {
 		p.status(&s)
 	}
@@ -160,6 +165,17 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(v) // the client is gone: nothing to tell it
+}
+
+// adminError is an error on the admin socket. Lines is the whole of it as the
+// command line shows it, with carets and cures.
+type adminError struct {
+	Error string `json:"error"`
+	Lines string `json:"lines,omitempty"`
+}
+
+func writeError(w http.ResponseWriter, status int, err error) {
+	writeJSON(w, status, adminError{err.Error(), errorLines(err)})
 }
 
 // localTimeout bounds one question to an admin socket. A reload of large zones
@@ -190,11 +206,14 @@ func localCall(ctx context.Context, dir, method, path string, query url.Values, 
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		var e struct{ Error string }
+		var e adminError
 		if err := json.NewDecoder(resp.Body).Decode(&e); err != nil || e.Error == "" {
 			return fmt.Errorf("%s: %s", socket, resp.Status)
 		}
-		return errors.New(e.Error)
+		if e.Lines == "" {
+			return errors.New(e.Error)
+		}
+		return &remoteError{e.Error, e.Lines}
 	}
 	return json.NewDecoder(resp.Body).Decode(v)
 }

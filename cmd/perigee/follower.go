@@ -33,8 +33,18 @@ type followerParts struct {
 // openFollower opens this part's place on the feed: of the control node in
 // this process, or of the one that node.pem names. Without either the part
 // runs alone, with what is on its disk.
+//
+// The hooks hear at once, in this goroutine, what the journal holds.
 func (s *server) openFollower(role string, local *localFeed, parts followerParts) (*follower, error) {
-	c := node.Config{Dir: filepath.Join(s.dir, role), Role: role, Releases: parts.releases, Blobs: parts.blobs, Hooks: parts.hooks, Report: parts.report, Log: s.log}
+	c := node.Config{Dir: filepath.Join(s.dir, role), Role: role, Releases: parts.releases, Blobs: parts.blobs, Hooks: parts.hooks, Log: s.log}
+	c.Report = func() control.NodeReport {
+		r := parts.report()
+		r.Config, r.Version = s.cfg.Load().Hash(), version()
+		if w := s.trouble(); w != "" {
+			r.Trouble = append(r.Trouble, w)
+		}
+		return r
+	}
 	f := &follower{}
 	if local != nil {
 		f.name, c.Credentials, c.Dial, c.Fetch = local.name, local.credentials, local.dial, local.fetch
@@ -57,6 +67,15 @@ func (s *server) openFollower(role string, local *localFeed, parts followerParts
 	if f.node, err = node.Open(c); err != nil {
 		return nil, err
 	}
+	return f, nil
+}
+
+// startFollower begins to follow. From now on the hooks and report of f are
+// called from other goroutines: the part must be whole.
+func (s *server) startFollower(f *follower) {
+	if f == nil {
+		return
+	}
 	s.tasks.start("feed", func(ctx context.Context) error {
 		err := f.node.Run(ctx)
 		if ctx.Err() != nil {
@@ -64,20 +83,12 @@ func (s *server) openFollower(role string, local *localFeed, parts followerParts
 		}
 		return errors.Join(err, f.node.Close())
 	})
-	return f, nil
-}
-
-func (f *follower) lostSince() time.Time {
-	if f == nil || f.node == nil {
-		return time.Time{}
-	}
-	return f.node.LostSince()
 }
 
 func (f *follower) status() *feedStatus {
 	if f == nil {
 		return nil
 	}
-	lost := f.lostSince()
+	lost := f.node.LostSince()
 	return &feedStatus{Connected: lost.IsZero(), LostSince: lost, Applied: f.node.Position().Seq}
 }

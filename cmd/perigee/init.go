@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -72,6 +73,20 @@ func writeStarter(c *cobra.Command, dir string, so config.StarterOptions) error 
 		}
 		fmt.Fprintln(c.OutOrStdout(), path)
 	}
-	say(c, "next: cd %s && perigee serve; then, from another shell: perigee push public www", dir)
+	where := "" // a command to paste
+	if filepath.Clean(dir) != "." {
+		where = "cd " + shellQuote(dir) + " && "
+	}
+	say(c, "next: %sperigee serve", where)
+	say(c, "then, from another shell: %sperigee push public www", where)
 	return nil
+}
+
+// shellQuote is a word that a POSIX shell reads as s.
+func shellQuote(s string) string {
+	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+=:@%"
+	if s != "" && strings.Trim(s, plain) == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }

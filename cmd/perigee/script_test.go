@@ -39,12 +39,15 @@ func TestMain(m *testing.M) {
 //	signal NAME HUP|TERM|INT     send a signal
 //	end NAME [TERM|INT]          send it, and expect exit 0 within endWithin
 //	kill9 NAME                   end it as a power cut would
-//	replace FILE OLD NEW         replace every OLD in a file; there must be one
+//	replace FILE OLD NEW         replace every OLD in a file; there must be one;
+//	                             \n in NEW is a new line
+//	append FILE LINE…            add lines at its end
 //	json PATH [REGEXP]           stdout is JSON, has something at PATH (a.0.b),
 //	                             and it matches
 //
 // and the variables HOST, HOST2, HOST3, HOST4: loopback addresses of their own, and DNS,
-// HTTP, HTTPS, ADMIN, FEED, BLOB, ORIGIN: ports that are free on each of them.
+// HTTP, HTTPS, ADMIN, FEED, BLOB, ORIGIN: ports that are free on each of them;
+// TESTDATA: the folder of that name.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("..", "..", "testdata", "cli"),
@@ -54,7 +57,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"needs": scriptNeeds, "fails": scriptFails, "waitfor": scriptWaitFor,
 			"start": scriptStart, "log": scriptLog, "signal": scriptSignal, "end": scriptEnd, "kill9": scriptKill,
-			"replace": scriptReplace, "json": scriptJSON,
+			"replace": scriptReplace, "append": scriptAppend, "json": scriptJSON,
 		},
 	})
 }
@@ -93,6 +96,11 @@ func setupScript(e *testscript.Env) error {
 	for i, name := range scriptPorts {
 		e.Setenv(name, fmt.Sprint(ports[i]))
 	}
+	testdata, err := filepath.Abs(filepath.Join("..", "..", "testdata"))
+	if err != nil {
+		return err
+	}
+	e.Setenv("TESTDATA", testdata)
 	home := filepath.Join(e.WorkDir, ".home")
 	e.Setenv("HOME", home)
 	e.Setenv("XDG_CONFIG_HOME", filepath.Join(home, ".config"))
@@ -126,17 +134,22 @@ func loopbackHosts(n int) ([]string, error) {
 
 // freePorts chooses ports that are free by UDP and TCP on every host.
 func freePorts(hosts []string, n int) ([]int, error) {
-	taken := map[int]bool{}
 	var list []int
-	for range n {
-		port, err := freePort(0, hosts, true, taken)
+	for range maxPortTries * n {
+		if len(list) == n {
+			return list, nil
+		}
+		l, err := net.Listen("tcp", hosts[0]+":0")
 		if err != nil {
 			return nil, err
 		}
-		taken[port] = true
-		list = append(list, port)
+		port := l.Addr().(*net.TCPAddr).Port
+		l.Close()
+		if !slices.Contains(list, port) && portFree(port, hosts, true) == nil {
+			list = append(list, port)
+		}
 	}
-	return list, nil
+	return nil, fmt.Errorf("no %d free ports on %v", n, hosts)
 }
 
 func scriptNeeds(ts *testscript.TestScript, neg bool, args []string) {
@@ -200,7 +213,14 @@ func scriptReplace(ts *testscript.TestScript, neg bool, args []string) {
 	if !strings.Contains(text, args[1]) {
 		ts.Fatalf("%s does not contain %q", args[0], args[1])
 	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o644))
+	text = strings.ReplaceAll(text, args[1], strings.ReplaceAll(args[2], `\n`, "\n"))
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
+}
+
+func scriptAppend(ts *testscript.TestScript, neg bool, args []string) {
+	wrongUse(ts, neg || len(args) < 2, "append FILE LINE…")
+	text := ts.ReadFile(args[0]) + strings.Join(args[1:], "\n") + "\n"
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
 }
 
 func scriptJSON(ts *testscript.TestScript, neg bool, args []string) {

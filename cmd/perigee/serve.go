@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -62,11 +63,14 @@ type server struct {
 	listen    string
 	log       *slog.Logger
 
-	cfg     atomic.Pointer[config.Config] // swapped whole by reload
-	dir     string                        // the state folder
-	admin   *admin
-	control *control.Server // when this process is the control node
-	tasks   tasks
+	cfg   atomic.Pointer[config.Config] // swapped whole by reload
+	dir   string                        // the state folder
+	admin *admin
+
+	reloading sync.Mutex
+	refused   atomic.Pointer[string] // why the newest perigee.toml is not in use
+	control   *control.Server        // when this process is the control node
+	tasks     tasks
 }
 
 // tasks runs the loops of a process. The first that fails ends all.
@@ -129,7 +133,17 @@ func (s *server) run(ctx context.Context, args []string) error {
 // begin prepares the tasks and the admin socket.
 func (s *server) begin(ctx context.Context) {
 	s.tasks.ctx, s.tasks.cancel = context.WithCancelCause(ctx)
-	s.admin = &admin{log: s.log, started: time.Now(), reload: s.reload}
+	s.admin = &admin{log: s.log, started: time.Now(), reload: s.reload, about: s.about}
+}
+
+// about is what the whole process says of itself, beside its parts.
+func (s *server) about(st *localStatus) {
+	if cfg := s.cfg.Load(); cfg != nil {
+		st.Config = cfg.Hash()
+	}
+	if t := s.trouble(); t != "" {
+		st.Problems = append(st.Problems, t)
+	}
 }
 
 // serveUntilDone opens the admin socket, says that the process is ready, and
@@ -193,24 +207,58 @@ func (s *server) startParts(args []string) error {
 	return nil
 }
 
-// reload reads perigee.toml again and hands it to every part. Each part takes
-// the new configuration whole or keeps the old one whole.
+// reload reads perigee.toml and every other file again. The new configuration
+// is taken whole, by every part, or the old one goes on; a file that is bad
+// keeps its last good version. Status says what is wrong until it is cured.
 func (s *server) reload(ctx context.Context) error {
-	cfg := s.cfg.Load()
-	if cfg != nil {
-		var err error
-		if cfg, err = config.Load(s.o.config); err != nil {
-			return err
-		}
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	if err := s.reconfigure(ctx); err != nil {
+		text := "the new " + filepath.Base(s.o.config) + " is not in use: " + err.Error()
+		s.refused.Store(&text)
+		return withHint(err, "the old configuration goes on: mend this and reload again")
 	}
+	s.refused.Store(nil)
 	var errs []error
 	for _, p := range s.admin.parts {
-		errs = append(errs, p.reload(ctx, cfg))
+		errs = append(errs, p.reload(ctx))
 	}
-	if err := errors.Join(errs...); err != nil {
+	err := errors.Join(errs...)
+	if err == nil {
+		s.log.Info("reloaded", "config", s.o.config)
+	}
+	return err
+}
+
+// reconfigure has every part take perigee.toml as it is now. When one refuses,
+// those before it go back.
+func (s *server) reconfigure(ctx context.Context) error {
+	old := s.cfg.Load()
+	if old == nil {
+		return nil // serve origin has none
+	}
+	cfg, err := config.Load(s.o.config)
+	if err != nil {
+		return err
+	}
+	for i, p := range s.admin.parts {
+		err := p.configure(ctx, cfg)
+		if err == nil {
+			continue
+		}
+		for _, q := range s.admin.parts[:i] {
+			err = errors.Join(err, q.configure(ctx, old))
+		}
 		return err
 	}
 	s.cfg.Store(cfg)
-	s.log.Info("reloaded", "config", s.o.config)
 	return nil
+}
+
+// trouble says why the newest perigee.toml is not in use; empty: it is.
+func (s *server) trouble() string {
+	if text := s.refused.Load(); text != nil {
+		return *text
+	}
+	return ""
 }

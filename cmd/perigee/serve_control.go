@@ -91,11 +91,18 @@ func known(cfg *config.Config) control.Known {
 // status implements part.
 func (p *controlPart) status(s *localStatus) { s.Role = joinRole(s.Role, "control") }
 
-// reload implements part.
-func (p *controlPart) reload(_ context.Context, cfg *config.Config) error {
+// configure implements part.
+func (p *controlPart) configure(_ context.Context, cfg *config.Config) error {
 	p.srv.SetKnown(known(cfg))
+	old := p.s.cfg.Load().Control
+	if c := cfg.Control; old.Listen != c.Listen || old.FeedListen != c.FeedListen || old.BlobListen != c.BlobListen || fmt.Sprint(old.Addresses) != fmt.Sprint(c.Addresses) {
+		p.s.log.Warn("[control] has changed: restart the control node to take it up")
+	}
 	return nil
 }
+
+// reload implements part. Control has no other files of the operator's.
+func (p *controlPart) reload(context.Context) error { return nil }
 
 // localDNS is the node name of the DNS part beside control in one process.
 const localDNS = "dns"

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"perigee.example/dnsserver"
@@ -30,62 +31,87 @@ type dnsPart struct {
 	s      *server
 	server *dnsserver.Server
 	store  *zones.Store
-	geo    *geo.Store
 	checks *health.Checker
-	follow *follower     // nil: no control node
-	again  chan struct{} // a zone or the geography changed: build the View again
+	follow *follower               // nil: no control node
+	again  chan struct{}           // a zone or the geography changed: build the View again
+	geoNew atomic.Bool             // it was the geography
+	told   map[string]health.State // what the log has of each endpoint; healthChanged's own
 
-	mu       sync.Mutex // guards what follows; one builder at a time
+	building sync.Mutex      // one builder of Views at a time
+	served   map[string]bool // by origin: the zones of view; building guards it
+
+	mu       sync.Mutex // guards what follows; a builder holds building as well
+	geo      *geo.Store
 	w        *world
 	view     *dnsserver.View
 	drains   node.Drains
-	problems map[string]string // by zone or "perigee.toml": what keeps a new version out
+	lost     time.Time         // since when the feed is lost
+	problems map[string]string // by what is wrong: why an old version goes on
 }
 
-// startDNS starts the DNS node of this process.
+// startDNS starts the DNS node of this process. Nothing calls back into it
+// before it is whole: what the databases and zones tell meanwhile waits in
+// again; probes and the feed begin last.
 func (s *server) startDNS(local *localFeed) error {
 	cfg := s.cfg.Load()
 	if len(cfg.DNS.Listen) == 0 {
 		return withHint(fmt.Errorf("%s has no address for DNS", s.o.config), `add to [dns]: listen = ["192.0.2.53:53"]`)
 	}
 	p := &dnsPart{s: s, again: make(chan struct{}, 1), problems: map[string]string{}}
-	seed, err := loadSeed(filepath.Join(s.dir, "dns", "seed"))
-	if err != nil {
+	if err := p.open(cfg); err != nil {
 		return err
 	}
-	p.server = dnsserver.NewServer(dnsserver.ServerConfig{Seed: seed, Log: s.log})
-	if p.geo, err = geo.Watch(geoFiles(cfg), func(_ *geo.DB, err error) { p.geoChanged(err) }); err != nil {
-		return err
-	}
-	s.tasks.start("geo", func(ctx context.Context) error { <-ctx.Done(); return p.geo.Close() })
-	if err := p.openZones(); err != nil {
-		return err
-	}
-	if p.w, err = newWorld(cfg, p.geo.DB()); err != nil {
-		return err
-	}
-	if p.view, err = p.w.view(p.store.Zones()); err != nil {
-		return err
-	}
-	p.server.SetView(p.view)
-	p.setState()
+	var err error
 	if p.follow, err = s.openFollower("dns", local, followerParts{
-		hooks:  node.Hooks{Drains: p.setDrains},
+		hooks:  node.Hooks{Drains: p.setDrains, Lost: p.setLost},
 		report: p.report,
 	}); err != nil {
 		return err
 	}
-	if err := p.startChecks(); err != nil {
-		return err
+	if p.follow != nil {
+		p.setLost(p.follow.node.LostSince())
 	}
 	if err := p.listen(); err != nil {
 		return err
 	}
+	if err := p.checks.SetTargets(checkTargets(cfg)); err != nil {
+		return err
+	}
 	s.tasks.start("zones", p.watchZones)
 	s.tasks.start("view", p.rebuildLoop)
+	s.startFollower(p.follow)
 	s.admin.parts = append(s.admin.parts, p)
 	s.admin.accept = p.accept
 	return nil
+}
+
+// open loads everything that an answer needs.
+func (p *dnsPart) open(cfg *config.Config) error {
+	seed, err := loadSeed(filepath.Join(p.s.dir, "dns", "seed"))
+	if err != nil {
+		return err
+	}
+	p.server = dnsserver.NewServer(dnsserver.ServerConfig{Seed: seed, Log: p.s.log})
+	if p.geo, err = geo.Watch(geoFiles(cfg), p.geoChanged); err != nil {
+		return err
+	}
+	p.s.tasks.start("geo", func(ctx context.Context) error {
+		<-ctx.Done()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.geo.Close()
+	})
+	if err := p.openZones(); err != nil {
+		return err
+	}
+	if err := p.openChecks(cfg); err != nil {
+		return err
+	}
+	w, err := newWorld(cfg, p.geo.DB())
+	if err != nil {
+		return err
+	}
+	return p.install(w)
 }
 
 func geoFiles(cfg *config.Config) geo.Files {
@@ -143,142 +169,6 @@ func (p *dnsPart) watchZones(ctx context.Context) error {
 	return nil
 }
 
-// rebuild asks for a new View. It never blocks.
-func (p *dnsPart) rebuild() {
-	select {
-	case p.again <- struct{}{}:
-	default: // one is asked for already
-	}
-}
-
-func (p *dnsPart) rebuildLoop(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-p.again:
-			p.swapZones()
-		}
-	}
-}
-
-// swapZones puts the store's zones under the policies. A zone whose new
-// version cannot be steered as perigee.toml says keeps its old one.
-func (p *dnsPart) swapZones() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	served := p.store.Zones()
-	v := p.view
-	known := true
-	for _, z := range served {
-		old := v.Zone(z.Origin())
-		if old == nil {
-			known = false
-		}
-		if old == nil || old == z {
-			delete(p.problems, z.Origin())
-			continue
-		}
-		next, err := v.With(z)
-		if err != nil {
-			p.problem(z.Origin(), locateErrors(p.s.cfg.Load(), err))
-			continue
-		}
-		delete(p.problems, z.Origin())
-		p.s.log.Info("zone reloaded", "zone", z.Origin(), "serial", z.Serial(), "names", z.Len())
-		v = next
-	}
-	if !known { // a zone came: its steered names are bound now
-		next, err := p.w.view(served)
-		if err != nil {
-			p.problem("perigee.toml", err)
-			return
-		}
-		v = next
-	}
-	p.view = v
-	p.server.SetView(v)
-}
-
-// problem notes what keeps a new version out; status shows it until cured.
-func (p *dnsPart) problem(of string, err error) {
-	if p.problems[of] != err.Error() {
-		p.s.log.Error("the old version goes on", "of", of, "err", err)
-	}
-	p.problems[of] = err.Error()
-}
-
-// geoChanged follows a new database: every Atlas is built anew.
-func (p *dnsPart) geoChanged(err error) {
-	if err != nil {
-		p.s.log.Error("geo database: the old one goes on", "err", err)
-		return
-	}
-	p.s.log.Info("geo database changed")
-	if err := p.configure(p.s.cfg.Load()); err != nil {
-		p.s.log.Error("geo database: the old one goes on", "err", err)
-	}
-}
-
-// configure builds everything from cfg and swaps it in, or changes nothing.
-func (p *dnsPart) configure(cfg *config.Config) error {
-	if p.geo == nil {
-		return nil // still starting
-	}
-	w, err := newWorld(cfg, p.geo.DB())
-	if err != nil {
-		return err
-	}
-	v, err := w.view(p.store.Zones())
-	if err != nil {
-		return err
-	}
-	p.mu.Lock()
-	p.w, p.view = w, v
-	delete(p.problems, "perigee.toml")
-	p.server.SetView(v)
-	p.mu.Unlock()
-	p.setState()
-	return nil
-}
-
-// reload implements part.
-func (p *dnsPart) reload(ctx context.Context, cfg *config.Config) error {
-	err := errors.Join(p.geo.Reload(), p.reloadZones(ctx, cfg))
-	if err == nil {
-		err = p.configure(cfg)
-	}
-	if err == nil {
-		err = p.checks.SetTargets(checkTargets(cfg))
-	}
-	if err != nil {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.problem("perigee.toml", err)
-		return err
-	}
-	if !slices.Equal(cfg.DNS.Listen, p.s.cfg.Load().DNS.Listen) {
-		p.s.log.Warn("dns.listen has changed: restart this node to open other addresses")
-	}
-	return nil
-}
-
-func (p *dnsPart) reloadZones(ctx context.Context, cfg *config.Config) error {
-	if err := p.store.Configure(zoneSources(cfg)); err != nil {
-		return err
-	}
-	return p.store.Reload(ctx)
-}
-
-// accept serves what the shrink guard held back.
-func (p *dnsPart) accept(zone string) error {
-	name, err := zones.ParseName(zone)
-	if err != nil {
-		return err
-	}
-	return p.store.Accept(zones.FormatName(name))
-}
-
 // listen opens UDP and TCP on every address.
 func (p *dnsPart) listen() error {
 	for _, addr := range p.s.cfg.Load().DNS.Listen {
@@ -314,17 +204,17 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// startChecks probes every edge and endpoint that has a check.
-func (p *dnsPart) startChecks() error {
-	h := p.s.cfg.Load().Health
+// openChecks prepares the probes of edges and endpoints. They begin with
+// SetTargets.
+func (p *dnsPart) openChecks(cfg *config.Config) error {
+	h := cfg.Health
 	var err error
-	p.checks, err = health.New(health.Options{Interval: h.Interval, Timeout: h.Timeout, Rise: h.Rise, Fall: h.Fall,
-		OnChange: func(s health.Snapshot) { p.healthChanged(s) }})
+	p.checks, err = health.New(health.Options{Interval: h.Interval, Timeout: h.Timeout, Rise: h.Rise, Fall: h.Fall, OnChange: p.healthChanged})
 	if err != nil {
 		return err
 	}
 	p.s.tasks.start("health", func(ctx context.Context) error { <-ctx.Done(); p.checks.Close(); return nil })
-	return p.checks.SetTargets(checkTargets(p.s.cfg.Load()))
+	return nil
 }
 
 func checkTargets(cfg *config.Config) []health.Target {
@@ -342,9 +232,16 @@ func checkTargets(cfg *config.Config) []health.Target {
 	return list
 }
 
-func (p *dnsPart) healthChanged(s health.Snapshot) {
-	for name, st := range s {
-		p.s.log.Info("endpoint", "name", name, "health", st.State.String(), "why", st.Why, "failures", st.Failures)
+// healthChanged logs what changed, and swaps the State.
+func (p *dnsPart) healthChanged(now health.Snapshot) {
+	for name, st := range now {
+		if was := p.told[name]; st.State != was {
+			p.s.log.Info("endpoint", "name", name, "health", st.State.String(), "was", was.String(), "why", st.Why, "failures", st.Failures)
+		}
+	}
+	p.told = map[string]health.State{}
+	for name, st := range now {
+		p.told[name] = st.State
 	}
 	p.setState()
 }
@@ -356,19 +253,26 @@ func (p *dnsPart) setDrains(d node.Drains) {
 	p.setState()
 }
 
+// setLost notes since when the feed is lost; zero: it is there.
+func (p *dnsPart) setLost(since time.Time) {
+	p.mu.Lock()
+	p.lost = since
+	p.mu.Unlock()
+	p.setState()
+}
+
 // setState makes the picture of the fleet from health and drains, and swaps it.
 func (p *dnsPart) setState() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.w == nil {
-		return // still starting
-	}
+	p.swapState()
+}
+
+// swapState is setState with mu held.
+func (p *dnsPart) swapState() {
 	st := p.w.set.NewState()
-	st.Stale = !p.follow.lostSince().IsZero()
-	var probes health.Snapshot
-	if p.checks != nil {
-		probes = p.checks.Snapshot()
-	}
+	st.Stale = !p.lost.IsZero()
+	probes := p.checks.Snapshot()
 	for i := range st.Endpoints {
 		name := p.w.set.Endpoint(i).Name
 		st.Endpoints[i] = endpointState(probes[name], p.drains.Drained[name], p.drains.Forced[name])
@@ -396,7 +300,7 @@ func endpointState(probe health.Status, drained bool, forced string) policy.Endp
 
 // report is what this node tells the control node once a second.
 func (p *dnsPart) report() control.NodeReport {
-	r := control.NodeReport{Config: p.s.cfg.Load().Hash(), Version: version(), Health: map[string]control.EdgeHealth{}}
+	r := control.NodeReport{Health: map[string]control.EdgeHealth{}}
 	for name, st := range p.checks.Snapshot() {
 		r.Health[name] = control.EdgeHealth{Health: st.State.String(), Why: st.Why}
 	}
@@ -408,15 +312,19 @@ func (p *dnsPart) report() control.NodeReport {
 func (p *dnsPart) troubles() []string {
 	var list []string
 	for _, z := range p.store.Status() {
-		if z.Problem != "" {
+		switch {
+		case z.Problem == "":
+		case z.Origin == "": // of the store itself
+			list = append(list, z.Problem)
+		default:
 			list = append(list, fmt.Sprintf("zone %s: %s", z.Origin, z.Problem))
 		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if err := p.geo.Err(); err != nil {
 		list = append(list, err.Error())
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	for of, why := range p.problems {
 		list = append(list, of+": "+why)
 	}
@@ -427,9 +335,11 @@ func (p *dnsPart) troubles() []string {
 // status implements part.
 func (p *dnsPart) status(s *localStatus) {
 	s.Role = joinRole(s.Role, "dns")
-	s.Config = p.s.cfg.Load().Hash()
 	s.Problems = append(s.Problems, p.troubles()...)
 	for _, z := range p.store.Status() {
+		if z.Origin == "" {
+			continue // trouble of the store itself, which is among the problems
+		}
 		s.Zones = append(s.Zones, zoneStatus{Origin: z.Origin, Serial: z.Serial, Names: z.Names, Problem: z.Problem})
 	}
 	probes := p.checks.Snapshot()

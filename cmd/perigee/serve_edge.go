@@ -66,6 +66,7 @@ func (s *server) startEdge(name string, local *localFeed) error {
 	if err := p.listen(c); err != nil {
 		return err
 	}
+	s.startFollower(p.follow)
 	s.admin.parts = append(s.admin.parts, p)
 	return nil
 }
@@ -232,7 +233,7 @@ func (p *edgePart) revalidate(why string) {
 
 // report is what this edge tells the control node once a second.
 func (p *edgePart) report() control.NodeReport {
-	return control.NodeReport{Config: p.s.cfg.Load().Hash(), Version: version(), Trouble: p.troubles()}
+	return control.NodeReport{Trouble: p.troubles()}
 }
 
 func (p *edgePart) troubles() []string {
@@ -254,13 +255,18 @@ func (p *edgePart) troubles() []string {
 // certWarning is how long before its end a certificate is a trouble.
 const certWarning = 14 * 24 * time.Hour
 
-// reload implements part.
-func (p *edgePart) reload(_ context.Context, cfg *config.Config) error {
-	if cfg.Edge(p.name) == nil {
+// configure implements part.
+func (p *edgePart) configure(_ context.Context, cfg *config.Config) error {
+	c := cfg.Edge(p.name)
+	if c == nil {
 		return fmt.Errorf("%s no longer has an edge called %s", p.s.o.config, p.name)
 	}
 	sites, pools, err := p.makeSites(cfg)
 	if err != nil {
+		return err
+	}
+	if err := p.certs.SetPairs(certPairs(cfg)); err != nil {
+		closePools(pools)
 		return err
 	}
 	if err := p.edge.SetSites(sites); err != nil {
@@ -272,15 +278,28 @@ func (p *edgePart) reload(_ context.Context, cfg *config.Config) error {
 	p.pools = pools
 	p.mu.Unlock()
 	closePools(old)
-	p.certs.Reload()
+	if was := p.s.cfg.Load().Edge(p.name); was != nil && (!slices.Equal(was.Listen, c.Listen) || !slices.Equal(was.ListenTLS, c.ListenTLS) || was.CacheMemory != c.CacheMemory) {
+		p.s.log.Warn("the edge's listen, listen_tls or memory has changed: restart it to take them up", "edge", p.name)
+	}
 	return nil
+}
+
+// reload implements part.
+func (p *edgePart) reload(context.Context) error {
+	p.certs.Reload()
+	var errs []error
+	for _, c := range p.certs.Status() {
+		if c.Err != nil {
+			errs = append(errs, c.Err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // status implements part.
 func (p *edgePart) status(s *localStatus) {
 	s.Role = joinRole(s.Role, "edge")
 	s.Name = p.name
-	s.Config = p.s.cfg.Load().Hash()
 	s.Problems = append(s.Problems, p.troubles()...)
 	s.Feed = p.follow.status()
 }

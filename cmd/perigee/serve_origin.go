@@ -72,5 +72,8 @@ func (s *server) runOrigin(ctx context.Context, dir string) error {
 // status implements part.
 func (p *originPart) status(s *localStatus) { s.Role = joinRole(s.Role, "origin") }
 
+// configure implements part. There is no perigee.toml.
+func (p *originPart) configure(context.Context, *config.Config) error { return nil }
+
 // reload implements part. Files are looked at for each request.
-func (p *originPart) reload(context.Context, *config.Config) error { return nil }
+func (p *originPart) reload(context.Context) error { return nil }

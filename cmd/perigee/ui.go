@@ -20,6 +20,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"perigee.example/internal/config"
 )
 
 // usageError is a command used wrongly: exit 2.
@@ -44,35 +46,72 @@ func (e *hintError) Unwrap() error { return e.err }
 func withHint(err error, hint string) error { return &hintError{err, hint} }
 
 // renderer is an error that shows itself over several lines, with a caret.
-type renderer interface{ Render() string }
+type renderer interface {
+	error
+	Render() string
+}
 
+// printError shows an error and every cure that it carries; of several errors
+// joined, each.
 func printError(w io.Writer, err error) {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range many.Unwrap() {
-			printError(w, e)
+	switch e := err.(type) {
+	case *config.Errors:
+		for _, one := range e.List {
+			printError(w, one)
 		}
-		return
-	}
-	var r renderer
-	if errors.As(err, &r) {
-		for line := range strings.Lines(r.Render()) {
-			fmt.Fprint(w, "perigee: ", line)
-			if !strings.HasSuffix(line, "\n") {
-				fmt.Fprintln(w)
-			}
+		if e.More > 0 {
+			printLines(w, fmt.Sprintf("error: and %s", plural(e.More, "mistake more", "mistakes more")))
 		}
-		return
-	}
-	fmt.Fprintln(w, "perigee: error:", err)
-	var h *hintError
-	if errors.As(err, &h) {
-		fmt.Fprintln(w, "perigee: hint:", h.hint)
-	}
-	var u *usageError
-	if errors.As(err, &u) {
-		fmt.Fprintln(w, "perigee: hint: --help shows how it is used")
+	case interface{ Unwrap() []error }:
+		for _, one := range e.Unwrap() {
+			printError(w, one)
+		}
+	case *hintError:
+		printError(w, e.err)
+		printLines(w, "hint: "+e.hint)
+	case *usageError:
+		printError(w, e.err)
+		printLines(w, "hint: --help shows how it is used")
+	case *remoteError:
+		printLines(w, e.lines)
+	default:
+		var r renderer
+		var h *hintError
+		switch {
+		case errors.As(err, &r):
+			printLines(w, "error: "+r.Render())
+		case errors.As(err, &h): // with words before it
+			printLines(w, "error: "+err.Error())
+			printLines(w, "hint: "+h.hint)
+		default:
+			printLines(w, "error: "+err.Error())
+		}
 	}
 }
+
+// printLines prints text with "perigee: " before each line.
+func printLines(w io.Writer, text string) {
+	for line := range strings.Lines(text) {
+		fmt.Fprintf(w, "perigee: %s\n", strings.TrimRight(line, "\n"))
+	}
+}
+
+// errorLines is what printError shows of an error, for another process to
+// print.
+func errorLines(err error) string {
+	var b strings.Builder
+	printError(&b, err)
+	var lines strings.Builder
+	for line := range strings.Lines(b.String()) {
+		lines.WriteString(strings.TrimPrefix(line, "perigee: "))
+	}
+	return lines.String()
+}
+
+// remoteError is an error that another process told, as that would show it.
+type remoteError struct{ text, lines string }
+
+func (e *remoteError) Error() string { return e.text }
 
 // say prints a remark to stderr.
 func say(c *cobra.Command, format string, args ...any) {
@@ -114,10 +153,13 @@ func argsNamed(least int, names ...string) cobra.PositionalArgs {
 	}
 }
 
-// plural is "1 file" or "3 files".
-func plural(n int, one string) string {
-	if n == 1 {
+// plural is "1 file" or "3 files"; the plural is given where an s does not make it.
+func plural(n int, one string, many ...string) string {
+	switch {
+	case n == 1:
 		return "1 " + one
+	case len(many) > 0:
+		return fmt.Sprintf("%d %s", n, many[0])
 	}
 	return fmt.Sprintf("%d %ss", n, one)
 }
