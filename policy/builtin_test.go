@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -105,4 +106,31 @@ func realFleet(t testing.TB) (policy.Config, []string) {
 		roots = append(roots, near, geo)
 	}
 	return c, roots
+}
+
+// BenchmarkAtlas compiles what ten names with policies of their own need, over
+// the built-in country data, and says what the atlases take up.
+func BenchmarkAtlas(b *testing.B) {
+	db, err := geo.Builtin()
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, roots := realFleet(b)
+	var set *policy.Set
+	for b.Loop() {
+		set = nil // so that two are never held at once
+		if set, err = policy.Compile(c, roots, db); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var with, without runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&with)
+	if n, ok := set.Root(roots[9]); !ok || len(set.Reaches(n)) != 6 {
+		b.Fatalf("root %s is not what was compiled", roots[9])
+	}
+	set = nil
+	runtime.GC()
+	runtime.ReadMemStats(&without)
+	b.ReportMetric(float64(with.HeapAlloc-without.HeapAlloc)/(1<<20), "MiB")
 }
