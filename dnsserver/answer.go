@@ -35,12 +35,13 @@ type answer struct {
 	at     int
 	owners [maxChain + 1]uint16 // where the names before it stand, to notice a loop
 
-	dnames  [maxChain + 1]dnameOwner // the DNAMEs that are in the answer
+	dnames  [maxChain + 1]setOwner // the DNAMEs that are in the answer
 	ndnames int
+	proofs  proofs
 }
 
-// dnameOwner is the owner of a DNAME that an answer went through.
-type dnameOwner struct {
+// setOwner is the owner of an RRset that is to be in an answer once.
+type setOwner struct {
 	zone *servedZone
 	node zones.NodeID
 }
@@ -65,6 +66,7 @@ func (v *View) Answer(dst, packet []byte, c *Context, out *Outcome) []byte {
 	a.m.b = append(a.m.b, packet[:headerLen+q.question]...)
 	if a.gate() {
 		a.resolve()
+		a.addProofs()
 	}
 	return a.finish()
 }
@@ -142,6 +144,7 @@ func (a *answer) resolve() {
 func (a *answer) step(s *servedZone, hop int) bool {
 	var r zones.Result
 	s.zone.Lookup(a.name[:a.len], a.q.qtype, &r)
+	a.deny(s, &r)
 	switch r.Kind {
 	case zones.Found:
 		a.found(s, r.Node)
@@ -186,7 +189,7 @@ func (a *answer) found(s *servedZone, node zones.NodeID) {
 		a.rcode = rcodeServFail // Lookup found it: never an empty NOERROR
 		return
 	}
-	a.addAnswer(&set)
+	a.addAnswer(s, node, &set)
 }
 
 // anyType picks the one RRset that answers a query for ANY (RFC 8482 §4.1).
@@ -202,18 +205,16 @@ func (s *servedZone) anyType(node zones.NodeID) uint16 {
 }
 
 // addAnswer appends an RRset of the name at hand to the answer section.
-func (a *answer) addAnswer(set *zones.RRset) bool {
-	if !a.m.addSet(sectionAnswer, set, a.at, nil) {
+func (a *answer) addAnswer(s *servedZone, node zones.NodeID, set *zones.RRset) {
+	if !a.addSigned(sectionAnswer, s, node, set, a.at, nil) {
 		a.flags |= flagTC
-		return false
 	}
-	return true
 }
 
 // negative appends the SOA (RFC 2308 §2.1, §2.2). It must come, or TC.
 func (a *answer) negative(s *servedZone) {
 	set := s.zone.Negative()
-	if !a.m.addSet(sectionAuthority, &set, 0, s.zone.OriginWire()) {
+	if !a.addSigned(sectionAuthority, s, zones.Apex, &set, 0, s.zone.OriginWire()) {
 		a.flags |= flagTC
 	}
 }
@@ -223,7 +224,7 @@ func (a *answer) alias(s *servedZone, node zones.NodeID) bool {
 	if st := s.steer[node]; st != nil && st.alias {
 		if a.decide(st); len(a.out.Decision.Endpoints) > 0 {
 			target := a.v.endpoints[a.out.Decision.Endpoints[0]].target
-			return a.cname(target, seconds(a.out.Decision.TTL))
+			return a.cname(target, seconds(a.out.Decision.TTL), nil)
 		}
 	}
 	set, ok := s.zone.RRset(node, typeCNAME)
@@ -231,11 +232,16 @@ func (a *answer) alias(s *servedZone, node zones.NodeID) bool {
 		a.rcode = rcodeServFail
 		return false
 	}
-	return a.cname(set.Wire[pointerLen+recordFixed:], set.TTL)
+	var sigs zones.RRset
+	if a.signed(s) {
+		sigs, _ = s.zone.Signatures(node, typeCNAME)
+	}
+	return a.cname(set.Wire[pointerLen+recordFixed:], set.TTL, &sigs)
 }
 
-// cname appends a CNAME record of the name at hand and goes to its target.
-func (a *answer) cname(target []byte, ttl uint32) bool {
+// cname appends a CNAME record of the name at hand, with its signatures if it
+// has any, and goes to its target.
+func (a *answer) cname(target []byte, ttl uint32, sigs *zones.RRset) bool {
 	m := &a.m
 	k := m.mark(sectionAnswer)
 	m.b = append(m.b, 0xC0|byte(a.at>>8), byte(a.at), 0, typeCNAME, 0, classIN)
@@ -243,9 +249,12 @@ func (a *answer) cname(target []byte, ttl uint32) bool {
 	m.b = append(m.b, 0, 0)
 	at := m.addRdata(typeCNAME, target)
 	m.counted(sectionAnswer, 1, ttl)
-	if !m.settle(sectionAnswer, k, true) {
+	if !m.settle(sectionAnswer, k, sigs == nil || m.addAs(sectionAnswer, sigs, ttl, a.at, nil)) {
 		a.flags |= flagTC
 		return false
+	}
+	if at >= maxPointer {
+		return false // no pointer reaches the next owner: the resolver asks again
 	}
 	if !lowerName(&a.name, target) {
 		a.rcode = rcodeServFail
@@ -263,9 +272,9 @@ func (a *answer) redirect(s *servedZone, r *zones.Result) bool {
 		a.rcode = rcodeServFail
 		return false
 	}
-	owner := dnameOwner{s, r.Node}
+	owner := setOwner{s, r.Node}
 	if !slices.Contains(a.dnames[:a.ndnames], owner) { // one that leads below itself is said once
-		if !a.m.addSet(sectionAnswer, &set, 0, a.name[r.Suffix:a.len]) {
+		if !a.addSigned(sectionAnswer, s, r.Node, &set, 0, a.name[r.Suffix:a.len]) {
 			a.flags |= flagTC
 			return false
 		}
@@ -280,7 +289,7 @@ func (a *answer) redirect(s *servedZone, r *zones.Result) bool {
 	var to [maxNameLen]byte
 	n := a.rawPrefix(to[:], r.Suffix)
 	n += copy(to[n:], target)
-	return a.cname(to[:n], set.TTL)
+	return a.cname(to[:n], set.TTL, nil) // RFC 6672 §5.3.1: not signed, since the DNAME is
 }
 
 // rawPrefix copies the first n octets of the name at hand as they stand in the
@@ -351,7 +360,7 @@ func (a *answer) addresses(s *servedZone, node zones.NodeID, st *steered, rrtype
 	}
 	if n == 0 {
 		if set, ok := s.zone.RRset(node, rrtype); ok {
-			a.addAnswer(&set)
+			a.addAnswer(s, node, &set)
 		} else {
 			a.rcode = rcodeServFail
 		}
@@ -388,16 +397,30 @@ func (a *answer) refer(s *servedZone, r *zones.Result) {
 		a.flags |= flagTC
 		return
 	}
-	if !a.glue(s, &set, cut, true) {
+	if !a.delegate(s, r) {
+		return
+	}
+	if !a.glue(s, &set, cut, glueBelow) {
 		a.flags |= flagTC
 		return
 	}
-	a.glue(s, &set, cut, false)
+	if a.glue(s, &set, cut, glueBeside) && a.signed(s) {
+		a.glue(s, &set, cut, glueSignatures)
+	}
 }
 
-// glue appends the addresses of those targets of an NS RRset that are below
-// the cut, or of the others. It is false when something did not fit.
-func (a *answer) glue(s *servedZone, ns *zones.RRset, cut []byte, below bool) bool {
+// glueKind is one part of a referral's additional section, in order.
+type glueKind uint8
+
+const (
+	glueBelow      glueKind = iota // addresses below the cut
+	glueBeside                     // those of other names
+	glueSignatures                 // of the latter; the first to go when room is short (RFC 4035 §3.1.1)
+)
+
+// glue appends one part of what the targets of an NS RRset have. It is false
+// when something did not fit.
+func (a *answer) glue(s *servedZone, ns *zones.RRset, cut []byte, kind glueKind) bool {
 	var low [maxNameLen]byte
 	fits := true
 	wire := ns.Wire
@@ -405,7 +428,7 @@ func (a *answer) glue(s *servedZone, ns *zones.RRset, cut []byte, below bool) bo
 		end := pointerLen + recordFixed + int(binary.BigEndian.Uint16(wire[pointerLen+8:]))
 		target := wire[pointerLen+recordFixed : end]
 		wire = wire[end:]
-		if !lowerName(&low, target) || within(low[:len(target)], cut) != below {
+		if !lowerName(&low, target) || within(low[:len(target)], cut) != (kind == glueBelow) {
 			continue
 		}
 		node, ok := s.zone.Find(low[:len(target)])
@@ -413,7 +436,12 @@ func (a *answer) glue(s *servedZone, ns *zones.RRset, cut []byte, below bool) bo
 			continue
 		}
 		for _, t := range [...]uint16{typeA, typeAAAA} {
-			if set, ok := s.zone.RRset(node, t); ok && !a.m.addSet(sectionAdditional, &set, 0, target) {
+			set, ok := s.zone.RRset(node, t)
+			if ok && kind == glueSignatures {
+				if sigs, ok := s.zone.Signatures(node, t); ok {
+					a.m.addAs(sectionAdditional, &sigs, set.TTL, 0, target)
+				}
+			} else if ok && !a.m.addSet(sectionAdditional, &set, 0, target) {
 				fits = false
 			}
 		}

@@ -58,12 +58,25 @@ func newTalk(t testing.TB, files map[string][]byte) *talk {
 			}
 		}
 	})
+	ways := map[string]signing{} // by origin
+	for line := range strings.Lines(string(files["sign"])) {
+		words := strings.Fields(line)
+		how, err := parseSigning(words[1:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		ways[words[0]] = how
+	}
 	for _, name := range names {
 		if origin, ok := strings.CutSuffix(name, ".zone"); ok {
 			if origin == "root" {
 				origin = "."
 			}
-			v.Zones = append(v.Zones, parseZone(t, origin, files[name]))
+			text := files[name]
+			if how, ok := ways[origin]; ok {
+				text = signZone(t, origin, text, how)
+			}
+			v.Zones = append(v.Zones, parseZone(t, origin, text))
 		}
 	}
 	if text, ok := files["perigee.toml"]; ok {

@@ -51,6 +51,8 @@ const (
 	typeOPT    = 41
 	typeDS     = 43
 	typeRRSIG  = 46
+	typeNSEC   = 47
+	typeNSEC3  = 50
 	typeNXNAME = 128
 	typeTKEY   = 249
 	typeTSIG   = 250

@@ -69,6 +69,7 @@ func (l *loader) compile() *Zone {
 	}
 	c.link()
 	c.index()
+	c.chains()
 	c.negative()
 	c.lint()
 	return z
@@ -243,6 +244,10 @@ func (c *compiler) link() {
 			continue
 		}
 		parent := &m.nodes[c.path[depth-1]]
+		parent.flags &^= flagHash
+		if depth == 1 && onlyHash(m.sets[nd.sets:nd.sets+uint32(nd.nsets)]) {
+			nd.flags |= flagHash
+		}
 		nd.over = parent.over
 		if nd.over == noNode && parent.flags&(flagCut|flagDNAME) != 0 {
 			nd.over = c.path[depth-1]
@@ -251,6 +256,21 @@ func (c *compiler) link() {
 			parent.wild = uint32(i)
 		}
 	}
+}
+
+// onlyHash reports whether the RRsets of a node are NSEC3 with its signatures.
+func onlyHash(sets []set) bool {
+	nsec3 := false
+	for i := range sets {
+		switch sets[i].rrtype {
+		case typeNSEC3:
+			nsec3 = true
+		case typeRRSIG:
+		default:
+			return false
+		}
+	}
+	return nsec3
 }
 
 // index fills the hash table to at most two thirds.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -89,6 +90,10 @@ func checkZone(t *testing.T, z *Zone) {
 			var r Result
 			z.Lookup(name, set.Type, &r)
 			switch {
+			case z.img.nodes[n].flags&flagHash != 0:
+				if r.Kind == Found && r.Node == n || set.Type != typeNSEC3 && set.Type != typeRRSIG {
+					t.Fatalf("%s, the hash of a name, is %s", FormatName(name), describe(z, &r))
+				}
 			case r.Kind == Found && r.Node == n && !r.Wildcard && r.Suffix == 0:
 			case r.Kind == Referral || r.Kind == DNAME:
 				if r.Node == n && set.Type == typeDS || r.Node == 0 && r.Kind == Referral {
@@ -99,11 +104,42 @@ func checkZone(t *testing.T, z *Zone) {
 			}
 		}
 	}
+	checkDenials(t, z)
 	if count != z.Len() {
 		t.Fatalf("%d names, Len is %d", count, z.Len())
 	}
 	if soa, neg := z.SOA(), z.Negative(); soa.Count != 1 || neg.Count != 1 || neg.TTL > soa.TTL {
 		t.Fatalf("SOA %+v, negative %+v", soa, neg)
+	}
+}
+
+// checkDenials: whatever is not there, what is said to prove it are RRsets of
+// the chain, each once, and none only where there is no chain.
+func checkDenials(t *testing.T, z *Zone) {
+	t.Helper()
+	var r Result
+	for name := range z.Names() {
+		for _, prefix := range []string{"", "\x01x", "\x01*", "\x01x\x01y", "\x3f" + strings.Repeat("z", 63)} {
+			if len(prefix)+len(name) > maxNameBytes {
+				continue
+			}
+			asked := append([]byte(prefix), name...)
+			for _, qtype := range []uint16{typeA, typeDS, typeANY, 65399} {
+				z.Lookup(asked, qtype, &r)
+				got := z.Deny(asked, &r, nil)
+				negative := r.Kind == NoData || r.Kind == NXDomain
+				if len(got) > 3 || negative && (len(got) == 0) != (z.Denial() == NoDenial) {
+					t.Fatalf("%s TYPE%d (%s): %d proofs, denial %d", FormatName(asked), qtype, describe(z, &r), len(got), z.Denial())
+				}
+				for i, n := range got {
+					_, nsec := z.RRset(n, typeNSEC)
+					_, nsec3 := z.RRset(n, typeNSEC3)
+					if slices.Contains(got[:i], n) || z.Denial() == NSEC && !nsec || z.Denial() == NSEC3 && !nsec3 {
+						t.Fatalf("%s TYPE%d (%s): proofs %v", FormatName(asked), qtype, describe(z, &r), got)
+					}
+				}
+			}
+		}
 	}
 }
 

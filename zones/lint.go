@@ -13,6 +13,7 @@ func (c *compiler) lint() {
 	if m.set(0, typeNS) == nil {
 		c.report(c.at[c.setIndex(0, typeSOA)], false, "add: @ NS and the name of a name server", "no NS at the apex %s", c.z.text)
 	}
+	c.lintChain()
 	glue := c.targetsOfNS()
 	for n := range m.nodes {
 		nd := &m.nodes[n]

@@ -13,6 +13,7 @@ const (
 	flagDNAME                   // owns a DNAME
 	flagCNAME                   // owns a CNAME
 	flagMixed                   // the name as written has upper case
+	flagHash                    // owns only NSEC3 and has nothing below it: to queries it does not exist (RFC 5155 §7.2.8)
 )
 
 // noNode stands where a node has none of something.
@@ -40,12 +41,15 @@ type set struct {
 // image is a compiled zone: flat arrays without a pointer inside, so that the
 // garbage collector has nothing to walk in a zone of a million names.
 type image struct {
-	nodes []node   // in canonical order; node 0 is the apex
-	sets  []set    // those of one node side by side, by type
-	names []byte   // names as written; an empty non-terminal shares its first descendant's
-	wire  []byte   // packed records
-	slots []uint64 // open addressing, linear probing: the hash's upper half and the node + 1
-	seed  maphash.Seed
+	nodes  []node   // in canonical order; node 0 is the apex
+	sets   []set    // those of one node side by side, by type
+	names  []byte   // names as written; an empty non-terminal shares its first descendant's
+	wire   []byte   // packed records
+	nsec   []uint32 // the nodes with NSEC, in canonical order; empty when NSEC3 is used
+	nsec3  []uint32 // the nodes of the NSEC3 chain, in the order of their hashes
+	hashes []byte   // those hashes, side by side
+	slots  []uint64 // open addressing, linear probing: the hash's upper half and the node + 1
+	seed   maphash.Seed
 }
 
 // slot is the entry of the hash table for a hash and a node.
@@ -100,7 +104,7 @@ func (m *image) set(n uint32, rrtype uint16) *set {
 // that owns data.
 func (z *Zone) Lookup(name []byte, qtype uint16, r *Result) {
 	*r = Result{}
-	if n, ok := z.img.find(name); ok {
+	if n, ok := z.exists(name); ok {
 		z.exact(n, name, qtype, r)
 		return
 	}
@@ -122,6 +126,15 @@ func (z *Zone) Lookup(name []byte, qtype uint16, r *Result) {
 	default:
 		r.Kind, r.Node, r.Suffix = NXDomain, NodeID(n), len(name)-int(nd.size)
 	}
+}
+
+// exists finds the node of a name, but for one that is the hash of another.
+func (z *Zone) exists(name []byte) (uint32, bool) {
+	n, ok := z.img.find(name)
+	if ok && z.img.nodes[n].flags&flagHash != 0 {
+		return 0, false
+	}
+	return n, ok
 }
 
 // exact answers for a name that exists.
@@ -194,7 +207,7 @@ func (z *Zone) encloser(name []byte) (uint32, bool) {
 	found := uint32(0)
 	for lo := max(1, n-z.deepest); lo < hi; {
 		mid := int(uint(lo+hi) / 2)
-		if id, ok := z.img.find(name[starts[mid]:]); ok {
+		if id, ok := z.exists(name[starts[mid]:]); ok {
 			found, hi = id, mid
 		} else {
 			lo = mid + 1

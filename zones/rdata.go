@@ -18,7 +18,9 @@ const (
 	typeNSEC   = 47
 	typeDNSKEY = 48
 	typeNSEC3  = 50
-	typeANY    = 255
+
+	typeNSEC3PARAM = 51
+	typeANY        = 255
 )
 
 // layouts say what the RDATA of types with names in them look like, and of the

@@ -15,8 +15,9 @@
 //	set, ok := zone.RRset(r.Node, qtype) // ready to copy into a message
 //
 // It knows nothing of steering, of sockets, or of EDNS: dnsserver puts its
-// results on the wire. It does not chase CNAMEs, sign, or transfer. DNSSEC
-// records are kept and found like any others.
+// results on the wire. It does not chase CNAMEs, sign, or transfer. Of a
+// zone that is signed elsewhere it finds the signatures of an RRset and the
+// NSEC or NSEC3 RRsets that prove what a Lookup found.
 //
 // Limits: 5 million records (Options.MaxRecords) and 512 MiB of text a zone,
 // $INCLUDE and $GENERATE counted in; 10,000 $INCLUDEs, nested 7 deep, in the
@@ -38,6 +39,11 @@ type Zone struct {
 	serial  uint32
 	soa     RRset
 	neg     RRset
+
+	signatures bool // an RRSIG stands somewhere
+	denial     Denial
+	nsec3      nsec3Params
+	nsec3Apex  NodeID // the owner of the apex's NSEC3
 }
 
 // Origin is the apex name in presentation form: lower case, with the final dot.
@@ -64,6 +70,9 @@ func (z *Zone) Negative() RRset { return z.neg }
 
 // NodeID identifies an owner name within one Zone value.
 type NodeID uint32
+
+// Apex is the node of every zone's origin.
+const Apex NodeID = 0
 
 // Kind is the outcome of a Lookup.
 type Kind uint8

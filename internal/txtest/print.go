@@ -16,8 +16,9 @@ import (
 //	opt: version 0 udp 1232
 //	ecs 192.0.2.0/24/20
 //
-// An opcode other than QUERY stands before the status. Nothing is sorted: the
-// order on the wire is part of what a conversation shows.
+// An opcode other than QUERY stands before the status. Of an RRSIG the signature
+// itself is left out. Nothing is sorted: the order on the wire is part of what a
+// conversation shows.
 func Print(wire []byte) (string, error) {
 	var m dns.Msg
 	if err := m.Unpack(wire); err != nil {
@@ -78,7 +79,11 @@ func flags(m *dns.Msg) string {
 func section(b *strings.Builder, name string, rrs []dns.RR) {
 	for _, rr := range rrs {
 		if rr.Header().Rrtype != dns.TypeOPT {
-			fmt.Fprintf(b, "%s: %s\n", name, strings.ReplaceAll(rr.String(), "\t", " "))
+			text := rr.String()
+			if sig, ok := rr.(*dns.RRSIG); ok {
+				text = strings.TrimSuffix(text, sig.Signature) + "…"
+			}
+			fmt.Fprintf(b, "%s: %s\n", name, strings.ReplaceAll(text, "\t", " "))
 		}
 	}
 }
