@@ -23,8 +23,8 @@
 //
 // Limits: UDP replies of 1232 octets, chains of 8 names inside our zones, and
 // those that Server's constants name. There is no transfer and no TSIG yet, and
-// no DNSSEC: of a zone that is signed elsewhere the signatures are served only to
-// those who ask for them by type.
+// nothing is signed here: a zone that is signed elsewhere is served with its
+// signatures and its proofs of what does not exist, to who sets DO.
 package dnsserver
 
 import (
