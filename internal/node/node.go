@@ -241,10 +241,10 @@ func (n *Node) Run(ctx context.Context) error {
 	for {
 		begun := time.Now()
 		err := n.connect(ctx)
-		n.setLost(true, err)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil { // the end, not a loss
 			return ctx.Err()
 		}
+		n.setLost(true, err)
 		if time.Since(begun) > steady {
 			wait = retryMin
 		}
