@@ -94,6 +94,7 @@ func newTalk(t testing.TB, files map[string][]byte) *talk {
 		if c.DNS.NSID == "" {
 			v.NSID = nil
 		}
+		v.Chaos = dnsserver.Chaos{Version: c.DNS.Chaos.Version, ID: c.DNS.Chaos.ID}
 		for _, e := range c.Edges {
 			v.Endpoints = append(v.Endpoints, dnsserver.Endpoint{Addresses: e.Addresses})
 		}

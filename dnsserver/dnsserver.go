@@ -22,9 +22,10 @@
 // a new View or a new policy.State.
 //
 // Limits: UDP replies of 1232 octets, chains of 8 names inside our zones, and
-// those that Server's constants name. There is no transfer and no TSIG yet, and
-// nothing is signed here: a zone that is signed elsewhere is served with its
-// signatures and its proofs of what does not exist, to who sets DO.
+// those that Server's constants name. Replies by UDP are limited by network
+// where that is asked for (Server.SetRateLimit). There is no transfer and no
+// TSIG yet, and nothing is signed here: a zone that is signed elsewhere is served
+// with its signatures and its proofs of what does not exist, to who sets DO.
 package dnsserver
 
 import (
@@ -91,4 +92,5 @@ type Outcome struct {
 	// ValidCookie says that the query carried a server cookie of ours that
 	// holds: the resolver sits at its address.
 	ValidCookie bool
+	Limit       Verdict // set by Server, not by Answer
 }

@@ -28,10 +28,14 @@ func (a *answer) gate() bool {
 		a.rcode = a.cookieOnly()
 		return false
 	}
-	if a.rcode = a.refuse(); a.rcode != rcodeNoError {
-		return false
+	chaos := q.qclass == classCH && a.v.text(q) != ""
+	if !chaos {
+		a.rcode = a.refuse()
 	}
-	if a.c.Limited {
+	switch {
+	case a.rcode != rcodeNoError:
+		return false
+	case a.c.Limited:
 		// Whoever really sits at the address comes back with the cookie, or by
 		// TCP; the reply is no longer than the query to speak of.
 		if a.opt.cookie && !a.out.ValidCookie {
@@ -39,6 +43,9 @@ func (a *answer) gate() bool {
 		} else {
 			a.flags |= flagTC
 		}
+		return false
+	case chaos:
+		a.chaos()
 		return false
 	}
 	return true

@@ -46,6 +46,7 @@ const (
 	typeSOA    = 6
 	typePTR    = 12
 	typeMX     = 15
+	typeTXT    = 16
 	typeAAAA   = 28
 	typeDNAME  = 39
 	typeOPT    = 41
@@ -63,6 +64,7 @@ const (
 	typeANY    = 255
 
 	classIN = 1
+	classCH = 3
 )
 
 // query is a parsed query. It holds no reference to the packet.

@@ -42,6 +42,7 @@ type Server struct {
 	view    atomic.Pointer[View]
 	state   atomic.Pointer[policy.State]
 	cookies atomic.Pointer[CookieSecrets]
+	limit   atomic.Pointer[limiter]
 	panics  atomic.Uint64
 
 	closing atomic.Bool
@@ -154,18 +155,26 @@ type asker struct {
 	s   *Server
 	c   Context
 	out Outcome
+
+	idle time.Duration // of the stream, as it is now
 }
 
-// answer answers one query that came from and to these addresses. A panic, which
-// is a mistake of ours, costs this query only: it gets SERVFAIL, and the first
-// one is logged with the packet that did it.
-func (a *asker) answer(dst, packet []byte, from, local netip.AddrPort, t Transport) (reply []byte) {
+// answer answers one query that came from and to these addresses.
+func (a *asker) answer(dst, packet []byte, from, local netip.AddrPort, t Transport) []byte {
 	s := a.s
 	a.c = Context{
 		From: from, Local: local, Transport: t,
 		Now: time.Duration(time.Now().UnixNano()), Seed: s.config.Seed, State: s.state.Load(),
-		Cookies: s.cookies.Load(),
+		Cookies: s.cookies.Load(), Idle: a.idle,
 	}
+	return a.reply(dst, packet)
+}
+
+// reply answers within the Context as it stands. A panic, which is a mistake of
+// ours, costs this query only: it gets SERVFAIL, and the first one is logged
+// with the packet that did it.
+func (a *asker) reply(dst, packet []byte) (reply []byte) {
+	s := a.s
 	base := len(dst)
 	defer func() {
 		if cause := recover(); cause != nil {

@@ -128,7 +128,8 @@ func (s *Server) serveStream(conn net.Conn) {
 	from, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
 	for answered := true; ; {
 		if answered {
-			if conn.SetReadDeadline(time.Now().Add(s.idle())) != nil {
+			a.idle = s.idle()
+			if conn.SetReadDeadline(time.Now().Add(a.idle)) != nil {
 				return
 			}
 			answered = false

@@ -84,6 +84,7 @@ func (s *Server) readPackets(sock packetIO) error {
 			continue // nothing can be sent there
 		}
 		reply := a.answer(room, packet[:n], from, local, UDP)
+		reply = a.limit(room, reply, packet[:n])
 		if len(reply) > 0 {
 			// The client asks again if this is lost: there is nobody to tell.
 			_ = sock.write(reply, back, from)

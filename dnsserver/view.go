@@ -22,6 +22,7 @@ type View struct {
 	unknown   *policy.State // for a Context without State
 	endpoints []packedEndpoint
 	nsid      []byte
+	chaos     Chaos
 	bindings  map[string][]Binding // by origin, lower case with the final dot
 }
 
@@ -68,6 +69,7 @@ type ViewConfig struct {
 	Steer     []Binding
 	Endpoints []Endpoint // one for each endpoint of Policies, in order
 	NSID      []byte     // answered when asked (RFC 5001); nil never
+	Chaos     Chaos      // answered in class CH; empty refuses
 }
 
 // Binding steers the A and AAAA RRsets, or the CNAME, of one owner name.
@@ -112,12 +114,15 @@ func (e *BindingError) Error() string { return e.Binding.Name + ": " + e.Text }
 // NS record of the zone, stand below a zone cut or a DNAME, or be in a zone
 // that is signed elsewhere.
 func NewView(c ViewConfig) (*View, error) {
-	v := &View{policies: c.Policies, bindings: map[string][]Binding{}}
+	v := &View{policies: c.Policies, chaos: c.Chaos, bindings: map[string][]Binding{}}
 	var errs []error
 	if len(c.NSID) > maxNSID {
 		errs = append(errs, fmt.Errorf("NSID has %d octets: at most %d fit beside every answer", len(c.NSID), maxNSID))
 	} else if c.NSID != nil {
 		v.nsid = append([]byte{}, c.NSID...)
+	}
+	if err := c.Chaos.check(); err != nil {
+		errs = append(errs, err)
 	}
 	if c.Policies != nil {
 		v.unknown = c.Policies.NewState()

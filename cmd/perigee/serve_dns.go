@@ -30,6 +30,7 @@ import (
 type dnsPart struct {
 	s      *server
 	server *dnsserver.Server
+	guards *dnsGuards
 	store  *zones.Store
 	checks *health.Checker
 	follow *follower               // nil: no control node
@@ -77,6 +78,7 @@ func (s *server) startDNS(local *localFeed) error {
 	if err := p.checks.SetTargets(checkTargets(cfg)); err != nil {
 		return err
 	}
+	s.tasks.start("cookies", func(ctx context.Context) error { return p.guards.roll(ctx, s.log) })
 	s.tasks.start("zones", p.watchZones)
 	s.tasks.start("view", p.rebuildLoop)
 	s.startFollower(p.follow)
@@ -92,6 +94,9 @@ func (p *dnsPart) open(cfg *config.Config) error {
 		return err
 	}
 	p.server = dnsserver.NewServer(dnsserver.ServerConfig{Seed: seed, Log: p.s.log})
+	if p.guards, err = openGuards(p.server, p.s.dir, cfg); err != nil {
+		return err
+	}
 	if p.geo, err = geo.Watch(geoFiles(cfg), p.geoChanged); err != nil {
 		return err
 	}

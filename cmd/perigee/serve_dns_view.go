@@ -201,6 +201,7 @@ func (p *dnsPart) configure(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	p.guards.configure(cfg)
 	p.warnOfRestart(old, cfg)
 	return p.checks.SetTargets(checkTargets(cfg))
 }

@@ -35,7 +35,7 @@ func openGeo(cfg *config.Config) (*geo.DB, error) {
 
 // view puts zones under the policies.
 func (w *world) view(zs []*zones.Zone) (*dnsserver.View, error) {
-	c := dnsserver.ViewConfig{Zones: zs, Policies: w.set, Endpoints: w.endpoints()}
+	c := dnsserver.ViewConfig{Zones: zs, Policies: w.set, Endpoints: w.endpoints(), Chaos: dnsserver.Chaos{Version: w.cfg.DNS.Chaos.Version, ID: w.cfg.DNS.Chaos.ID}}
 	if w.cfg.DNS.NSID != "" {
 		c.NSID = []byte(w.cfg.DNS.NSID)
 	}

@@ -61,6 +61,19 @@ type DNS struct {
 	GeoIP     string           // path of a City or Country database; empty: the built-in one
 	GeoIPASN  string           // path of an ASN database, or empty
 	NSID      string           // RFC 5001; empty: never answered
+	Cookies   bool             // give and check server cookies (RFC 7873)
+	Chaos     Chaos
+	Limit     Limit
+}
+
+// Chaos is [dns.chaos]: texts of class CH (RFC 4892); an empty one is refused.
+type Chaos struct{ Version, ID string }
+
+// Limit is [dns.limit]: of replies by UDP.
+type Limit struct {
+	Rate   int            // a second to one network in one class of answers; 0: no limit
+	Slip   int            // of the replies over the rate, one in so many goes out small; 0: none
+	Exempt []netip.Prefix // networks without a limit
 }
 
 // Zone is one zone: where its master file is and which of its names are steered.

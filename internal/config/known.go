@@ -18,7 +18,7 @@ var secretWords = []string{"token", "password", "passwd", "passphrase", "secret"
 // To take one out: remove the line when the key is read.
 var later = []string{
 	"metrics", "peers",
-	"dns.tls", "dns.https", "dns.quic", "dns.log", "dns.dnstap", "dns.rate_limit", "dns.cookies", "dns.transfer", "dns.rrl",
+	"dns.tls", "dns.https", "dns.quic", "dns.log", "dns.dnstap", "dns.transfer",
 	"cache.disk", "edge.*.cache.disk", "edge.*.capacity", "edge.*.shield", "edge.*.http3",
 	"control.nats", "control.copies", "control.standby",
 	"log.queries", "log.dnstap", "log.format",

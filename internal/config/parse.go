@@ -159,6 +159,9 @@ func (c *Config) readDNS(t *table) {
 	if len(c.DNS.NSID) > maxNSID {
 		t.wrong(t.n.child("nsid"), "nsid", fmt.Sprintf("is longer than %d octets", maxNSID), "")
 	}
+	c.DNS.Cookies = t.bool("cookies", true)
+	c.readChaos(t.table("chaos"))
+	c.readLimit(t.table("limit"))
 	t.done()
 }
 
