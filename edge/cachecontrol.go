@@ -196,17 +196,3 @@ func nextMember(v string) (member, rest string, ok bool) {
 	}
 	return "", "", false
 }
-
-// hasMember reports whether a comma-separated list holds a member, without case.
-func hasMember(list, member string) bool {
-	for {
-		m, rest, ok := nextMember(list)
-		if !ok {
-			return false
-		}
-		if strings.EqualFold(m, member) {
-			return true
-		}
-		list = rest
-	}
-}

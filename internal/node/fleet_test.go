@@ -20,14 +20,13 @@ import (
 
 // fleet is a control node with its real doors, and nodes that come in by them.
 type fleet struct {
-	t          *testing.T
-	dir        string
-	srv        *control.Server
-	client     *control.Client
-	feedAddr   string
-	blobAddr   string
-	blobBytes  atomic.Int64 // sent by the blob door
-	closeDoors func()
+	t         *testing.T
+	dir       string
+	srv       *control.Server
+	client    *control.Client
+	feedAddr  string
+	blobAddr  string
+	blobBytes atomic.Int64 // sent by the blob door
 }
 
 func newFleet(t *testing.T) *fleet {
