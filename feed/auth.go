@@ -49,7 +49,12 @@ func (a authenticator) Check(c server.ClientAuthentication) bool {
 	if !a.s.admit(id, cert) {
 		return false
 	}
-	c.RegisterUser(&server.User{Username: id, Permissions: nodeRights(id)})
+	account, err := a.s.account(id)
+	if err != nil {
+		a.s.events.Error("feed connection refused", "node", id, "why", err)
+		return false
+	}
+	c.RegisterUser(&server.User{Username: id, Permissions: nodeRights(id), Account: account})
 	return true
 }
 
@@ -58,12 +63,7 @@ func (a authenticator) Check(c server.ClientAuthentication) bool {
 // answers in an inbox of its own.
 func nodeRights(id string) *server.Permissions {
 	return &server.Permissions{
-		Publish: &server.SubjectPermission{Allow: []string{
-			"$JS.API.CONSUMER.MSG.NEXT." + streamName + "." + id,
-			"$JS.API.CONSUMER.INFO." + streamName + "." + id,
-			"$JS.ACK." + streamName + "." + id + ".>",
-			reportPrefix + id + ".>",
-		}},
+		Publish:   &server.SubjectPermission{Allow: nodeSubjects(id)},
 		Subscribe: &server.SubjectPermission{Allow: []string{inboxPrefix + id + ".>"}},
 	}
 }

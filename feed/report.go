@@ -55,11 +55,15 @@ func (s *Server) report(msg *nats.Msg) {
 	}
 }
 
+// mappedReply begins the reply subjects that the embedded server makes for
+// requests from a node's account; the answer goes back into that account.
+const mappedReply = "_R_."
+
 // start places a node's consumer after the position it names. The reply goes to
-// the node's own inbox or nowhere: this connection has every right, so a reply
-// subject of the node's choosing would be a hole.
+// the node's account, or to the inbox of a follower in this process, or nowhere:
+// this connection has every right, so any other reply subject would be a hole.
 func (s *Server) start(node string, msg *nats.Msg) {
-	if !strings.HasPrefix(msg.Reply, inboxPrefix+node+".") {
+	if !strings.HasPrefix(msg.Reply, mappedReply) && !strings.HasPrefix(msg.Reply, inboxPrefix+node+".") {
 		s.events.Warn("start request dropped", "node", node, "why", "its reply subject is not the node's inbox")
 		return
 	}

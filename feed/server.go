@@ -88,6 +88,7 @@ type Server struct {
 	mu        sync.Mutex
 	nodes     map[string]bool // with a consumer
 	conns     map[uint64]string
+	accounts  map[string]*server.Account // by node
 	starts    map[string]startCount
 	onReport  func(node, kind string, payload []byte)
 	followers []*Follower
@@ -97,7 +98,7 @@ type Server struct {
 // it can be appended to. A damaged log, or one shorter than what was
 // acknowledged, starts a new epoch and says so (Log.EpochWhy).
 func OpenServer(ctx context.Context, c ServerConfig) (*Server, error) {
-	s := &Server{events: c.Log, admit: c.Admit, secret: rand.Text(), nodes: map[string]bool{}, conns: map[uint64]string{}, starts: map[string]startCount{}}
+	s := &Server{events: c.Log, admit: c.Admit, secret: rand.Text(), nodes: map[string]bool{}, conns: map[uint64]string{}, accounts: map[string]*server.Account{}, starts: map[string]startCount{}}
 	if s.events == nil {
 		s.events = slog.New(slog.DiscardHandler)
 	}
@@ -120,6 +121,10 @@ func OpenServer(ctx context.Context, c ServerConfig) (*Server, error) {
 	if err := s.ready(fatal); err != nil {
 		s.ns.Shutdown()
 		return nil, fmt.Errorf("feed: start on %q with %s: %w", c.Listen, c.Dir, err)
+	}
+	if err := s.export(); err != nil {
+		s.Close()
+		return nil, err
 	}
 	if err := s.open(ctx, c.Dir); err != nil {
 		s.Close()
