@@ -1,6 +1,7 @@
 package dnsserver
 
 import (
+	"container/list"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -49,10 +50,12 @@ type Server struct {
 	done    chan struct{} // closed by Shutdown
 	active  sync.WaitGroup
 
+	nstreams atomic.Int64 // streams.Len(), to be read without mu
+
 	mu      sync.Mutex
 	sockets map[io.Closer]struct{} // listeners and packet conns
-	conns   map[net.Conn]struct{}
-	clients map[netip.Addr]int // streams by client network
+	streams list.List              // of *stream
+	clients map[netip.Addr]int     // streams by client network
 }
 
 // NewServer returns a Server that serves nothing yet.
@@ -64,7 +67,6 @@ func NewServer(c ServerConfig) *Server {
 		config:  c,
 		done:    make(chan struct{}),
 		sockets: map[io.Closer]struct{}{},
-		conns:   map[net.Conn]struct{}{},
 		clients: map[netip.Addr]int{},
 	}
 }
@@ -103,8 +105,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		}
 		sock.Close()
 	}
-	for c := range s.conns {
-		c.SetReadDeadline(past)
+	for e := s.streams.Front(); e != nil; e = e.Next() {
+		e.Value.(*stream).conn.SetReadDeadline(past)
 	}
 	s.mu.Unlock()
 
@@ -122,8 +124,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for sock := range s.sockets {
 		sock.Close()
 	}
-	for c := range s.conns {
-		c.Close()
+	for e := s.streams.Front(); e != nil; e = e.Next() {
+		e.Value.(*stream).conn.Close()
 	}
 	s.mu.Unlock()
 	<-idle

@@ -2,12 +2,15 @@ package dnsserver
 
 import (
 	"bufio"
+	"container/list"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -22,26 +25,40 @@ const (
 	// side; who asks and does not read is let go.
 	tcpWrite = 5 * time.Second
 	// maxStreams bounds the streams of all listeners. Each costs a goroutine
-	// and tcpBuffer while it is idle.
+	// and tcpBuffer while it is idle. Beyond it a new one takes the place of
+	// one that is idle.
 	maxStreams = 4096
 	// maxStreamsPerClient bounds those of one IPv4 address or IPv6 /64. A
 	// resolver needs one or two (RFC 7766 §6.2.2), and many may share a NAT.
 	maxStreamsPerClient = 64
-	// tcpBuffer holds any ordinary query; longer ones take room of their own.
+	// tcpBuffer holds any ordinary query, and some forty that come at once;
+	// longer ones take room of their own.
 	tcpBuffer = 2048
+	// tcpReplies is room for replies that go out in one segment or few: those to
+	// the queries of one read. A longer reply goes out by itself.
+	tcpReplies = 4096
 	// tcpRoom is room for the largest message, its length, and what is seen
 	// not to fit.
 	tcpRoom = 2 + maxTCP + 1024
+	// evictShare is one part in how many of the streams make way when the
+	// process has no descriptor left: enough for those that come next, and few
+	// enough that it is those that have long been idle.
+	evictShare = 8
 )
 
-// rooms lends room for large messages to streams only while they have one.
-var rooms = sync.Pool{New: func() any { return new([tcpRoom]byte) }}
+// rooms lends room for large messages to streams only while they have one, and
+// batches that for their replies.
+var (
+	rooms   = sync.Pool{New: func() any { return new([tcpRoom]byte) }}
+	batches = sync.Pool{New: func() any { return new([tcpReplies]byte) }}
+)
 
 // ServeTCP answers queries on streams from ln until Shutdown, then closes it and
 // returns ErrServerClosed; any other error is of a listener that ended by
 // itself. A stream may carry many queries, also without waiting for replies;
-// they are answered in order. Streams over maxStreams or maxStreamsPerClient
-// are closed at once.
+// they are answered in order. A client's streams over maxStreamsPerClient are
+// closed at once; when there are maxStreams, the next one takes the place of one
+// that has been idle, so that who holds many keeps nobody out.
 func (s *Server) ServeTCP(ln net.Listener) error {
 	if !s.open(ln) {
 		ln.Close()
@@ -59,19 +76,22 @@ func (s *Server) ServeTCP(ln net.Listener) error {
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
 			return err
-		case err != nil: // such as EMFILE
+		case err != nil:
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				s.evict(max(int(s.nstreams.Load())/evictShare, 1))
+			}
 			waited = s.pause(waited)
 			continue
 		}
 		waited = 0
-		client := clientOf(conn)
-		if !s.enter(conn, client) {
+		st := s.enter(conn, clientOf(conn))
+		if st == nil {
 			conn.Close()
 			continue
 		}
 		go func() {
-			defer s.leave(conn, client)
-			s.serveStream(conn)
+			defer s.leave(st)
+			s.serveStream(st)
 		}()
 	}
 }
@@ -86,53 +106,126 @@ func clientOf(conn net.Conn) netip.Addr {
 	return addr
 }
 
-// enter counts a stream in; it is false when there are too many.
-func (s *Server) enter(conn net.Conn, client netip.Addr) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closing.Load() || len(s.conns) >= maxStreams || s.clients[client] >= maxStreamsPerClient {
-		return false
-	}
-	s.conns[conn] = struct{}{}
-	s.clients[client]++
-	s.active.Add(1)
-	return true
+// stream is one connection that is being served.
+type stream struct {
+	conn   net.Conn
+	client netip.Addr
+	// used says that it is new, or has brought a query, since it was last looked
+	// at for making way.
+	used atomic.Bool
+	at   *list.Element // in Server.streams; nil when it has left; under Server.mu
 }
 
-func (s *Server) leave(conn net.Conn, client netip.Addr) {
-	conn.Close()
+// enter counts a stream in. It is nil when its client has too many, or when the
+// server is closing.
+func (s *Server) enter(conn net.Conn, client netip.Addr) *stream {
 	s.mu.Lock()
-	delete(s.conns, conn)
-	if s.clients[client]--; s.clients[client] == 0 {
-		delete(s.clients, client)
+	if s.closing.Load() || s.clients[client] >= maxStreamsPerClient {
+		s.mu.Unlock()
+		return nil
 	}
+	var out *stream
+	if s.streams.Len() >= maxStreams {
+		out = s.leastUsed()
+	}
+	st := &stream{conn: conn, client: client}
+	st.used.Store(true)
+	st.at = s.streams.PushBack(st)
+	s.clients[client]++
+	s.nstreams.Store(int64(s.streams.Len()))
+	s.active.Add(1)
+	s.mu.Unlock()
+	if out != nil {
+		out.conn.Close()
+	}
+	return st
+}
+
+// evict lets n streams make way.
+func (s *Server) evict(n int) {
+	for range n {
+		s.mu.Lock()
+		st := s.leastUsed()
+		s.mu.Unlock()
+		if st == nil {
+			return
+		}
+		st.conn.Close()
+	}
+}
+
+// leastUsed takes a stream out of the table, or returns nil when there is none.
+// One that is new or has brought a query since the last time around has a second
+// chance, so those make way that have asked nothing for long (the clock
+// algorithm, of page replacement). s.mu is held.
+func (s *Server) leastUsed() *stream {
+	for range s.streams.Len() {
+		e := s.streams.Front()
+		if e.Value.(*stream).used.Swap(false) {
+			s.streams.MoveToBack(e)
+			continue
+		}
+		break
+	}
+	if s.streams.Len() == 0 {
+		return nil
+	}
+	st := s.streams.Front().Value.(*stream)
+	s.remove(st)
+	return st
+}
+
+// remove takes a stream out of the table. s.mu is held.
+func (s *Server) remove(st *stream) {
+	if st.at == nil {
+		return
+	}
+	s.streams.Remove(st.at)
+	st.at = nil
+	s.nstreams.Store(int64(s.streams.Len()))
+	if s.clients[st.client]--; s.clients[st.client] == 0 {
+		delete(s.clients, st.client)
+	}
+}
+
+func (s *Server) leave(st *stream) {
+	st.conn.Close()
+	s.mu.Lock()
+	s.remove(st)
 	s.mu.Unlock()
 	s.active.Done()
 }
 
 // idle is the time-out for the next query.
 func (s *Server) idle() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.conns) >= maxStreams/2 {
+	if s.nstreams.Load() >= maxStreams/2 {
 		return tcpIdleBusy
 	}
 	return tcpIdle
 }
 
 // serveStream answers the queries of one stream until it ends, idles, or does
-// not take its replies.
-func (s *Server) serveStream(conn net.Conn) {
+// not take its replies. It waits, for a query or for the client to read, only
+// when every query that is there whole has been answered.
+func (s *Server) serveStream(st *stream) {
+	conn := st.conn
 	a := asker{s: s}
 	r := bufio.NewReaderSize(conn, tcpBuffer)
+	w := replies{conn: conn}
+	defer w.flush()
 	from, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
 	for answered := true; ; {
-		if answered {
-			a.idle = s.idle()
-			if conn.SetReadDeadline(time.Now().Add(a.idle)) != nil {
+		if !whole(r) {
+			if w.flush() != nil {
 				return
 			}
-			answered = false
+			if answered {
+				a.idle = s.idle()
+				if conn.SetReadDeadline(time.Now().Add(a.idle)) != nil {
+					return
+				}
+				answered = false
+			}
 		}
 		if s.closing.Load() {
 			return
@@ -146,15 +239,28 @@ func (s *Server) serveStream(conn net.Conn) {
 			r.Discard(2) // nothing was asked, and nothing is wrong with the stream
 			continue
 		}
-		if answered, err = s.serveMessage(conn, r, &a, size, from, local); err != nil {
+		had, err := a.serveMessage(r, &w, size, from, local)
+		if err != nil {
 			return
 		}
+		st.used.Store(true)
+		answered = answered || had
 	}
+}
+
+// whole reports whether a message can be read without waiting.
+func whole(r *bufio.Reader) bool {
+	n := r.Buffered()
+	if n < 2 {
+		return false
+	}
+	head, _ := r.Peek(2)
+	return n >= 2+int(binary.BigEndian.Uint16(head))
 }
 
 // serveMessage reads one message of size octets and answers it. answered is
 // false when there was nothing to answer.
-func (s *Server) serveMessage(conn net.Conn, r *bufio.Reader, a *asker, size int, from, local netip.AddrPort) (answered bool, err error) {
+func (a *asker) serveMessage(r *bufio.Reader, w *replies, size int, from, local netip.AddrPort) (answered bool, err error) {
 	var packet []byte
 	inPlace := 2+size <= r.Size()
 	if inPlace {
@@ -181,10 +287,49 @@ func (s *Server) serveMessage(conn net.Conn, r *bufio.Reader, a *asker, size int
 		return false, nil
 	}
 	binary.BigEndian.PutUint16(reply, uint16(len(reply)-2))
-	if err := conn.SetWriteDeadline(time.Now().Add(tcpWrite)); err != nil {
-		return false, err
+	return true, w.add(reply)
+}
+
+// replies are those that wait to be written to one stream, each with its length
+// before it, so that both go out in one segment (RFC 7766 §8).
+type replies struct {
+	conn net.Conn
+	room *[tcpReplies]byte // from batches while there are any
+	n    int
+}
+
+// add takes a reply over, or writes it when it is long.
+func (w *replies) add(reply []byte) error {
+	if w.n+len(reply) > tcpReplies {
+		if err := w.flush(); err != nil {
+			return err
+		}
 	}
-	// Length and message in one segment (RFC 7766 §8).
-	_, err = conn.Write(reply)
-	return true, err
+	if len(reply) > tcpReplies {
+		return w.write(reply)
+	}
+	if w.room == nil {
+		w.room = batches.Get().(*[tcpReplies]byte)
+	}
+	w.n += copy(w.room[w.n:], reply)
+	return nil
+}
+
+// flush writes what waits.
+func (w *replies) flush() error {
+	if w.room == nil {
+		return nil
+	}
+	err := w.write(w.room[:w.n])
+	batches.Put(w.room)
+	w.room, w.n = nil, 0
+	return err
+}
+
+func (w *replies) write(b []byte) error {
+	if err := w.conn.SetWriteDeadline(time.Now().Add(tcpWrite)); err != nil {
+		return err
+	}
+	_, err := w.conn.Write(b)
+	return err
 }
