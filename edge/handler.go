@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -292,8 +291,11 @@ func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
 // originFailed answers when there is neither a response nor a stale one.
 func (x *exchange) originFailed(err error) {
 	x.rec.Cache = "error"
-	var timeout net.Error
-	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+	timeout, ok := errors.AsType[interface {
+		error
+		Timeout() bool
+	}](err)
+	if errors.Is(err, context.DeadlineExceeded) || ok && timeout.Timeout() {
 		x.fail(http.StatusGatewayTimeout, "the origin took too long")
 	} else {
 		x.fail(http.StatusBadGateway, "the origin gave no usable response")

@@ -18,8 +18,10 @@
 //
 // # Limits
 //
-// A pool has at most MaxOrigins upstreams, 1,024 connections to each, and sends
-// a request to three of them at most. It speaks HTTP/1.1 to them. A manifest has
+// A pool has at most MaxOrigins upstreams, 1,024 connections in use to each, and
+// sends a request to three of them at most. It speaks HTTP/1.1 to them, by code
+// of its own, and reads strictly: a head of 64 KiB, 256 fields and 16 interim
+// responses at most. A manifest has
 // at most MaxFiles paths of MaxPathBytes, and MaxManifestBytes in its canonical
 // form; a site keeps at most MaxKeep releases. What is acknowledged has been
 // synced to disk, as far as the disk is honest.

@@ -33,17 +33,6 @@ const (
 	maxTries = 3
 	// maxWeight keeps sums of weights small.
 	maxWeight = 1_000_000
-	// maxUpstreamConns bounds the connections to one upstream, busy and idle:
-	// with more, a slow origin costs us every file descriptor. Requests beyond
-	// wait for one, as long as they may take to connect.
-	maxUpstreamConns = 1024
-	// maxIdleConns is how many of them stay open for later.
-	maxIdleConns = 128
-	// idleTimeout is below the 60 s after which many origins close: a request
-	// on a connection that is being closed is lost.
-	idleTimeout = 50 * time.Second
-	// maxResponseHead bounds a response's head; beyond, it is an error.
-	maxResponseHead = 64 << 10
 )
 
 // PoolConfig is what a Pool is made from. Only Origins must be set.
@@ -94,9 +83,18 @@ type PoolConfig struct {
 //
 // A request is tried again, on another upstream, at most twice more, and only
 // if its method is idempotent (RFC 9110 §9.2.2), its body is absent or can be
-// had again (GetBody), and no byte of a response was seen. Beneath that, net/http
-// repeats such a request once on a new connection to the same upstream when a
-// kept connection turned out to be closed.
+// had again (GetBody), and no byte of a response was seen. Beneath that, such a
+// request is repeated once on a new connection to the same upstream when a kept
+// connection turned out to be closed. Nothing else is repeated.
+//
+// What an upstream sends is read strictly: a head, a chunk or a length that two
+// parsers could read differently is an error, and its connection is closed.
+// Interim responses (1xx) go to the Got1xxResponse hook of an
+// httptrace.ClientTrace in the request's context, in order, before RoundTrip
+// returns; an error from it ends the exchange. Trailer fields are in the
+// response's Trailer once its body has been read to io.EOF. A request's Expect
+// field is sent, and its body then waits for "100 Continue" for a second; a
+// final response that comes before the body is sent is returned at once.
 //
 // Errors are *UpstreamError, also those from reading a body.
 type Pool struct {
@@ -220,7 +218,7 @@ func (p *Pool) Close() {
 		p.checker.Close()
 	}
 	for _, u := range p.ups {
-		u.transport.CloseIdleConnections()
+		u.transport.closeIdle()
 	}
 }
 
@@ -241,7 +239,7 @@ func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 			return nil, &UpstreamError{u.name, PhaseSend, n, err}
 		}
-		resp, upErr := p.try(u, out, trial, n)
+		resp, upErr := p.try(u, out, trial, retry, n)
 		if upErr == nil {
 			return resp, nil
 		}
@@ -281,13 +279,6 @@ func (p *Pool) outgoing(req *http.Request, u *upstream, n int) (*http.Request, e
 	}
 	if p.c.HostHeader != "" {
 		out.Host = p.c.HostHeader
-	}
-	if _, ok := req.Header["User-Agent"]; !ok {
-		out.Header = req.Header.Clone()
-		if out.Header == nil {
-			out.Header = http.Header{}
-		}
-		out.Header["User-Agent"] = []string{""} // else net/http puts its own there
 	}
 	if n > 1 && req.GetBody != nil {
 		body, err := req.GetBody()

@@ -2,10 +2,11 @@ package origin
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
@@ -20,7 +21,7 @@ type upstream struct {
 	address   string // host:port to dial
 	index     int
 	weight    int
-	transport *http.Transport
+	transport *transport
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 
 	circuit // guarded by Pool.mu
@@ -50,18 +51,18 @@ func newUpstream(text string, c *PoolConfig) (*upstream, error) {
 	}
 	u := &upstream{name: text, base: base, address: net.JoinHostPort(base.Hostname(), port)}
 	u.dial = boundedDial(c, g)
-	u.transport = &http.Transport{
-		DialContext:            u.dial,
-		TLSClientConfig:        c.TLS.Clone(),
-		TLSHandshakeTimeout:    c.TLSTimeout,
-		ResponseHeaderTimeout:  c.HeaderTimeout,
-		ExpectContinueTimeout:  time.Second, // as net/http's default transport
-		MaxResponseHeaderBytes: maxResponseHead,
-		MaxConnsPerHost:        maxUpstreamConns,
-		MaxIdleConns:           maxIdleConns,
-		MaxIdleConnsPerHost:    maxIdleConns,
-		IdleConnTimeout:        idleTimeout,
-		DisableCompression:     true,
+	u.transport = newTransport(u.address, c)
+	u.transport.dial = u.dial
+	if base.Scheme == "https" {
+		config := c.TLS.Clone()
+		if config == nil {
+			config = &tls.Config{ClientSessionCache: tls.NewLRUClientSessionCache(0)}
+		}
+		if config.ServerName == "" {
+			config.ServerName = host
+		}
+		config.NextProtos = []string{"http/1.1"}
+		u.transport.tls = config
 	}
 	return u, nil
 }
@@ -84,21 +85,29 @@ func boundedDial(c *PoolConfig, g guard) func(ctx context.Context, network, addr
 			}
 			return nil, err
 		}
-		return &writeConn{conn, c.BetweenTimeout}, nil
+		return &boundConn{Conn: conn, timeout: c.BetweenTimeout}, nil
 	}
 }
 
-// writeConn bounds each write: an upstream that does not read holds nobody.
-type writeConn struct {
+// boundConn bounds each write: an upstream that does not read holds nobody. It
+// remembers that it came to its end, which TLS does not tell.
+type boundConn struct {
 	net.Conn
 	timeout time.Duration
+	ended   bool
 }
 
-func (c *writeConn) Write(b []byte) (int, error) {
+func (c *boundConn) Write(b []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Write(b)
+}
+
+func (c *boundConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.ended = c.ended || err == io.EOF
+	return n, err
 }
 
 // AddressError is an origin that resolved to an address it may not have.
