@@ -255,8 +255,12 @@ func (z *Zone) Owner(n NodeID, dst []byte) []byte {
 // Names yields every owner name, in lower-case wire form, with its node in
 // canonical order (RFC 4034 §6.1). Empty non-terminals are left out; names
 // below a zone cut are not. The slice is only valid within the loop's body.
+// A nil Zone has none.
 func (z *Zone) Names() iter.Seq2[[]byte, NodeID] {
 	return func(yield func([]byte, NodeID) bool) {
+		if z == nil {
+			return
+		}
 		buf := make([]byte, 0, maxNameBytes)
 		for i := range z.img.nodes {
 			nd := &z.img.nodes[i]
