@@ -7,7 +7,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz lint bench cross docs clean tools
+.PHONY: help build demo test race fuzz lint conformance-http bench cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: ## gofmt, go vet, staticcheck
 	$(STATICCHECK) ./...
 	$(GO) -C tools vet ./...
 	cd tools && $(GO) tool staticcheck ./...
+
+conformance-http: build ## the public HTTP cache test suite against the edge, twice; exit 1 below its floors
+	tools/conformance-http/run.sh
 
 bench: ## Go benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./zones ./dnsserver ./edge ./origin

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the programs of scripts/tools.txt that are missing, if this may be
-# done here (root and apt-get); else it names them and goes on: the tests that
-# need them are then reported as skipped.
+# Installs the programs of scripts/tools.txt, or of the list given as $1, that
+# are missing, if this may be done here (root and apt-get); else it names them
+# and goes on: the tests that need them are then reported as skipped.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 missing=() packages=()
@@ -10,7 +10,7 @@ while read -r program package; do
   command -v "$program" >/dev/null 2>&1 && continue
   missing+=("$program")
   packages+=("$package")
-done <"$here/tools.txt"
+done <"${1:-$here/tools.txt}"
 [ ${#missing[@]} -gt 0 ] || exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
   echo "not installed, and not installable here (needs root and apt-get): ${missing[*]}" >&2
