@@ -57,7 +57,7 @@ func (v *View) Answer(dst, packet []byte, c *Context, out *Outcome) []byte {
 	a := answer{v: v, c: c, out: out}
 	q := &a.q
 	var answerable bool
-	if a.rcode, answerable = q.parse(packet); !answerable {
+	if a.rcode, answerable = q.parse(packet); !answerable || c.Transport == UDP && chatters(c.From.Port()) {
 		return dst
 	}
 	a.options()
@@ -76,6 +76,7 @@ func (a *answer) finish() []byte {
 	q, m, out := &a.q, &a.m, a.out
 	ar := m.count[sectionAdditional]
 	if q.edns.present {
+		a.opt.expire = a.opt.expire && a.opt.expiry != 0
 		if m.limit-len(m.b) < edeLen {
 			a.ede = 0 // it is only for people
 		}
@@ -188,6 +189,11 @@ func (a *answer) found(s *servedZone, node zones.NodeID) {
 	if !ok {
 		a.rcode = rcodeServFail // Lookup found it: never an empty NOERROR
 		return
+	}
+	if qtype == typeSOA && a.at == headerLen {
+		// EXPIRE is the last but one of five numbers. A primary's zone does not
+		// age (RFC 7314 §3.1).
+		a.opt.expiry = binary.BigEndian.Uint32(set.Wire[len(set.Wire)-8:])
 	}
 	a.addAnswer(s, node, &set)
 }

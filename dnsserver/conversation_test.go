@@ -146,7 +146,33 @@ func (k *talk) Do(cmd string) (string, error) {
 	if out.Action != dnsserver.Reply {
 		return "no reply", nil
 	}
-	return txtest.Print(reply)
+	text, err := txtest.Print(reply)
+	if err != nil {
+		return "", err
+	}
+	return text, k.sameByTCP(cmd, text, out)
+}
+
+// sameByTCP asks again by TCP. What was not cut short by UDP must be the same
+// there, but for what is of one transport alone: the size of messages,
+// keepalive, transfers, limits.
+func (k *talk) sameByTCP(cmd, byUDP string, out *dnsserver.Outcome) error {
+	words := strings.Fields(cmd)
+	own := func(w string) bool {
+		return w == "+tcp" || w == "AXFR" || strings.HasPrefix(w, "+bufsize=") || strings.HasPrefix(w, "+opt=11")
+	}
+	if k.limited || out.TC || slices.ContainsFunc(words, own) {
+		return nil
+	}
+	reply, _, err := k.ask(cmd + " +tcp")
+	if err != nil {
+		return err
+	}
+	byTCP, err := txtest.Print(reply)
+	if err == nil && byTCP != byUDP {
+		err = fmt.Errorf("by TCP the answer is\n%s", byTCP)
+	}
+	return err
 }
 
 func (k *talk) ask(text string) ([]byte, *dnsserver.Outcome, error) {

@@ -22,12 +22,14 @@ const (
 
 	optionNSID      = 3  // RFC 5001
 	optionECS       = 8  // RFC 7871
+	optionExpire    = 9  // RFC 7314
 	optionCookie    = 10 // RFC 7873
 	optionKeepalive = 11 // RFC 7828
 	optionEDE       = 15 // RFC 8914
 
 	cookieLen    = 4 + clientCookieLen + serverCookieLen
 	keepaliveLen = 4 + 2
+	expireLen    = 4 + 4
 	edeLen       = 4 + 2
 	// keepaliveUnit is what a TIMEOUT counts (RFC 7828 §3.1).
 	keepaliveUnit = 100 * time.Millisecond
@@ -43,6 +45,7 @@ type edns struct {
 	ecs     ecs
 	cookie  cookie
 
+	expire        bool // a secondary asks how long the zone holds
 	keepalive     bool // the client asks how long it may idle
 	keepaliveData bool // and says something itself, which it must not
 }
@@ -88,6 +91,8 @@ func (e *edns) read(fixed, rdata []byte) uint16 {
 				e.ecs = ecs{}
 				return rcodeFormErr
 			}
+		case optionExpire:
+			e.expire = true
 		case optionCookie:
 			// Of several the first counts (RFC 7873 §5.2).
 			if !e.cookie.present && !e.cookie.read(data) {
@@ -182,6 +187,8 @@ type optReply struct {
 	server    [serverCookieLen]byte
 	keepalive bool
 	timeout   uint16 // in keepaliveUnits
+	expire    bool
+	expiry    uint32 // seconds; 0 is not known, and then the option is left out
 }
 
 // options fills in what the reply's OPT will say, as far as it does not depend
@@ -195,7 +202,8 @@ func (a *answer) options() {
 		a.opt.cookie = true
 		a.out.ValidCookie, a.opt.server = e.cookie.check(c.Cookies, c.From.Addr(), c.Now)
 	}
-	if e.keepalive && c.Transport == TCP { // by UDP it is ignored: RFC 7828 §3.3.1
+	a.opt.expire = e.expire && a.q.qtype == typeSOA // RFC 7314 §3.1
+	if e.keepalive && c.Transport == TCP {          // by UDP it is ignored: RFC 7828 §3.3.1
 		a.opt.keepalive = true
 		a.opt.timeout = uint16(min(max(c.Idle, 0)/keepaliveUnit, math.MaxUint16))
 	}
@@ -218,6 +226,9 @@ func (e *edns) replyLen(o *optReply, rcode uint16) int {
 	}
 	if o.keepalive {
 		n += keepaliveLen
+	}
+	if o.expire {
+		n += expireLen
 	}
 	return n
 }
@@ -257,6 +268,10 @@ func (e *edns) appendOPT(b []byte, o *optReply, rcode uint16, scope uint8, ede u
 	}
 	if o.keepalive {
 		b = append(b, 0, optionKeepalive, 0, 2, byte(o.timeout>>8), byte(o.timeout))
+	}
+	if o.expire {
+		b = append(b, 0, optionExpire, 0, 4)
+		b = binary.BigEndian.AppendUint32(b, o.expiry)
 	}
 	if ede != 0 {
 		b = append(b, 0, optionEDE, 0, 2, byte(ede>>8), byte(ede))

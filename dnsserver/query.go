@@ -103,6 +103,19 @@ func (q *query) parse(b []byte) (rcode uint16, ok bool) {
 	return rcode, true
 }
 
+// chatters reports whether a UDP port is that of a service which answers
+// whatever it gets: echo, daytime, quote, chargen, time, kpasswd. A query with
+// that source is forged, to make two servers talk to each other for ever; our
+// NOTIMP is food for chargen as its text is for us. Port 53 is none of them:
+// there are resolvers that ask from it, and a server's replies have QR set.
+func chatters(port uint16) bool {
+	switch port {
+	case 7, 13, 17, 19, 37, 464:
+		return true
+	}
+	return false
+}
+
 // parseBody reads the four sections. Even when it finds a fault it goes on as
 // far as it can, to learn whether there is an OPT: its reply must have one then
 // (RFC 6891 §7).
