@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"sync"
 )
 
@@ -40,8 +41,9 @@ type growing struct {
 	length  int64 // as the origin declared it, or -1
 	done    bool
 	err     error
-	changed chan struct{} // closed at each change, for readers
-	moved   chan struct{} // closed when a reader moves, for the writer
+	resp    *http.Response // for its trailer, once the body has been read
+	changed chan struct{}  // closed at each change, for readers
+	moved   chan struct{}  // closed when a reader moves, for the writer
 	readers map[*follower]struct{}
 }
 
@@ -204,6 +206,16 @@ func (g *growing) pace(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// trailer returns the trailer fields of a body that has been read to its end.
+func (g *growing) trailer() http.Header {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.done || g.err != nil || g.resp == nil {
+		return nil
+	}
+	return g.resp.Trailer
 }
 
 func (g *growing) finish(err error) {

@@ -7,9 +7,10 @@ import (
 	"time"
 )
 
-// maxCollapseWait is how long a request waits for the head of another's
-// fetch. It is longer than most origins think, and short enough that one hung
-// fetch does not hold up everybody for an origin's whole timeout.
+// maxCollapseWait is how long a request waits for the head of another's fetch
+// before it tries another, maxTries in all; the last is bounded by the origin's
+// own timeouts. It is longer than most origins think, and short enough that one
+// hung fetch does not hold up everybody for an origin's whole timeout.
 const maxCollapseWait = 5 * time.Second
 
 // flight is one fetch that several requests may wait for. Its leader started
@@ -21,6 +22,7 @@ type flight struct {
 	scopes  purgeScopes
 	asOf    instant
 	ready   chan struct{}
+	interim chan interim // for the leader's client
 	ctx     context.Context
 	cancel  context.CancelFunc
 
@@ -104,7 +106,7 @@ func (e *Edge) joinOnly(key string) *flight {
 }
 
 func (e *Edge) newFlight(key, primary string, scopes purgeScopes) *flight {
-	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.asOf(), ready: make(chan struct{}), waiting: 1}
+	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.asOf(), ready: make(chan struct{}), interim: make(chan interim, maxInterim), waiting: 1}
 	fl.ctx, fl.cancel = context.WithCancel(e.ctx)
 	return fl
 }
@@ -154,6 +156,12 @@ func (e *Edge) settle(fl *flight, o outcome) {
 		o.resp.Body.Close()
 	}
 }
+
+// overdue says that a request has waited for fl as long as it may. The next one
+// then starts another fetch, for all who waited: a hung fetch holds nobody up,
+// and a hung origin gets one more request for a key at a time, not one for
+// each of a thousand that waited.
+func (e *Edge) overdue(fl *flight) { e.forget(fl) }
 
 func (e *Edge) forget(fl *flight) {
 	e.flights.mu.Lock()

@@ -157,6 +157,11 @@ func (w *world) script(words []string, rest string) error {
 			a.chunked = true
 		case "refuses":
 			a.refuses = true
+		case "interim":
+			a.interim, err = strconv.Atoi(v)
+		case "trailer":
+			name, v, _ := strings.Cut(v, ":")
+			a.trailer = http.Header{name: {v}}
 		case "cut":
 			a.cut, err = strconv.Atoi(v)
 		case "delay":

@@ -47,6 +47,9 @@ type Site struct {
 	Origin http.RoundTripper
 	// Push: paths in the active release are served from it, before Origin.
 	Push bool
+	// EarlyHintsAll passes 103 (RFC 8297) on to HTTP/1.1 clients too; without,
+	// only to those of HTTP/2 and later. perigee.toml has it as early_hints.
+	EarlyHintsAll bool
 	// Rules give expiry to pushed paths beyond the classes: first match wins.
 	Rules []ExpiryRule
 }

@@ -45,7 +45,12 @@ func (e *Edge) newFill(fl *flight, site *Site, q *request, f found) *fill {
 
 // run carries the flight out: it settles it, and stores what may be stored.
 func (w *fill) run() {
-	ctx := w.fl.ctx
+	ctx := withInterim(w.fl.ctx, func(i interim) {
+		select {
+		case w.fl.interim <- i:
+		default:
+		}
+	})
 	defer w.e.forget(w.fl)
 	o := w.fetch(ctx, w.old)
 	growing, obj := o.body, o.obj
@@ -188,6 +193,7 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 	}
 	obj.sel = selectingFields(varyNames(h["Vary"]), w.fields)
 	o := outcome{obj: obj, body: newGrowing(resp.ContentLength), resp: resp, status: resp.StatusCode}
+	o.body.resp = resp
 	if o.exclusive = !obj.shareable(came); o.exclusive {
 		w.e.store.mark(w.fl.primary, came)
 	}

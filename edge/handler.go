@@ -179,7 +179,10 @@ func (x *exchange) fetch(f found) {
 		x.pass(f.why)
 		return
 	}
-	solo := marked || q.has("Authorization")
+	next := verdictJoin
+	if marked || q.has("Authorization") {
+		next = verdictAlone
+	}
 	names := e.store.varyOf(x.key)
 	scopes := purgeScopes{site: x.site.Name, resource: string(q.appendResource(nil))}
 	for try := 1; ; try++ {
@@ -187,7 +190,7 @@ func (x *exchange) fetch(f found) {
 		leader := true
 		key := flightKey(x.key, names, q.fields())
 		switch {
-		case solo || try == maxTries:
+		case next == verdictAlone || try >= maxTries && next != verdictLate:
 			fl = e.newFlight("", x.key, scopes)
 		case ranged:
 			if fl = e.joinOnly(key); fl == nil {
@@ -205,33 +208,41 @@ func (x *exchange) fetch(f found) {
 			}
 			go w.run()
 		}
-		next, done := x.await(fl, leader, f)
-		if done {
+		next = x.await(fl, leader, try < maxTries, f)
+		switch next {
+		case verdictAnswered:
 			return
-		}
-		if solo = next == nil; !solo {
-			names = next
+		case verdictVaries:
+			names = fl.outcome.obj.sel
+		case verdictLate:
+			e.overdue(fl)
 		}
 	}
 }
 
-// await waits for a flight's outcome and answers with it. done is false when
-// the request must fetch once more: by itself, or, when sel is set, together
-// with those that agree with it in these fields.
-func (x *exchange) await(fl *flight, leader bool, f found) (sel []selecting, done bool) {
+// flightVerdict is what becomes of a request that waited for a flight.
+type flightVerdict int
+
+const (
+	verdictJoin     flightVerdict = iota // it has not waited yet
+	verdictAnswered                      // it has been answered
+	verdictAlone                         // it must fetch by itself
+	verdictVaries                        // it may wait with those that agree with it in the outcome's selecting fields
+	verdictLate                          // the flight took too long; it may wait for the next one
+)
+
+// await waits for a flight's outcome and answers with it, if it is for this
+// request too. boxed says that it must not wait longer than maxCollapseWait.
+func (x *exchange) await(fl *flight, leader, boxed bool, f found) flightVerdict {
 	var timeout <-chan time.Time
-	if !leader {
+	if !leader && boxed {
 		t := time.NewTimer(maxCollapseWait)
 		defer t.Stop()
 		timeout = t.C
 	}
 	defer x.e.leave(fl, leader)
-	select {
-	case <-fl.ready:
-	case <-timeout:
-		return nil, false
-	case <-x.r.Context().Done():
-		x.abort()
+	if !x.awaitHead(fl, leader, timeout) {
+		return verdictLate
 	}
 	o := &fl.outcome
 	x.status.fwd, x.status.fwdStatus, x.status.collapsed = f.why, o.status, !leader
@@ -240,7 +251,7 @@ func (x *exchange) await(fl *flight, leader bool, f found) (sel []selecting, don
 	case o.err != nil:
 		if errors.Is(o.err, errRangeOnly) {
 			x.pass(f.why)
-			return nil, true
+			return verdictAnswered
 		}
 		x.originFailed(o.err)
 	case leader && o.resp != nil:
@@ -250,14 +261,46 @@ func (x *exchange) await(fl *flight, leader bool, f found) (sel []selecting, don
 		x.passOn(resp)
 	case !leader && (o.resp != nil || o.exclusive):
 		x.status.collapsed = false
-		return nil, false
+		return verdictAlone
 	case !leader && !varyMatches(o.obj.sel, x.q.fields()):
 		x.status.collapsed = false
-		return o.obj.sel, false
+		return verdictVaries
 	default:
-		return nil, x.serveOutcome(o, leader)
+		if !x.serveOutcome(o, leader) {
+			return verdictAlone
+		}
 	}
-	return nil, true
+	return verdictAnswered
+}
+
+// awaitHead waits until the outcome of a flight is known; false after timeout.
+// The leader's client gets the interim responses meanwhile.
+func (x *exchange) awaitHead(fl *flight, leader bool, timeout <-chan time.Time) bool {
+	var interim chan interim
+	if leader {
+		interim = fl.interim
+	}
+	for ready := fl.ready; ; {
+		select {
+		case i := <-interim:
+			x.inform(i)
+			continue
+		default:
+		}
+		if ready == nil {
+			return true
+		}
+		select {
+		case <-ready:
+			ready = nil // and what came before it
+		case i := <-interim:
+			x.inform(i)
+		case <-timeout:
+			return false
+		case <-x.r.Context().Done():
+			x.abort()
+		}
+	}
 }
 
 // serveOutcome answers with a flight's stored response; false when its start
@@ -308,12 +351,16 @@ func (x *exchange) pass(why string) {
 	q, e := x.q, x.e
 	x.status.fwd, x.rec.Cache = why, "pass"
 	req := (&http.Request{Method: q.method, URL: q.url(), Host: q.authority, Header: e.forwarded(q),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}).WithContext(x.r.Context())
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}).WithContext(withInterim(x.r.Context(), x.inform))
 	// A body on GET or HEAD is dropped: no key covers it (RFC 9110 §9.3.1).
 	var body *clientBody
 	if q.method != http.MethodGet && q.method != http.MethodHead && x.r.ContentLength != 0 {
 		body = &clientBody{ReadCloser: x.r.Body, control: http.NewResponseController(x.w)}
 		req.Body, req.ContentLength = body, x.r.ContentLength
+		if q.has("Expect") {
+			req.Header["Expect"] = []string{"100-continue"} // the only one that net/http lets through
+		}
+		defer body.stop()
 	}
 	resp, err := x.site.Origin.RoundTrip(req)
 	if err != nil && body != nil && body.failed.Load() {
@@ -340,12 +387,22 @@ type clientBody struct {
 	io.ReadCloser
 	control *http.ResponseController
 	failed  atomic.Bool
+	ended   atomic.Bool
+}
+
+// stop ends a read of what the origin did not want, so that the answer does
+// not wait for it.
+func (b *clientBody) stop() {
+	if !b.ended.Load() {
+		b.control.SetReadDeadline(time.Unix(1, 0))
+	}
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
 	b.control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every server can
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
+		b.ended.Store(true)
 		b.control.SetReadDeadline(time.Time{}) // the answer may take longer
 	}
 	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
@@ -405,6 +462,9 @@ func (x *exchange) passOn(resp *http.Response) {
 			}
 		}
 		if err == io.EOF {
+			if resp.ContentLength < 0 {
+				x.trailers(resp.Trailer)
+			}
 			return
 		}
 		if err != nil {

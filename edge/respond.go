@@ -168,6 +168,9 @@ func (x *exchange) send(status int, src source, start, length int64) {
 	if _, err := src.writeRange(x.r.Context(), x, start, length); err != nil {
 		x.abort()
 	}
+	if b, ok := src.(growingBody); ok && length < 0 {
+		x.trailers(b.g.trailer())
+	}
 }
 
 func bodyAllowed(status int) bool {

@@ -137,8 +137,8 @@ func smuggle(t *testing.T, before, send string, passes bool) {
 	}
 	defer ln.Close()
 	go rec.serve(ln)
-	tr := transportTo(w.network, "192.0.2.9:80")
-	defer tr.CloseIdleConnections()
+	tr := poolTo(t, w.network, "192.0.2.9:80")
+	defer tr.Close()
 	if err := w.edge.SetSites([]Site{{Name: "shop", Hosts: []string{"shop.test"}, Origin: tr}}); err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,9 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/netip"
+	"net/textproto"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,6 +20,7 @@ import (
 	"time"
 
 	"perigee.example/internal/memnet"
+	"perigee.example/origin"
 )
 
 // scripted is the origin of a conversation: what it answers was said before.
@@ -38,6 +41,8 @@ type answer struct {
 	cut       int  // octets after which the connection breaks; -1: not
 	chunked   bool
 	refuses   bool
+	interim   int         // a status sent before, with a Link field
+	trailer   http.Header // sent behind a chunked body
 }
 
 // ignored are fields that would only make conversations long.
@@ -75,8 +80,13 @@ func (o *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *answer) write(w http.ResponseWriter, r *http.Request) {
-	time.Sleep(a.delay)
 	h := w.Header()
+	if a.interim != 0 {
+		h.Set("Link", fmt.Sprintf("<%s.css>; rel=preload", r.URL.Path))
+		w.WriteHeader(a.interim)
+		clear(h)
+	}
+	time.Sleep(a.delay)
 	for name, lines := range a.header {
 		h[name] = lines
 	}
@@ -107,6 +117,9 @@ func (a *answer) write(w http.ResponseWriter, r *http.Request) {
 		w.(http.Flusher).Flush()
 	}
 	io.WriteString(w, a.body)
+	for name, lines := range a.trailer {
+		h[http.TrailerPrefix+name] = lines
+	}
 }
 
 // world is one edge with its origin, on a network of its own.
@@ -134,8 +147,9 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 	}
 	originServer := &http.Server{Handler: w.origin}
 	go originServer.Serve(originLn)
-	transport := transportTo(w.network, "192.0.2.1:80")
-	config := Config{Name: "fra1", Sites: []Site{{Name: "shop", Hosts: []string{"shop.test", "*.wild.test"}, Origin: transport}},
+	transport := poolTo(t, w.network, "192.0.2.1:80")
+	config := Config{Name: "fra1", Sites: []Site{{Name: "shop", Hosts: []string{"shop.test", "*.wild.test"}, Origin: transport},
+		{Name: "hints", Hosts: []string{"hints.test"}, Origin: transport, EarlyHintsAll: true}},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	if adjust != nil {
 		adjust(&config)
@@ -167,29 +181,37 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 			t.Errorf("serve: %v", err)
 		}
 		w.edge.Close()
-		transport.CloseIdleConnections()
+		transport.Close()
 		originServer.Close()
 	}
 	return w
 }
 
-// transportTo is an origin at one address, whatever the URL says.
-func transportTo(n *memnet.Network, addr string) *http.Transport {
-	return &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return n.DialContext(ctx, network, addr)
-		}}
+// poolTo is an origin at one address.
+func poolTo(t testing.TB, n *memnet.Network, addr string) *origin.Pool {
+	p, err := origin.NewPool(origin.PoolConfig{Origins: []string{"http://" + addr}, DialContext: n.DialContext, Seed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // roundTrip sends one request of a conversation and prints the response.
 func (w *world) roundTrip(r *http.Request) (string, error) {
-	resp, err := w.client.RoundTrip(r)
+	var b strings.Builder
+	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
+		fmt.Fprintf(&b, "%d %s\n", status, http.StatusText(status))
+		for _, name := range slices.Sorted(maps.Keys(h)) {
+			fmt.Fprintf(&b, "%s: %s\n", name, strings.Join(h[name], ", "))
+		}
+		return nil
+	}})
+	resp, err := w.client.RoundTrip(r.WithContext(ctx))
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	var b strings.Builder
 	fmt.Fprintf(&b, "%d %s\n", resp.StatusCode, http.StatusText(resp.StatusCode))
 	for _, name := range slices.Sorted(maps.Keys(resp.Header)) {
 		for _, v := range resp.Header[name] {
@@ -201,6 +223,9 @@ func (w *world) roundTrip(r *http.Request) (string, error) {
 	}
 	if err != nil {
 		fmt.Fprintf(&b, "\ncut short: %v", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(resp.Trailer)) {
+		fmt.Fprintf(&b, "\ntrailer %s: %s", name, resp.Trailer.Get(name))
 	}
 	return b.String(), nil
 }
