@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -302,8 +304,8 @@ func (w *world) atOnce(n int, words []string, rest string) (string, error) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "after %v", time.Since(start))
-	for out, n := range counts {
-		fmt.Fprintf(&b, "\n%d times %s", n, out)
+	for _, out := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(&b, "\n%d times %s", counts[out], out)
 	}
 	return b.String(), nil
 }
