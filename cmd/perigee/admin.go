@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"perigee.example/internal/config"
+	"perigee.example/zones"
 )
 
 // adminSocket is the name of each process's admin socket in its state folder.
@@ -81,6 +83,7 @@ type admin struct {
 	parts   []part
 	control http.Handler // the control API, on a control node
 	accept  func(zone string) error
+	zone    func(name string) (*zones.Zone, error) // as it is served
 	reload  func(ctx context.Context) error
 	about   func(*localStatus) // what the process as a whole has to say
 	ready   atomic.Bool
@@ -137,7 +140,7 @@ func (a *admin) handler() http.Handler {
 	})
 	mux.HandleFunc("POST /v1/zones/accept", func(w http.ResponseWriter, r *http.Request) {
 		if a.accept == nil {
-			writeError(w, http.StatusNotFound, withHint(errors.New("this process serves no DNS"), "--state DIR names the state folder of the one that does"))
+			writeError(w, http.StatusNotFound, errNoDNS)
 			return
 		}
 		if err := a.accept(r.URL.Query().Get("zone")); err != nil {
@@ -146,10 +149,31 @@ func (a *admin) handler() http.Handler {
 		}
 		writeJSON(w, http.StatusOK, a.status())
 	})
+	mux.HandleFunc("GET /v1/zones/text", a.zoneText)
 	if a.control != nil {
 		mux.Handle("/", a.control)
 	}
 	return mux
+}
+
+// errNoDNS is for questions about zones where there are none.
+var errNoDNS = withHint(errors.New("this process serves no DNS"), "--state DIR names the state folder of the one that does")
+
+// zoneText hands out a zone as it is served, as a master file.
+func (a *admin) zoneText(w http.ResponseWriter, r *http.Request) {
+	if a.zone == nil {
+		writeError(w, http.StatusNotFound, errNoDNS)
+		return
+	}
+	z, err := a.zone(r.URL.Query().Get("zone"))
+	if err != nil {
+		writeError(w, http.StatusNotFound, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/dns") // RFC 4027
+	if z.WriteText(w) != nil {
+		panic(http.ErrAbortHandler) // so that nobody takes a part for the whole
+	}
 }
 
 func (a *admin) status() localStatus {
@@ -185,6 +209,11 @@ const localTimeout = 60 * time.Second
 // localCall sends one request to the admin socket in a state folder and decodes
 // its answer into v.
 func localCall(ctx context.Context, dir, method, path string, query url.Values, v any) error {
+	return localDo(ctx, dir, method, path, query, func(body io.Reader) error { return json.NewDecoder(body).Decode(v) })
+}
+
+// localDo is localCall for an answer that read reads.
+func localDo(ctx context.Context, dir, method, path string, query url.Values, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, localTimeout)
 	defer cancel()
 	socket := filepath.Join(dir, adminSocket)
@@ -215,7 +244,7 @@ func localCall(ctx context.Context, dir, method, path string, query url.Values, 
 		}
 		return &remoteError{e.Error, e.Lines}
 	}
-	return json.NewDecoder(resp.Body).Decode(v)
+	return read(resp.Body)
 }
 
 // askLocal asks the process with this state folder for its status.

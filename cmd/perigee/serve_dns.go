@@ -83,7 +83,7 @@ func (s *server) startDNS(local *localFeed) error {
 	s.tasks.start("view", p.rebuildLoop)
 	s.startFollower(p.follow)
 	s.admin.parts = append(s.admin.parts, p)
-	s.admin.accept = p.accept
+	s.admin.accept, s.admin.zone = p.accept, p.zone
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"perigee.example/dnsserver"
 	"perigee.example/internal/config"
@@ -250,4 +251,16 @@ func (p *dnsPart) accept(zone string) error {
 		return fmt.Errorf("%q is no zone's name: %w", zone, err)
 	}
 	return p.store.Accept(zones.FormatName(name))
+}
+
+// zone is a zone as it is served.
+func (p *dnsPart) zone(name string) (*zones.Zone, error) {
+	wire, err := zones.ParseName(strings.ToLower(name))
+	if err != nil {
+		return nil, fmt.Errorf("%q is no zone's name: %w", name, err)
+	}
+	if z := p.server.View().Zone(zones.FormatName(wire)); z != nil {
+		return z, nil
+	}
+	return nil, fmt.Errorf("no zone %s is served here", zones.FormatName(wire))
 }

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,26 +14,27 @@ import (
 func newZone(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "zone",
-		Short: "check a master file, or accept a reload that was held back",
+		Short: "check and compare master files, or accept a reload that was held back",
 		Args:  noArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newZoneCheck(o), newZoneAccept(o))
+	c.AddCommand(newZoneCheck(o), newZoneDiff(o), newZoneAccept(o))
 	return c
 }
 
 func newZoneCheck(o *options) *cobra.Command {
 	var origin string
 	c := &cobra.Command{
-		Use:     "check FILE",
-		Short:   "check one master file",
-		Example: "  perigee zone check zones/example.com.zone\n  perigee zone check db.example --origin example.com",
-		Args:    argsNamed(1, "the master file"),
+		Use:     "check FILE | ZONE",
+		Short:   "check one master file, or that of a zone in perigee.toml",
+		Example: "  perigee zone check zones/example.com.zone\n  perigee zone check db.example --origin example.com\n  perigee zone check example.com -c /etc/perigee/perigee.toml",
+		Args:    argsNamed(1, "the master file or the zone"),
 		RunE: func(c *cobra.Command, args []string) error {
-			if origin == "" {
-				origin = strings.TrimSuffix(filepath.Base(args[0]), ".zone")
+			path, origin, err := zoneFile(o, args[0], origin)
+			if err != nil {
+				return err
 			}
-			z, findings := zones.Load(args[0], zones.Options{Origin: origin})
+			z, findings := zones.Load(path, zones.Options{Origin: origin})
 			if o.json {
 				if err := printJSON(c, findings); err != nil {
 					return err
@@ -56,7 +55,7 @@ func newZoneCheck(o *options) *cobra.Command {
 				}
 			}
 			if z == nil {
-				return fmt.Errorf("zone %s: %s in %s", origin, plural(bad, "mistake"), args[0])
+				return fmt.Errorf("zone %s: %s in %s", origin, plural(bad, "mistake"), path)
 			}
 			if !o.json {
 				fmt.Fprintf(c.OutOrStdout(), "%s is good: %s, serial %d\n", z.Origin(), plural(z.Len(), "name"), z.Serial())
