@@ -80,7 +80,7 @@ func (e *Edge) join(key, primary string, scopes purgeScopes) (fl *flight, leader
 	e.flights.mu.Lock()
 	defer e.flights.mu.Unlock()
 	if fl = e.flights.m[key]; fl != nil {
-		if hard, soft := e.purges.check(&fl.scopes, fl.asOf); !hard && !soft {
+		if !e.outdated(fl) {
 			fl.waiting++
 			return fl, false
 		}
@@ -90,15 +90,31 @@ func (e *Edge) join(key, primary string, scopes purgeScopes) (fl *flight, leader
 	return fl, true
 }
 
+// outdated reports that a purge has come since fl began: by tag too, once the
+// response's tags are known. flights.mu is held.
+func (e *Edge) outdated(fl *flight) bool {
+	scopes := &fl.scopes
+	if fl.outcome.obj != nil {
+		scopes = &fl.outcome.obj.scopes
+	}
+	hard, soft := e.purges.check(scopes, fl.asOf)
+	return hard || soft
+}
+
+// purgedSince reports that a purge has come since o was fetched: who waited for
+// it may have asked after that purge, and it proves only now, by its tags, that
+// it is covered. What stands in for a failed origin may be stale.
+func (e *Edge) purgedSince(o *outcome) bool {
+	hard, soft := e.purges.check(&o.obj.scopes, o.obj.asOf)
+	return hard || soft && !o.stale
+}
+
 // joinOnly returns the flight for key to wait for, or nil.
 func (e *Edge) joinOnly(key string) *flight {
 	e.flights.mu.Lock()
 	defer e.flights.mu.Unlock()
 	fl := e.flights.m[key]
-	if fl == nil {
-		return nil
-	}
-	if hard, soft := e.purges.check(&fl.scopes, fl.asOf); hard || soft {
+	if fl == nil || e.outdated(fl) {
 		return nil
 	}
 	fl.waiting++

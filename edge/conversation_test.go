@@ -102,7 +102,7 @@ func both(worlds []*world, cmd string) (string, error) {
 //	origin GET /a 200 [option …]	what the origin answers from now on
 //	origin requests [whole]		what it was asked since the last time
 //	activate NAME			the archive's files below NAME/ become www.test's release
-//	purge [soft] url URL | site NAME | all
+//	purge [soft] url URL | prefix URL | tag SITE TAG | site NAME | all
 //	behind | caught-up		SetBehind
 //	20 GET http://shop.test/a	so many at once; shows the answers that differ
 func (w *world) do(cmd string) (string, error) {
@@ -191,6 +191,10 @@ func (w *world) purge(words []string) error {
 	switch words[0] {
 	case "url":
 		p.URL = words[1]
+	case "prefix":
+		p.Prefix = words[1]
+	case "tag":
+		p.Site, p.Tag = words[1], strings.Join(words[2:], " ")
 	case "site":
 		p.Site, p.All = words[1], true
 	case "all":

@@ -89,7 +89,7 @@ func (w *fill) commit(obj *stored, g *growing) {
 	if !ok || w.e.isDoomed(w.fl) {
 		return
 	}
-	if hard, _ := w.e.purges.check(&obj.scopes, obj.asOf); hard {
+	if w.purged(obj) {
 		return
 	}
 	c := *obj
@@ -117,7 +117,7 @@ func (w *fill) fetch(ctx context.Context, old *stored) outcome {
 	resp, err := w.site.Origin.RoundTrip(req)
 	came := w.e.now()
 	if err != nil {
-		if old != nil && w.onError {
+		if w.standsIn(old) {
 			return outcome{obj: old, stale: true}
 		}
 		return outcome{err: err}
@@ -129,21 +129,34 @@ func (w *fill) fetch(ctx context.Context, old *stored) outcome {
 			return outcome{err: errStray304}
 		}
 		return w.confirmed(ctx, old, resp, asked, came)
-	case resp.StatusCode >= 500 && old != nil && w.onError && standsIn[resp.StatusCode]:
+	case failures[resp.StatusCode] && w.standsIn(old):
 		resp.Body.Close()
 		return outcome{obj: old, stale: true, status: resp.StatusCode}
 	}
 	return w.classify(resp, asked, came, old)
 }
 
-// standsIn are the failures that stale-if-error is for (RFC 5861 §4).
-var standsIn = map[int]bool{500: true, 502: true, 503: true, 504: true}
+// standsIn reports whether old may be served in place of a failed origin: not
+// when it has been purged since the fetch began.
+func (w *fill) standsIn(old *stored) bool {
+	return old != nil && w.onError && !w.purged(old)
+}
+
+// purged reports a hard purge since o was fetched.
+func (w *fill) purged(o *stored) bool {
+	hard, _ := w.e.purges.check(&o.scopes, o.asOf)
+	return hard
+}
+
+// failures are what stale-if-error is for (RFC 5861 §4).
+var failures = map[int]bool{500: true, 502: true, 503: true, 504: true}
 
 // confirmed makes a new stored response of an old one and a 304.
 func (w *fill) confirmed(ctx context.Context, old *stored, resp *http.Response, asked, came time.Time) outcome {
 	fresh := received(resp.Header)
-	if !old.confirms(fresh) {
-		// Not of the response that we validated (RFC 9111 §4.3.4): it tells us nothing.
+	if !old.confirms(fresh) || w.purged(old) {
+		// Not of the response that we validated (RFC 9111 §4.3.4): it tells us
+		// nothing. Nor may it revive one that was purged meanwhile.
 		return w.fetch(ctx, nil)
 	}
 	if _, ok := fresh["Date"]; !ok {
@@ -152,16 +165,18 @@ func (w *fill) confirmed(ctx context.Context, old *stored, resp *http.Response, 
 	h := updatedHeader(old.header, fresh)
 	next := newStored(old.status, h, asked, came)
 	next.key, next.scopes, next.sel = old.key, old.scopes, old.sel
+	if hasTags(resp.Header) {
+		next.scopes = next.scopes.tagged(resp.Header, &w.target)
+	}
 	next.asOf, next.body, next.size = w.fl.asOf, old.body, old.size
 	next.pack()
 	o := outcome{obj: next, validated: true, status: http.StatusNotModified, exclusive: !next.shareable(came)}
-	hard, _ := w.e.purges.check(&next.scopes, next.asOf)
 	_, explicit := freshnessLifetime(next.status, &next.cc, h, next.date)
 	switch {
 	case storable(next.status, h, &next.cc, w.auth, explicit) != "":
 		o.exclusive = true
 		w.e.store.discard(old)
-	case !hard && !w.e.isDoomed(w.fl):
+	case !w.purged(next) && !w.e.isDoomed(w.fl):
 		w.e.store.replace(old, next)
 	}
 	return o
@@ -174,7 +189,7 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 		h["Date"] = []string{came.UTC().Format(http.TimeFormat)} // RFC 9110 §6.6.1
 	}
 	obj := newStored(resp.StatusCode, h, asked, came)
-	obj.key, obj.scopes, obj.asOf = w.fl.primary, w.fl.scopes, w.fl.asOf
+	obj.key, obj.scopes, obj.asOf = w.fl.primary, w.fl.scopes.tagged(resp.Header, &w.target), w.fl.asOf
 	_, explicit := freshnessLifetime(obj.status, &obj.cc, h, obj.date)
 	why := storable(obj.status, h, &obj.cc, w.auth, explicit)
 	if why == "" && w.limit >= 0 && (resp.ContentLength < 0 || resp.ContentLength > w.limit) {

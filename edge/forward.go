@@ -106,9 +106,12 @@ func (e *Edge) looped(h http.Header) bool {
 }
 
 // received cleans the header of a response from the origin: what is kept and
-// what is sent on both start from it.
+// what is sent on both start from it. Tags are ours alone.
 func received(h http.Header) http.Header {
 	out := endToEnd(h)
 	delete(out, "Content-Length")
+	for _, name := range tagFields {
+		delete(out, name)
+	}
 	return out
 }

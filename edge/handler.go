@@ -262,7 +262,7 @@ func (x *exchange) await(fl *flight, leader, boxed bool, f found) flightVerdict 
 	case !leader && (o.resp != nil || o.exclusive):
 		x.status.collapsed = false
 		return verdictAlone
-	case !leader && !varyMatches(o.obj.sel, x.q.fields()):
+	case !leader && (x.e.purgedSince(o) || !varyMatches(o.obj.sel, x.q.fields())):
 		x.status.collapsed = false
 		return verdictVaries
 	default:
@@ -426,6 +426,11 @@ func (x *exchange) invalidated(h http.Header) {
 		t, err := parseTarget(u.String(), "", x.q.tls)
 		if err == nil && t.authority == x.q.authority {
 			x.e.invalidate(t.key())
+		}
+	}
+	for i, group := range groupsOf(h["Cache-Group-Invalidation"]) { // RFC 9875 §3
+		if i < maxTags && group != "" && len(group) <= maxTagBytes {
+			x.e.purgeScope(scope{scopeGroup, x.q.origin(), group}, x.site.Name, 0, false)
 		}
 	}
 }

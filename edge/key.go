@@ -260,6 +260,9 @@ func (t *target) scheme() string {
 	return "http"
 }
 
+// origin of the target's URI (RFC 6454): scheme and authority.
+func (t *target) origin() string { return t.scheme() + "://" + t.authority }
+
 // appendKey appends the primary cache key (RFC 9111 §2): the target's URI,
 // exactly as the origin will see it. The method is not in it: only what GET
 // brought is stored.

@@ -2,172 +2,106 @@ package edge
 
 import (
 	"fmt"
-	"sync"
+	"strings"
 )
 
-// maxPurgeScopes bounds the purge table. Beyond it the oldest scope is folded
-// into a soft purge of its site, which forgets nothing that was purged.
-const maxPurgeScopes = 100_000
-
-// Purge is one purge, as the feed carries it.
+// Purge is one purge, as the feed carries it. It names exactly one of URL,
+// Prefix, Tag and All.
 type Purge struct {
 	// Seq is the feed seq of the entry. 0 is a purge of this edge alone: it
 	// takes effect between what was fetched before and what is fetched after.
-	Seq  uint64
-	Site string // the site; with URL it may be empty
+	Seq uint64
+	// Site is the site; with URL and Prefix it may be empty.
+	Site string
 	// URL purges one URL with all its variants, whatever the scheme and port.
 	URL string
+	// Prefix is a URL without query: it purges that path and all below it on
+	// that host, with any query, whatever the scheme and port. It ends at a
+	// segment: "/a" covers "/a" and "/a/b", never "/ab".
+	Prefix string
+	// Tag purges the responses of Site that carry this tag.
+	Tag string
 	// All purges the site, or every site when Site is empty.
 	All bool
 	// Soft makes responses stale, hard (the default) unusable.
 	Soft bool
 }
 
-type scopeKind uint8
-
-const (
-	scopeAll scopeKind = iota
-	scopeSite
-	scopeURL
-)
-
-// scope is what a purge covers.
-type scope struct {
-	kind scopeKind
-	name string
-}
-
-// purgeScopes are the scopes that a stored response falls under.
-type purgeScopes struct {
-	site     string
-	resource string // host, path and query
-}
-
-// instant is a place in the order of purges: in the feed's, and in that of
-// the purges of this edge alone. The two are counted apart, so that a purge of
-// our own takes no seq that the feed will use.
-type instant struct{ seq, local uint64 }
-
-func (a instant) after(b instant) bool { return a.seq > b.seq || a.local > b.local }
-
-func (a instant) merge(b instant) instant {
-	return instant{max(a.seq, b.seq), max(a.local, b.local)}
-}
-
-type lastPurges struct{ hard, soft instant }
-
-// purgeTable keeps the last hard and the last soft purge of each scope. A
-// response may be used while no scope it falls under was purged after its asOf.
-type purgeTable struct {
-	mu     sync.RWMutex
-	last   map[scope]lastPurges
-	order  []ordered // oldest first; holds outdated entries too
-	folded uint64
-}
-
-type ordered struct {
-	scope scope
-	site  string
-	at    instant // one of its parts is 0
-}
-
-func newPurgeTable() *purgeTable { return &purgeTable{last: map[scope]lastPurges{}} }
-
-// record notes a purge. site is the one it counts for when it is folded.
-func (t *purgeTable) record(s scope, site string, at instant, soft bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.raise(s, at, soft)
-	if s.kind != scopeURL {
-		return // as many as there are sites
-	}
-	t.order = append(t.order, ordered{s, site, at})
-	for len(t.last) > maxPurgeScopes || len(t.order) > 2*maxPurgeScopes {
-		t.fold()
-	}
-}
-
-func (t *purgeTable) raise(s scope, at instant, soft bool) {
-	l := t.last[s]
-	if soft {
-		l.soft = l.soft.merge(at)
-	} else {
-		l.hard = l.hard.merge(at)
-	}
-	t.last[s] = l
-}
-
-// fold gives up the oldest scope; mu is held.
-func (t *purgeTable) fold() {
-	if len(t.order) == 0 {
-		return
-	}
-	o := t.order[0]
-	t.order = t.order[1:]
-	l := t.last[o.scope]
-	last := l.hard.merge(l.soft)
-	newest := last.seq == o.at.seq
-	if o.at.seq == 0 {
-		newest = last.local == o.at.local
-	}
-	if !newest {
-		return // purged again since, or folded: another entry stands for it
-	}
-	delete(t.last, o.scope)
-	s := scope{scopeSite, o.site}
-	if o.site == "" {
-		s = scope{kind: scopeAll}
-	}
-	t.raise(s, last, true)
-	t.folded++
-}
-
-// check reports whether a response fetched as of asOf has been purged since.
-func (t *purgeTable) check(p *purgeScopes, asOf instant) (hard, soft bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	if len(t.last) == 0 {
-		return false, false
-	}
-	for _, s := range [...]scope{{kind: scopeAll}, {scopeSite, p.site}, {scopeURL, p.resource}} {
-		l := t.last[s]
-		hard = hard || l.hard.after(asOf)
-		soft = soft || l.soft.after(asOf)
-	}
-	return hard, soft
-}
-
 // Purge applies a purge: from its return on no response whose fetch started
 // before is used (or, when soft, used as fresh). It also raises what SetApplied set.
 func (e *Edge) Purge(p Purge) error {
-	s := scope{}
+	s, err := p.scope()
+	if err != nil {
+		return err
+	}
+	if p.Site == "" && s.host != "" {
+		if site := e.snap.Load().sites.find(s.host); site != nil {
+			p.Site = site.Name
+		}
+	}
+	e.purgeScope(s.scope, p.Site, p.Seq, p.Soft)
+	return nil
+}
+
+// purgeScope records the purge of one scope, and makes it an instant in the
+// order of purges: of the feed with a seq, else of this edge.
+func (e *Edge) purgeScope(s scope, site string, seq uint64, soft bool) {
+	e.applyMu.Lock()
+	defer e.applyMu.Unlock()
+	if seq == 0 {
+		e.purges.record(s, site, instant{local: e.local.Load() + 1}, soft)
+		e.local.Add(1)
+		return
+	}
+	e.purges.record(s, site, instant{seq: seq}, soft)
+	e.applied.Store(max(e.applied.Load(), seq))
+}
+
+// named is a scope and the host it is on, if it is on one.
+type named struct {
+	scope
+	host string
+}
+
+// scope says what p covers.
+func (p *Purge) scope() (named, error) {
+	n := 0
+	for _, given := range []bool{p.URL != "", p.Prefix != "", p.Tag != "", p.All} {
+		if given {
+			n++
+		}
+	}
 	switch {
-	case p.All == (p.URL != ""):
-		return fmt.Errorf("purge: give either a URL or all of a site")
+	case n != 1:
+		return named{}, fmt.Errorf("purge: give exactly one of a URL, a prefix, a tag, and all of a site")
 	case p.All && p.Site != "":
-		s = scope{scopeSite, p.Site}
+		return named{scope: scope{kind: scopeSite, within: p.Site}}, nil
+	case p.All:
+		return named{}, nil
+	case p.Tag != "":
+		if p.Site == "" || len(p.Tag) > maxTagBytes {
+			return named{}, fmt.Errorf("purge: a tag needs its site, and has at most %d bytes", maxTagBytes)
+		}
+		return named{scope: scope{kind: scopeTag, within: p.Site, name: p.Tag}}, nil
 	case p.URL != "":
 		t, err := parseURL(p.URL)
 		if err != nil {
-			return err
+			return named{}, err
 		}
-		s = scope{scopeURL, string(t.appendResource(nil))}
-		if p.Site == "" {
-			if site := e.snap.Load().sites.find(t.host); site != nil {
-				p.Site = site.Name
-			}
-		}
+		return named{scope{kind: scopeURL, name: string(t.appendResource(nil))}, t.host}, nil
 	}
-	e.applyMu.Lock()
-	defer e.applyMu.Unlock()
-	if p.Seq == 0 {
-		e.purges.record(s, p.Site, instant{local: e.local.Load() + 1}, p.Soft)
-		e.local.Add(1)
-		return nil
+	t, err := parseURL(p.Prefix)
+	if err != nil {
+		return named{}, err
 	}
-	e.purges.record(s, p.Site, instant{seq: p.Seq}, p.Soft)
-	e.applied.Store(max(e.applied.Load(), p.Seq))
-	return nil
+	if t.query != "" {
+		return named{}, fmt.Errorf("purge: the prefix %q has a query: it covers every query of its paths", p.Prefix)
+	}
+	path := strings.TrimSuffix(t.path, "/")
+	if strings.Count(path, "/") > maxPrefixSegments {
+		return named{}, fmt.Errorf("purge: the prefix %q has more than %d segments", p.Prefix, maxPrefixSegments)
+	}
+	return named{scope{kind: scopePrefix, name: t.host + path}, t.host}, nil
 }
 
 // asOf is where a fetch that starts now stands among the purges.
@@ -192,4 +126,11 @@ func (e *Edge) PurgesFolded() uint64 {
 	e.purges.mu.RLock()
 	defer e.purges.mu.RUnlock()
 	return e.purges.folded
+}
+
+// PurgeScopes is how many URLs, prefixes and tags the purge table holds.
+func (e *Edge) PurgeScopes() int {
+	e.purges.mu.RLock()
+	defer e.purges.mu.RUnlock()
+	return e.purges.bounded
 }

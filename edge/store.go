@@ -18,6 +18,8 @@ const (
 	// objectOverhead is charged for each response beside its body and header:
 	// maps, list links and slices.
 	objectOverhead = 1 << 10
+	// tagOverhead is charged for each tag beside its octets: a string's header.
+	tagOverhead = 16
 	// maxVariants bounds the stored responses of one key; the least recently
 	// stored leaves. "Vary: User-Agent" has no end.
 	maxVariants = 32
@@ -52,6 +54,9 @@ type stored struct {
 // cost is what a response takes of the budget.
 func (s *stored) cost() int64 {
 	n := s.size + int64(len(s.key)+2*len(s.head)+len(s.head304)) + objectOverhead
+	for _, tag := range s.scopes.tags {
+		n += tagOverhead + int64(len(tag))
+	}
 	return n
 }
 

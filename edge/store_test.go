@@ -109,7 +109,7 @@ func TestPurgeTableFolds(t *testing.T) {
 	p := newPurgeTable()
 	const n = maxPurgeScopes + 5000
 	for seq := uint64(1); seq <= n; seq++ {
-		p.record(scope{scopeURL, fmt.Sprint("u", seq)}, "s", instant{seq: seq}, false)
+		p.record(scope{kind: scopeURL, name: fmt.Sprint("u", seq)}, "s", instant{seq: seq}, false)
 	}
 	if len(p.last) > maxPurgeScopes+1 || p.folded < 4999 {
 		t.Fatalf("%d scopes, %d folded", len(p.last), p.folded)
@@ -129,7 +129,7 @@ func TestPurgeTableFolds(t *testing.T) {
 	// The same URL again and again takes no room.
 	p = newPurgeTable()
 	for seq := uint64(1); seq <= 3*maxPurgeScopes; seq++ {
-		p.record(scope{scopeURL, "same"}, "s", instant{seq: seq}, seq%2 == 0)
+		p.record(scope{kind: scopeURL, name: "same"}, "s", instant{seq: seq}, seq%2 == 0)
 	}
 	if len(p.last) != 1 || len(p.order) > 2*maxPurgeScopes || p.folded != 0 {
 		t.Errorf("%d scopes, %d in order, %d folded", len(p.last), len(p.order), p.folded)
