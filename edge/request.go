@@ -25,6 +25,10 @@ func readRequest(r *http.Request, tls bool) (*request, error) {
 	switch r.Method {
 	case http.MethodTrace:
 		return q, refuse(http.StatusMethodNotAllowed, "TRACE is not answered")
+	case "PURGE", "BAN", "REFRESH":
+		// Caches in use obey these from addresses that they trust: the origin
+		// would trust ours, and anybody can send one (purges come by the feed).
+		return q, refuse(http.StatusMethodNotAllowed, "a purge goes through the control node")
 	case http.MethodConnect:
 		return q, refuse(http.StatusMethodNotAllowed, "this is no forward proxy")
 	}

@@ -216,7 +216,7 @@ func (p *edgePart) listen(c *config.Edge) error {
 }
 
 func (p *edgePart) purge(seq uint64, c control.Purge) {
-	if err := p.edge.Purge(edge.Purge{Seq: seq, Site: c.Site, URL: c.URL, All: c.All, Soft: c.Soft}); err != nil {
+	if err := p.edge.Purge(edge.Purge{Seq: seq, Site: c.Site, URL: c.URL, Prefix: c.Prefix, Tag: c.Tag, All: c.All, Soft: c.Soft}); err != nil {
 		// A purge that cannot be understood may have been for anything.
 		p.s.log.Error("purge not understood: everything is revalidated", "seq", seq, "err", err)
 		p.revalidate("a purge was not understood")

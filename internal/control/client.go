@@ -258,15 +258,14 @@ func pickRelease(list ReleaseList, id string) (origin.Digest, error) {
 	return found.Release, nil
 }
 
-// PurgeURL purges one URL with all its variants.
-func (c *Client) PurgeURL(ctx context.Context, u string, soft bool) (out Appended, err error) {
-	err = c.do(ctx, http.MethodPost, "/v1/purge", map[string]any{"url": u, "soft": soft}, &out)
-	return out, err
-}
-
-// PurgeSite purges all of a site.
-func (c *Client) PurgeSite(ctx context.Context, site string, soft bool) (out Appended, err error) {
-	err = c.do(ctx, http.MethodPost, "/v1/purge", map[string]any{"site": site, "all": true, "soft": soft}, &out)
+// Purge purges what p names; the site of a URL or prefix is found by its host.
+// With dryRun it says what would be purged, and nothing is.
+func (c *Client) Purge(ctx context.Context, p Purge, dryRun bool) (out Purged, err error) {
+	req := struct {
+		Purge
+		DryRun bool `json:"dry_run,omitempty"`
+	}{p, dryRun}
+	err = c.do(ctx, http.MethodPost, "/v1/purge", req, &out)
 	return out, err
 }
 

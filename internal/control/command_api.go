@@ -12,53 +12,10 @@ import (
 
 // Appended answers a command: wait for receipts of Seq.
 type Appended struct {
-	Seq  uint64 `json:"seq"`
-	Site string `json:"site,omitempty"` // of a purge: the site that the URL belongs to
-	URL  string `json:"url,omitempty"`  // of a purge: the form that edges compare
+	Seq uint64 `json:"seq"`
 }
 
 func free(*State) error { return nil }
-
-func (s *Server) purge(w http.ResponseWriter, r *http.Request) (any, error) {
-	var p struct {
-		Site string `json:"site"`
-		URL  string `json:"url"`
-		All  bool   `json:"all"`
-		Soft bool   `json:"soft"`
-	}
-	if err := readJSON(w, r, &p); err != nil {
-		return nil, err
-	}
-	body := Purge{Site: p.Site, All: p.All, Soft: p.Soft}
-	switch {
-	case p.URL != "" && p.All:
-		return nil, refuse(http.StatusBadRequest, "", "a purge names either a url or all of a site")
-	case p.URL != "":
-		normal, host, err := NormalURL(p.URL)
-		if err != nil {
-			return nil, refuse(http.StatusBadRequest, "", "%v", err)
-		}
-		site, err := s.siteOf(host)
-		if err != nil {
-			return nil, err
-		}
-		if p.Site != "" && p.Site != site {
-			return nil, refuse(http.StatusConflict, "", "%s belongs to site %s, not %.100s", normal, site, p.Site)
-		}
-		body.Site, body.URL = site, normal
-	case p.All:
-		if _, err := s.site(p.Site); err != nil {
-			return nil, err
-		}
-	default:
-		return nil, refuse(http.StatusBadRequest, "send url, or site and all", "what to purge is missing")
-	}
-	e, err := s.command(r.Context(), KindPurge, body, free)
-	if err != nil {
-		return nil, err
-	}
-	return Appended{Seq: e.Seq, Site: body.Site, URL: body.URL}, nil
-}
 
 // drain answers /v1/drain and /v1/undrain.
 func (s *Server) drain(w http.ResponseWriter, r *http.Request) (any, error) {

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/url"
 	"strings"
 	"unicode/utf8"
 
@@ -42,15 +40,6 @@ type Activate struct {
 	Release origin.Digest `json:"release"`
 }
 
-// Purge makes stored responses of a site unusable: one URL with all its
-// variants, or all of them. Soft ones stay usable while they are revalidated.
-type Purge struct {
-	Site string `json:"site"`
-	URL  string `json:"url,omitempty"` // in the form of NormalURL
-	All  bool   `json:"all,omitempty"`
-	Soft bool   `json:"soft,omitempty"`
-}
-
 // Drain takes an edge out of steering, or back in.
 type Drain struct {
 	Edge string `json:"edge"`
@@ -64,9 +53,6 @@ type Force struct {
 
 // maxNameBytes bounds names of sites and edges: DNS labels and a bit.
 const maxNameBytes = 100
-
-// maxURLBytes bounds a purged URL; edges refuse longer targets anyway.
-const maxURLBytes = 8 << 10
 
 // ErrUnknownKind is an entry of a kind that this version does not know.
 var ErrUnknownKind = errors.New("unknown kind of entry")
@@ -109,19 +95,7 @@ func checkCommand(body any) error {
 	case *Activate:
 		return errors.Join(checkName("site", b.Site), checkDigest(b.Release))
 	case *Purge:
-		if (b.URL == "") == !b.All {
-			return errors.New("a purge names either a url or all")
-		}
-		if b.URL != "" {
-			u, _, err := NormalURL(b.URL)
-			if err != nil {
-				return err
-			}
-			if u != b.URL {
-				return fmt.Errorf("url %.200q is not in normal form", b.URL)
-			}
-		}
-		return checkName("site", b.Site)
+		return errors.Join(checkName("site", b.Site), b.check())
 	case *Drain:
 		return checkName("edge", b.Edge)
 	case *Force:
@@ -145,50 +119,6 @@ func checkName(what, name string) error {
 		return fmt.Errorf("%s %.120q is not a name", what, name)
 	}
 	return nil
-}
-
-// NormalURL returns the form of a URL that edges compare, and its host: scheme
-// http or https and host in lower case, no default port, a path that starts
-// with "/", the query as it is, no fragment. Path and query are otherwise left
-// as written: they are the cache key's bytes.
-func NormalURL(s string) (normal, host string, err error) {
-	bad := func(why string) (string, string, error) {
-		return "", "", fmt.Errorf("url %.200q: %s", s, why)
-	}
-	if len(s) > maxURLBytes {
-		return bad(fmt.Sprintf("%d bytes, more than %d", len(s), maxURLBytes))
-	}
-	if !utf8.ValidString(s) || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
-		return bad("spaces and control characters must be percent-encoded")
-	}
-	u, err := url.Parse(s)
-	if err != nil {
-		return bad("it cannot be parsed")
-	}
-	scheme := strings.ToLower(u.Scheme)
-	if scheme != "http" && scheme != "https" {
-		return bad("it must begin with http:// or https://")
-	}
-	if u.User != nil || u.Hostname() == "" || u.Opaque != "" {
-		return bad("it must name a host, and no user")
-	}
-	host = strings.ToLower(u.Hostname())
-	shown := host
-	if strings.Contains(host, ":") {
-		shown = "[" + host + "]"
-	}
-	if p := u.Port(); p != "" && !(scheme == "http" && p == "80") && !(scheme == "https" && p == "443") {
-		shown = net.JoinHostPort(host, p)
-	}
-	path := u.EscapedPath()
-	if path == "" {
-		path = "/"
-	}
-	normal = scheme + "://" + shown + path
-	if u.RawQuery != "" || u.ForceQuery {
-		normal += "?" + u.RawQuery
-	}
-	return normal, host, nil
 }
 
 // decodeStrict reads exactly one JSON value of v's shape from r.

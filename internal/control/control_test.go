@@ -300,7 +300,7 @@ func TestErrorsNameWhatExists(t *testing.T) {
 	f := newFleet(t)
 	_, err := f.client.Drain(bounded(t), "fra9")
 	wantStatus(t, err, 404, "edges: fra1, iad1")
-	_, err = f.client.PurgeSite(bounded(t), "ww", false)
+	_, err = f.client.Purge(bounded(t), Purge{Site: "ww", All: true}, false)
 	wantStatus(t, err, 404, "sites: www, a, shop")
 	_, err = f.client.NodeRemove(bounded(t), "fra1")
 	wantStatus(t, err, 404, "no nodes")
@@ -366,7 +366,7 @@ func TestPurgeAnswersItsSiteAndNormalURL(t *testing.T) {
 		"https://x.www.example.com:443/A?b#c":    "www https://x.www.example.com/A?b",
 		"http://shop.example.com:8080/%41?q=%2F": "shop http://shop.example.com:8080/%41?q=%2F",
 	} {
-		out, err := f.client.PurgeURL(bounded(t), in, true)
+		out, err := f.client.Purge(bounded(t), Purge{URL: in, Soft: true}, false)
 		if err != nil || out.Site+" "+out.URL != want || out.Seq == 0 {
 			t.Errorf("%s: %+v, %v; want %s", in, out, err, want)
 		}

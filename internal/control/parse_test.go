@@ -177,7 +177,8 @@ func TestNormalURL(t *testing.T) {
 		"http://[2001:DB8::1]:80/x":    "http://[2001:db8::1]/x",
 		"http://[2001:db8::1]:81/x":    "http://[2001:db8::1]:81/x",
 		"http://a.test/?":              "http://a.test/?",
-		"http://a.test/a%2Fb/../c":     "http://a.test/a%2Fb/../c",
+		"http://a.test/a%2Fb/c?ü":      "http://a.test/a%2Fb/c?%C3%BC",
+		"http://a.test/a%2Fb/../c":     "", // no edge answers it
 		"http://user@a.test/":          "",
 		"//a.test/":                    "",
 		"a.test/":                      "",

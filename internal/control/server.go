@@ -63,6 +63,8 @@ type Server struct {
 	feed   *feed.Server
 	known  atomic.Pointer[Known]
 	now    func() time.Time
+	// purgers bounds how many purges a caller may send.
+	purgers callers
 	// MadeToken is the path of the admin token's file if this start made it.
 	MadeToken string
 

@@ -231,7 +231,7 @@ func TestFleetTakesReleasesAndPurges(t *testing.T) {
 	if two.Sent != 1 {
 		t.Fatalf("%d blobs were uploaded, want 1", two.Sent)
 	}
-	purge, err := f.client.PurgeSite(bounded(t), "www", false)
+	purge, err := f.client.Purge(bounded(t), control.Purge{Site: "www", All: true}, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"perigee.example/feed"
 	"perigee.example/internal/control"
@@ -67,12 +68,14 @@ func (l *live) put(e feed.Entry, command any) (drains bool) {
 	return false
 }
 
+// scope is the key of a purge: what it covers, and how.
 func scope(p *control.Purge) string {
-	kind := "hard "
+	how := "hard"
 	if p.Soft {
-		kind = "soft "
+		how = "soft"
 	}
-	return "purge " + kind + p.Site + " " + p.URL // names hold no spaces, URLs neither
+	// None of these holds a NUL.
+	return strings.Join([]string{"purge", how, p.Site, p.URL, p.Prefix, p.Tag}, "\x00")
 }
 
 func (l *live) purge(e feed.Entry, p *control.Purge) {

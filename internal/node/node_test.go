@@ -104,7 +104,7 @@ func (r *rig) start() {
 			return f, size, err
 		},
 		Hooks: Hooks{
-			Purge:      func(seq uint64, p control.Purge) { say("purge %d %s%v", seq, p.URL, p.All) },
+			Purge:      func(seq uint64, p control.Purge) { say("purge %d %s soft %v", seq, p.String(), p.Soft) },
 			Behind:     func(b bool) { say("behind %v", b) },
 			Revalidate: func(why string) { say("revalidate %s", why) },
 			Drains:     func(d Drains) { say("drains %v %v", d.Drained, d.Forced) },
@@ -217,13 +217,19 @@ func TestRestartWithoutControlKeepsWhatWasAcknowledged(t *testing.T) {
 	r.start()
 	r.purge(1)
 	r.append(control.KindDrain, control.Drain{Edge: "iad1"})
+	r.append(control.KindPurge, control.Purge{Site: "www", Tag: "summer sale"})
+	r.append(control.KindPurge, control.Purge{Site: "www", Tag: "summer", Soft: true})
+	r.append(control.KindPurge, control.Purge{Site: "www", Prefix: "http://www.example.com/img/"})
 	e := r.purge(2)
-	r.await(mark(3))
+	r.await(mark(6))
 	r.stop()
 	r.srv().Close()
 	r.start() // Dial fails from now on
 	r.await("purge 1 ")
-	r.await("purge 3 ")
+	r.await(`purge 3 tag "summer sale" of site www soft false`)
+	r.await(`purge 4 tag "summer" of site www soft true`)
+	r.await("purge 5 http://www.example.com/img/ and all below it soft false")
+	r.await("purge 6 ")
 	r.await("drains map[iad1:true] map[]")
 	if got := r.node.Position(); got != e.Position() {
 		t.Fatalf("position %+v, want %+v", got, e.Position())
@@ -231,6 +237,17 @@ func TestRestartWithoutControlKeepsWhatWasAcknowledged(t *testing.T) {
 	if r.node.LostSince().IsZero() {
 		t.Fatal("the feed counts as there")
 	}
+}
+
+// A purge that this version cannot read may have been for anything.
+func TestPurgeThatCannotBeReadRevalidatesEverything(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.append(control.KindPurge, map[string]string{"site": "www", "planet": "mars"})
+	r.await("revalidate a purge could not be read (seq 1)")
+	r.purge(1)
+	r.await("purge 2 ")
+	r.await(mark(2))
 }
 
 func TestAbsentNodeIsBehindUntilItHasCaughtUp(t *testing.T) {

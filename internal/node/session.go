@@ -147,6 +147,9 @@ func (s *session) take(es []feed.Entry) error {
 			n.log.Warn("entry skipped: update this node", "seq", e.Seq, "kind", e.Kind)
 		case err != nil:
 			n.log.Error("entry skipped", "err", err)
+			if e.Kind == control.KindPurge { // it may have been for anything
+				n.revalidate(fmt.Sprintf("a purge could not be read (seq %d)", e.Seq))
+			}
 		}
 		commands[i] = c
 	}
