@@ -227,7 +227,7 @@ const (
 	verdictJoin     flightVerdict = iota // it has not waited yet
 	verdictAnswered                      // it has been answered
 	verdictAlone                         // it must fetch by itself
-	verdictVaries                        // it may wait with those that agree with it in the outcome's selecting fields
+	verdictVaries                        // it may wait again, with those that agree with it in the outcome's selecting fields: it differs, or that was purged
 	verdictLate                          // the flight took too long; it may wait for the next one
 )
 
