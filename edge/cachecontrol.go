@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"net/http"
 	"strings"
 	"time"
 )
@@ -8,6 +9,10 @@ import (
 // maxDeltaSeconds is what a delta-seconds that does not fit is taken for
 // (RFC 9111 §1.2.2): 2³¹ seconds, 68 years.
 const maxDeltaSeconds = 1 << 31
+
+// maxWithheld bounds the fields that no-cache="…" and private="…" may name.
+// Real ones name one; beyond, the directive counts as unqualified.
+const maxWithheld = 16
 
 // cacheControl is what a Cache-Control field says, of a response or a request.
 // A lifetime that was not given is noDelta; one that cannot be read is 0,
@@ -19,6 +24,9 @@ type cacheControl struct {
 	mustUnderstand, immutable, onlyIfCached      bool
 	maxAge, sMaxAge                              time.Duration
 	staleWhileRevalidate, staleIfError, maxStale time.Duration
+	// withheld are the fields that no-cache="…" and private="…" name: they are
+	// not stored, the rest is (RFC 9111 §5.2.2.4, §5.2.2.7).
+	withheld []string
 }
 
 // noDelta marks a directive that was not given.
@@ -27,11 +35,11 @@ const noDelta time.Duration = -1
 // parseCacheControl reads the combined value of all Cache-Control lines (RFC
 // 9111 §5.2). Names are compared without case; an argument may be a token or
 // a quoted string in both directions; of a directive that is repeated, the
-// first counts. no-cache and private with field names are taken for the
-// unqualified form: it is the wider one, so it is always safe (RFC 9111
-// §5.2.2.4, §5.2.2.7).
+// first counts. no-cache and private with field names withhold those fields;
+// with an argument that is no list of field names they are taken for the
+// unqualified form, which is wider, so always safe.
 func parseCacheControl(v string) cacheControl {
-	cc := cacheControl{maxAge: noDelta, sMaxAge: noDelta, staleWhileRevalidate: noDelta, staleIfError: noDelta, maxStale: noDelta}
+	cc := noDirectives()
 	for v != "" {
 		var name, arg string
 		var hasArg bool
@@ -41,14 +49,18 @@ func parseCacheControl(v string) cacheControl {
 	return cc
 }
 
+func noDirectives() cacheControl {
+	return cacheControl{maxAge: noDelta, sMaxAge: noDelta, staleWhileRevalidate: noDelta, staleIfError: noDelta, maxStale: noDelta}
+}
+
 func (cc *cacheControl) set(name, arg string, hasArg bool) {
 	switch {
 	case strings.EqualFold(name, "no-store"):
 		cc.noStore = true
 	case strings.EqualFold(name, "no-cache"):
-		cc.noCache = true
+		cc.noCache = !cc.withhold(arg, hasArg) || cc.noCache
 	case strings.EqualFold(name, "private"):
-		cc.private = true
+		cc.private = !cc.withhold(arg, hasArg) || cc.private
 	case strings.EqualFold(name, "public"):
 		cc.public = true
 	case strings.EqualFold(name, "must-revalidate"):
@@ -75,6 +87,28 @@ func (cc *cacheControl) set(name, arg string, hasArg bool) {
 		}
 		setDelta(&cc.maxStale, arg)
 	}
+}
+
+// withhold takes down the field names of a qualified directive; false when it
+// is not qualified.
+func (cc *cacheControl) withhold(arg string, hasArg bool) bool {
+	if !hasArg {
+		return false
+	}
+	var names []string
+	for {
+		m, rest, ok := nextMember(arg)
+		if !ok {
+			break
+		}
+		if !isToken(m) || len(cc.withheld)+len(names) >= maxWithheld {
+			return false
+		}
+		names = append(names, http.CanonicalHeaderKey(m))
+		arg = rest
+	}
+	cc.withheld = append(cc.withheld, names...)
+	return len(names) > 0
 }
 
 func setDelta(d *time.Duration, arg string) {

@@ -36,11 +36,12 @@ type flight struct {
 
 // outcome of a flight. Exactly one of obj, resp and err is set.
 type outcome struct {
-	obj       *stored  // shareable, or the stale response that stands in
-	body      *growing // obj's body when it is still coming
-	exclusive bool     // obj may be used by the leader alone: it must be validated each time
-	stale     bool     // obj stands in for a failed origin
-	validated bool     // obj was confirmed by a 304
+	obj       *stored     // shareable, or the stale response that stands in
+	own       http.Header // fields of obj for the leader's client alone
+	body      *growing    // obj's body when it is still coming
+	exclusive bool        // obj may be used by the leader alone: it must be validated each time
+	stale     bool        // obj stands in for a failed origin
+	validated bool        // obj was confirmed by a 304
 	resp      *http.Response
 	err       error
 	status    int // the origin's, 0 for none

@@ -17,9 +17,9 @@
 //
 // It is not a forward proxy, not a load balancer (that is origin.Pool) and no
 // TLS terminator for other protocols. It is strict on what it receives: a head
-// that two parsers could read differently is refused. It uses no heuristic
-// freshness and never stores a response with Set-Cookie. HTTP/2, compression,
-// request slices and a disk tier are not here yet.
+// that two parsers could read differently is refused. Unless a Site says so, it
+// uses no heuristic freshness and stores no response with Set-Cookie. HTTP/2,
+// compression and a disk tier are not here yet.
 package edge
 
 import (
@@ -47,6 +47,15 @@ type Site struct {
 	Origin http.RoundTripper
 	// Push: paths in the active release are served from it, before Origin.
 	Push bool
+	// Heuristic gives responses without an explicit lifetime a tenth of the
+	// time since Last-Modified, a day at most (RFC 9111 §4.2.2).
+	Heuristic bool
+	// ShareSetCookie stores responses with Set-Cookie, and gives the cookie to
+	// all (RFC 9111 §7.3 warns of it).
+	ShareSetCookie bool
+	// StoreClientErrors stores 400, 405, 413 and 414 like other responses:
+	// one client's odd request can then deny others the page.
+	StoreClientErrors bool
 	// EarlyHintsAll passes 103 (RFC 8297) on to HTTP/1.1 clients too; without,
 	// only to those of HTTP/2 and later. perigee.toml has it as early_hints.
 	EarlyHintsAll bool

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"time"
 )
@@ -162,18 +163,17 @@ func (w *fill) confirmed(ctx context.Context, old *stored, resp *http.Response, 
 	if _, ok := fresh["Date"]; !ok {
 		fresh["Date"] = []string{came.UTC().Format(http.TimeFormat)}
 	}
-	h := updatedHeader(old.header, fresh)
-	next := newStored(old.status, h, asked, came)
+	next := newStored(w.site, old.status, updatedHeader(old.header, fresh), asked, came)
 	next.key, next.scopes, next.sel = old.key, old.scopes, old.sel
 	if hasTags(resp.Header) {
 		next.scopes = next.scopes.tagged(resp.Header, &w.target)
 	}
 	next.asOf, next.body, next.size = w.fl.asOf, old.body, old.size
-	next.pack()
 	o := outcome{obj: next, validated: true, status: http.StatusNotModified, exclusive: !next.shareable(came)}
-	_, explicit := freshnessLifetime(next.status, &next.cc, h, next.date)
+	o.own = next.withhold()
+	next.pack()
 	switch {
-	case storable(next.status, h, &next.cc, w.auth, explicit) != "":
+	case storable(w.site, next.status, next.header, &next.cc, w.auth, next.hasLifetime) != "":
 		o.exclusive = true
 		w.e.store.discard(old)
 	case !w.purged(next) && !w.e.isDoomed(w.fl):
@@ -188,10 +188,10 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 	if _, ok := h["Date"]; !ok {
 		h["Date"] = []string{came.UTC().Format(http.TimeFormat)} // RFC 9110 §6.6.1
 	}
-	obj := newStored(resp.StatusCode, h, asked, came)
+	obj := newStored(w.site, resp.StatusCode, h, asked, came)
 	obj.key, obj.scopes, obj.asOf = w.fl.primary, w.fl.scopes.tagged(resp.Header, &w.target), w.fl.asOf
-	_, explicit := freshnessLifetime(obj.status, &obj.cc, h, obj.date)
-	why := storable(obj.status, h, &obj.cc, w.auth, explicit)
+	own := obj.withhold()
+	why := storable(w.site, obj.status, obj.header, &obj.cc, w.auth, obj.hasLifetime)
 	if why == "" && w.limit >= 0 && (resp.ContentLength < 0 || resp.ContentLength > w.limit) {
 		resp.Body.Close()
 		return outcome{err: errRangeOnly, why: "large"}
@@ -207,7 +207,7 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 		return outcome{resp: resp, why: why, status: resp.StatusCode}
 	}
 	obj.sel = selectingFields(varyNames(h["Vary"]), w.fields)
-	o := outcome{obj: obj, body: newGrowing(resp.ContentLength), resp: resp, status: resp.StatusCode}
+	o := outcome{obj: obj, own: own, body: newGrowing(resp.ContentLength), resp: resp, status: resp.StatusCode}
 	o.body.resp = resp
 	if o.exclusive = !obj.shareable(came); o.exclusive {
 		w.e.store.mark(w.fl.primary, came)
@@ -217,7 +217,7 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 
 // newStored makes a response of a cleaned header. Age leaves it: it is
 // computed anew at each use.
-func newStored(status int, h http.Header, asked, came time.Time) *stored {
+func newStored(site *Site, status int, h http.Header, asked, came time.Time) *stored {
 	o := &stored{status: status, header: h}
 	date, ok := singleDate(h["Date"], came)
 	o.ages = initialAge(parseAge(h["Age"]), date, asked, came)
@@ -225,9 +225,8 @@ func newStored(status int, h http.Header, asked, came time.Time) *stored {
 		date = came
 	}
 	delete(h, "Age")
-	v, _ := headerFields(h).combined("Cache-Control")
-	o.cc = parseCacheControl(v)
-	o.lifetime, _ = freshnessLifetime(status, &o.cc, h, date)
+	var targeted bool
+	o.cc, targeted = responseDirectives(h)
 	o.validators.date = date
 	if tags := h["Etag"]; len(tags) == 1 {
 		if _, rest, ok := nextETag(tags[0]); ok && rest == "" {
@@ -235,7 +234,32 @@ func newStored(status int, h http.Header, asked, came time.Time) *stored {
 		}
 	}
 	o.lastModified, _ = singleDate(h["Last-Modified"], came)
+	_, modified := h["Last-Modified"]
+	o.unmodified = !modified
+	o.lifetime, o.hasLifetime = freshnessLifetime(status, &o.cc, targeted, h, date)
+	if !o.hasLifetime && site.Heuristic {
+		o.lifetime = heuristicLifetime(status, &o.cc, o.lastModified, date)
+		o.hasLifetime = o.lifetime > 0
+	}
 	return o
+}
+
+// withhold takes the fields that must not be stored out of the header (RFC
+// 9111 §5.2.2.4, §5.2.2.7) and returns them: they are for the one client whose
+// request brought them.
+func (o *stored) withhold() http.Header {
+	if len(o.cc.withheld) == 0 {
+		return nil
+	}
+	own := http.Header{}
+	o.header = maps.Clone(o.header)
+	for _, name := range o.cc.withheld {
+		if lines, ok := o.header[name]; ok {
+			own[name] = lines
+			delete(o.header, name)
+		}
+	}
+	return own
 }
 
 // shareable reports whether requests that waited may use o without asking

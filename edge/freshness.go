@@ -10,6 +10,9 @@ const (
 	// maxErrorLifetime bounds how long a 5xx response is fresh, whatever it
 	// says itself: an origin that failed a moment ago is worth asking again.
 	maxErrorLifetime = time.Minute
+	// maxHeuristic bounds a heuristic lifetime: a page of ten years ago may
+	// change today like any other.
+	maxHeuristic = 24 * time.Hour
 	// centuryAhead is how far a two-digit year of an RFC 850 date may lie in
 	// the future before it means the past century (RFC 9110 §5.6.7).
 	centuryAhead = 50
@@ -17,14 +20,16 @@ const (
 
 // freshnessLifetime is how long a response is fresh, counted from its
 // generation (RFC 9111 §4.2.1): s-maxage, else max-age, else Expires less
-// Date. explicit is false when it gives none of them; then the lifetime is 0,
-// since we use no heuristic (§4.2.2 allows that).
-func freshnessLifetime(status int, cc *cacheControl, h http.Header, date time.Time) (lifetime time.Duration, explicit bool) {
+// Date. explicit is false when it gives none of them; then the lifetime is 0.
+// A targeted field (RFC 9213 §2.2) leaves no say to Expires.
+func freshnessLifetime(status int, cc *cacheControl, targeted bool, h http.Header, date time.Time) (lifetime time.Duration, explicit bool) {
 	switch {
 	case cc.sMaxAge != noDelta:
 		lifetime = cc.sMaxAge
 	case cc.maxAge != noDelta:
 		lifetime = cc.maxAge
+	case targeted:
+		return 0, false
 	default:
 		expires, present := h["Expires"]
 		if !present {
@@ -36,6 +41,20 @@ func freshnessLifetime(status int, cc *cacheControl, h http.Header, date time.Ti
 		lifetime = min(lifetime, maxErrorLifetime)
 	}
 	return lifetime, true
+}
+
+// heuristicLifetime is what a response without an explicit lifetime gets on a
+// site that allows it (RFC 9111 §4.2.2): a tenth of the time since it was
+// modified, if its status code or "public" lets it.
+func heuristicLifetime(status int, cc *cacheControl, lastModified, date time.Time) time.Duration {
+	if lastModified.IsZero() || !cc.public && !heuristicallyCacheable(status) {
+		return 0
+	}
+	lifetime := min(max(0, date.Sub(lastModified)/10), maxHeuristic)
+	if status >= 500 {
+		lifetime = min(lifetime, maxErrorLifetime)
+	}
+	return lifetime
 }
 
 // expiresLifetime is Expires less Date. Several lines, and whatever is no
@@ -74,7 +93,7 @@ func initialAge(ageValue int64, date, requestTime, responseTime time.Time) ages 
 
 // currentAge is the age of a stored response (RFC 9111 §4.2.3).
 func (a *ages) currentAge(now time.Time) time.Duration {
-	return a.correctedInitialAge + max(0, now.Sub(a.responseTime))
+	return min(a.correctedInitialAge+max(0, now.Sub(a.responseTime)), maxDeltaSeconds*time.Second)
 }
 
 // ttl is the freshness left at an age, in whole seconds like Age itself: it

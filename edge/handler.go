@@ -316,6 +316,7 @@ func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
 		}
 		x.status.stored = o.validated && leader
 		x.storedHeader(obj, age)
+		x.ownHeader(o, leader)
 		x.serve(obj.status, &obj.validators, storedBody{obj})
 		return true
 	}
@@ -327,6 +328,7 @@ func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
 	defer f.close()
 	x.status.stored = leader
 	x.storedHeader(obj, age)
+	x.ownHeader(o, leader)
 	x.serve(obj.status, &obj.validators, growingBody{o.body, f})
 	return true
 }

@@ -17,6 +17,9 @@ func (o *stored) pack() {
 	o.head = appendStatusLine(nil, o.status)
 	o.head304 = appendStatusLine(nil, http.StatusNotModified)
 	for _, name := range names {
+		if name == vendorControl {
+			continue
+		}
 		if name == "Accept-Ranges" && o.status == http.StatusOK {
 			continue // ranges of what is stored are ours to answer (RFC 9110 §14.3)
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"time"
@@ -247,7 +248,17 @@ func (x *exchange) abort() { panic(http.ErrAbortHandler) }
 func (x *exchange) storedHeader(o *stored, age time.Duration) {
 	h := x.w.Header()
 	for name, lines := range o.header {
-		h[name] = lines
+		if name != vendorControl || x.q.has("Cdn-Loop") { // to another edge of ours, say
+			h[name] = lines
+		}
 	}
 	h["Age"] = []string{strconv.FormatInt(int64(age/time.Second), 10)}
+}
+
+// ownHeader adds the fields that are not stored, for the client whose request
+// brought them.
+func (x *exchange) ownHeader(o *outcome, leader bool) {
+	if leader {
+		maps.Copy(x.w.Header(), o.own)
+	}
 }

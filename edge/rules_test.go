@@ -5,6 +5,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,14 +35,17 @@ func TestParseCacheControl(t *testing.T) {
 		{"max-age=99999999999999999999999", func(cc *cacheControl) { cc.maxAge = maxDeltaSeconds * time.Second }},
 		{`x="a, no-store", public`, func(cc *cacheControl) { cc.public = true }},
 		{`x="a\", no-store", private`, func(cc *cacheControl) { cc.private = true }},
-		{`private="Set-Cookie, X", no-cache="a"`, func(cc *cacheControl) { cc.private, cc.noCache = true, true }},
+		{`private="set-cookie, X", no-cache="a"`, func(cc *cacheControl) { cc.withheld = []string{"Set-Cookie", "X", "A"} }},
+		{`private="", no-cache="a b"`, func(cc *cacheControl) { cc.private, cc.noCache = true, true }},
+		{`private, private="a"`, func(cc *cacheControl) { cc.private, cc.withheld = true, []string{"A"} }},
+		{`no-cache="` + strings.Repeat("a,", maxWithheld+1) + `"`, func(cc *cacheControl) { cc.noCache = true }},
 		{" ,, no-store ,", func(cc *cacheControl) { cc.noStore = true }},
 		{"no-storex, xno-store", func(*cacheControl) {}},
 		{"max-stale", func(cc *cacheControl) { cc.maxStale = maxDeltaSeconds * time.Second }},
 	} {
 		want := none
 		c.adjust(&want)
-		if got := parseCacheControl(c.in); got != want {
+		if got := parseCacheControl(c.in); !reflect.DeepEqual(got, want) {
 			t.Errorf("%q: %+v, want %+v", c.in, got, want)
 		}
 	}

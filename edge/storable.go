@@ -14,18 +14,25 @@ var understood = map[int]bool{
 
 // oneClients are client errors that one client's odd request can cause: kept
 // for others they would deny them the page (cache-poisoned denial of service).
-var oneClients = map[int]bool{400: true, 405: true, 413: true, 414: true, 417: true, 429: true, 431: true}
+// A site may store them all the same.
+var oneClients = map[int]bool{400: true, 405: true, 413: true, 414: true}
+
+// neverStored are status codes of one client or one moment, whatever a site
+// says: 428, 429, 431 and 511 must not be stored (RFC 6585), 417 answers an
+// expectation that no key covers.
+var neverStored = map[int]bool{417: true, 428: true, 429: true, 431: true, 511: true}
 
 // storable decides whether a shared cache may store the response to a GET,
 // and whether we do (RFC 9111 §3). authorized says that the request carried
-// Authorization; explicit that the response gives a freshness lifetime.
-func storable(status int, h http.Header, cc *cacheControl, authorized, explicit bool) refusal {
+// Authorization; explicit that the response gives a freshness lifetime, or has
+// got one by heuristic.
+func storable(site *Site, status int, h http.Header, cc *cacheControl, authorized, explicit bool) refusal {
 	switch {
 	case status < 200:
 		return "not final"
 	case status == http.StatusPartialContent || status == http.StatusNotModified:
 		return "partial"
-	case oneClients[status]:
+	case neverStored[status] || oneClients[status] && !site.StoreClientErrors:
 		return "client error"
 	case cc.mustUnderstand && !understood[status]:
 		return "must-understand"
@@ -35,12 +42,13 @@ func storable(status int, h http.Header, cc *cacheControl, authorized, explicit 
 		return "private"
 	case authorized && !sharesAuthorized(cc):
 		return "authorization"
-	case len(h["Set-Cookie"]) > 0:
+	case len(h["Set-Cookie"]) > 0 && !site.ShareSetCookie:
 		// Legal to store (RFC 9111 §7.3); sharing one visitor's session is not sane.
 		return "set-cookie"
 	case varyAny(h["Vary"]):
 		return "vary *"
-	case explicit || hasValidator(h) && heuristicallyCacheable(status):
+	case explicit || hasValidator(h) && heuristicallyCacheable(status) && status < 500:
+		// Without a lifetime, it is validated at each use.
 		return ""
 	}
 	return "no lifetime"
@@ -52,11 +60,10 @@ func sharesAuthorized(cc *cacheControl) bool {
 	return cc.public || cc.sMaxAge != noDelta || cc.mustRevalidate
 }
 
-// heuristicallyCacheable are the status codes of RFC 9110 §15.1 that we keep
-// without a lifetime, to be validated at each use.
+// heuristicallyCacheable are the status codes of RFC 9110 §15.1, but for 206.
 func heuristicallyCacheable(status int) bool {
 	switch status {
-	case 200, 203, 204, 300, 301, 308, 404, 410:
+	case 200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501:
 		return true
 	}
 	return false

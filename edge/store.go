@@ -41,11 +41,13 @@ type stored struct {
 	header   http.Header // end-to-end fields, without Content-Length and Age
 	cc       cacheControl
 	lifetime time.Duration
-	asOf     instant // purges applied here when its fetch started
-	body     *chunk
-	size     int64 // of the body
-	head     []byte
-	head304  []byte
+	// hasLifetime says that lifetime was given, or made by heuristic.
+	hasLifetime bool
+	asOf        instant // purges applied here when its fetch started
+	body        *chunk
+	size        int64 // of the body
+	head        []byte
+	head304     []byte
 
 	prev, next *stored // of the use order; store.mu
 	gone       bool    // no longer in the store; store.mu

@@ -11,6 +11,7 @@ type validators struct {
 	etag         string // as sent: `"x"`, `W/"x"`, or "" for none
 	lastModified time.Time
 	date         time.Time // of the response, to tell a strong Last-Modified
+	unmodified   bool      // there is no Last-Modified: date stands in (RFC 9111 §4.3.2)
 }
 
 // verdict of evaluating a request's conditions.
@@ -40,8 +41,12 @@ func (v *validators) evaluate(f fields) verdict {
 		}
 		return perform
 	}
-	if ims, ok := f.combined("If-Modified-Since"); ok && !v.lastModified.IsZero() {
-		if t, ok := parseDate(ims, v.date); ok && !v.lastModified.After(t) {
+	if ims, ok := f.combined("If-Modified-Since"); ok {
+		modified := v.lastModified
+		if v.unmodified {
+			modified = v.date
+		}
+		if t, ok := parseDate(ims, v.date); ok && !modified.IsZero() && !modified.After(t) {
 			return notModified
 		}
 	}
@@ -119,6 +124,7 @@ func weakMatch(a, b string) bool {
 // §3.2), and the validator that was sent is the one that stands.
 var kept304 = map[string]bool{
 	"Content-Length": true, "Etag": true, "Content-Encoding": true, "Content-Range": true,
+	"Content-Md5": true, "Content-Digest": true, // of content, which a 304 has none of
 	"Transfer-Encoding": true, "Trailer": true,
 }
 

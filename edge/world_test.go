@@ -148,8 +148,12 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 	originServer := &http.Server{Handler: w.origin}
 	go originServer.Serve(originLn)
 	transport := poolTo(t, w.network, "192.0.2.1:80")
-	config := Config{Name: "fra1", Sites: []Site{{Name: "shop", Hosts: []string{"shop.test", "*.wild.test"}, Origin: transport},
-		{Name: "hints", Hosts: []string{"hints.test"}, Origin: transport, EarlyHintsAll: true}},
+	config := Config{Name: "fra1", Sites: []Site{
+		{Name: "shop", Hosts: []string{"shop.test", "*.wild.test"}, Origin: transport},
+		{Name: "hints", Hosts: []string{"hints.test"}, Origin: transport, EarlyHintsAll: true},
+		// Every option whose default is the safe one, turned on.
+		{Name: "open", Hosts: []string{"open.test"}, Origin: transport, Heuristic: true, ShareSetCookie: true, StoreClientErrors: true, EarlyHintsAll: true},
+	},
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 	if adjust != nil {
 		adjust(&config)

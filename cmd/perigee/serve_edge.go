@@ -108,7 +108,10 @@ func (p *edgePart) open(c *config.Edge) error {
 func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[string]*origin.Pool, err error) {
 	pools = map[string]*origin.Pool{}
 	for _, c := range cfg.Sites {
-		s := edge.Site{Name: c.Name, Hosts: c.Hosts, Push: c.Push}
+		s := edge.Site{
+			Name: c.Name, Hosts: c.Hosts, Push: c.Push,
+			Heuristic: c.Heuristic, ShareSetCookie: c.ShareSetCookie, StoreClientErrors: c.StoreClientErrors, EarlyHintsAll: c.EarlyHintsAll,
+		}
 		for _, r := range c.Expiry {
 			s.Rules = append(s.Rules, edge.ExpiryRule{Glob: r.Glob, CacheControl: r.CacheControl})
 		}

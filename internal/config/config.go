@@ -170,11 +170,16 @@ type Site struct {
 	ConnectTimeout time.Duration // to connect, TLS included
 	HeaderTimeout  time.Duration // until the response's head is complete
 	BetweenTimeout time.Duration // between two reads of the body
-	Push           bool
-	Keep           int      // releases kept for grace and rollback
-	Expiry         []Expiry // in file order: the first that matches wins
-	TLS            TLS
-	Pos            Position
+	Heuristic      bool          // responses without explicit lifetime get 10 % of the time since Last-Modified
+	ShareSetCookie bool          // responses with Set-Cookie are stored, and the cookie goes to all
+	// StoreClientErrors stores 400, 405, 413 and 414 too.
+	StoreClientErrors bool
+	EarlyHintsAll     bool // 103 goes to HTTP/1.1 clients too
+	Push              bool
+	Keep              int      // releases kept for grace and rollback
+	Expiry            []Expiry // in file order: the first that matches wins
+	TLS               TLS
+	Pos               Position
 }
 
 // TLS is a certificate and its key; both paths are empty or neither is.

@@ -17,6 +17,20 @@ const (
 	DefaultBetweenTimeout = 15 * time.Second
 )
 
+// Words of a site.
+const (
+	HeuristicOff   = "off"
+	HeuristicTenth = "10%"
+	EarlyHintsH2   = "h2"
+	EarlyHintsAll  = "all"
+)
+
+// originKeys make no sense without origins.
+var originKeys = []string{
+	"balance", "check", "allow_private", "connect_timeout", "header_timeout", "between_timeout",
+	"heuristic", "share_set_cookie", "store_client_errors", "early_hints",
+}
+
 // Bounds of a site.
 const (
 	maxKeep          = 1000 // releases: three years of one a day
@@ -44,6 +58,10 @@ func (c *Config) readSite(name string, t *table) {
 	s.ConnectTimeout = t.duration("connect_timeout", DefaultConnectTimeout, minTimeout, maxOriginTimeout)
 	s.HeaderTimeout = t.duration("header_timeout", DefaultHeaderTimeout, minTimeout, maxOriginTimeout)
 	s.BetweenTimeout = t.duration("between_timeout", DefaultBetweenTimeout, minTimeout, maxOriginTimeout)
+	s.Heuristic = t.word("heuristic", HeuristicOff, []string{HeuristicOff, HeuristicTenth}, nil) == HeuristicTenth
+	s.ShareSetCookie = t.bool("share_set_cookie", false)
+	s.StoreClientErrors = t.bool("store_client_errors", false)
+	s.EarlyHintsAll = t.word("early_hints", EarlyHintsH2, []string{EarlyHintsH2, EarlyHintsAll}, nil) == EarlyHintsAll
 	s.TLS = t.tls()
 	s.Expiry = t.expiry()
 	t.done()
@@ -67,7 +85,7 @@ func (t *table) siteKind(s *Site) {
 		}
 	}
 	if s.Push && t.emptyOrAbsent("origins") {
-		for _, key := range []string{"balance", "check", "allow_private", "connect_timeout", "header_timeout", "between_timeout"} {
+		for _, key := range originKeys {
 			if n := t.n.child(key); n != nil {
 				t.fail(n.keyAt, join(t.path, key), key+" goes with origins; this site has none", "")
 			}
