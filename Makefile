@@ -3,11 +3,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 GO ?= go
 FUZZTIME ?= 60s
+PACKETS ?= 10000000
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz lint conformance-http bench cross docs clean tools
+.PHONY: help build demo test race fuzz packets lint conformance-http bench cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +28,9 @@ race: ## the tests without installing tools first, in go test's own words
 
 fuzz: ## every fuzz target for FUZZTIME each (60s)
 	scripts/fuzz.sh $(FUZZTIME)
+
+packets: ## ten million broken DNS queries, in process (PACKETS=N for another number)
+	PERIGEE_PACKETS=$(PACKETS) $(GO) test -count 1 -timeout 1h -run '^(TestMutatedPackets|TestParserAgainstLibrary)$$' -v ./dnsserver
 
 lint: ## gofmt, go vet, staticcheck
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt -w $$bad" >&2; exit 1; }
