@@ -17,23 +17,13 @@ import (
 // compares, for clients of random places of it, the compiled tables with the
 // rules as written.
 func TestRealGeography(t *testing.T) {
-	db, err := geo.Builtin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, roots := realFleet(t)
-	began := time.Now()
-	set, err := policy.Compile(c, roots, db)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%d roots compiled in %v", len(roots), time.Since(began))
+	set, roots := compileReal(t)
 	st := set.NewState()
 	st.Endpoints[2].Health = policy.Down
 	rnd := rand.New(rand.NewPCG(1, 1))
 	scopes := make(map[int]int)
 	var d, x policy.Decision
-	for i := range 1000 {
+	for i := range 300 {
 		q := policy.Query{Client: realClient(rnd), Draw: rnd.Uint64(), Now: time.Duration(i) * time.Minute}
 		root := policy.Name(rnd.IntN(len(roots)))
 		set.Decide(root, q, st, &d)
@@ -61,20 +51,13 @@ func realClient(rnd *rand.Rand) netip.Prefix {
 
 // TestRealGeographyShortSource asks for thousands of networks at once.
 func TestRealGeographyShortSource(t *testing.T) {
-	db, err := geo.Builtin()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, roots := realFleet(t)
-	set, err := policy.Compile(c, roots[1:2], db)
-	if err != nil {
-		t.Fatal(err)
-	}
+	set, _ := compileReal(t)
+	root, _ := set.Root("geo0")
 	var d, x policy.Decision
 	for _, client := range []string{"64.0.0.0/5", "2a02::/16", "2001::/16", "5.0.0.0/8"} {
 		q := policy.Query{Client: netip.MustParsePrefix(client)}
-		set.Decide(0, q, nil, &d)
-		set.Explain(0, q, nil, &x)
+		set.Decide(root, q, nil, &d)
+		set.Explain(root, q, nil, &x)
 		if !slices.Equal(d.Endpoints, x.Endpoints) || d.Scope != x.Scope || d.Scope <= q.Client.Bits() {
 			t.Errorf("%s: Decide %+v, Explain %+v", client, d, x)
 		}

@@ -46,11 +46,13 @@ func (w *world) within(p netip.Prefix) netip.Prefix {
 	if p.Bits() == 0 {
 		return w.client()
 	}
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		if w.rnd.IntN(2) == 0 {
-			b[i/8] |= 0x80 >> (i % 8)
+	b, noise := p.Addr().AsSlice(), w.rnd.Uint64()
+	for i := range b {
+		if i == 8 {
+			noise = w.rnd.Uint64()
 		}
+		own := max(0, min(8, p.Bits()-8*i)) // bits of this octet that are p's
+		b[i] |= byte(noise>>(i%8*8)) & (0xFF >> own)
 	}
 	a, _ := netip.AddrFromSlice(b)
 	return netip.PrefixFrom(a, p.Bits()+w.rnd.IntN(a.BitLen()-p.Bits()+1)).Masked()
@@ -230,5 +232,41 @@ func TestScopes(t *testing.T) {
 		if d.Scope != x.Scope || !slices.Equal(d.Endpoints, x.Endpoints) {
 			t.Errorf("%s for %s: Explain says %+v", test.root, test.client, x)
 		}
+	}
+}
+
+// TestTenThousandInEachScope samples scopes of random worlds, with maps of
+// continents, countries, cities, systems and networks, round trips and nested
+// policies, and asks for 10,000 random clients inside each.
+func TestTenThousandInEachScope(t *testing.T) {
+	const worlds, scopes, clients = 50, 2, 10_000
+	t.Logf("seeds 0 to %d", worlds-1)
+	tried := [2]int{}
+	var d, other Decision
+	for seed := range uint64(worlds) {
+		w := newWorld(t, seed)
+		for found := 0; found < scopes; {
+			root, q, st := w.root(), w.query(), w.state()
+			if w.set.Decide(root, q, st, &d); d.Scope > q.Client.Bits() {
+				continue
+			}
+			found++
+			if d.Scope > 0 {
+				tried[familyOf(q.Client.Addr())]++
+			}
+			block := netip.PrefixFrom(q.Client.Addr(), d.Scope).Masked()
+			for range clients {
+				p := q
+				p.Client = w.within(block)
+				w.set.Decide(root, p, st, &other)
+				if !slices.Equal(d.Endpoints, other.Endpoints) || d.TTL != other.TTL || d.Open != other.Open || d.Scope != other.Scope {
+					t.Fatalf("seed %d: %s: %v gets %+v, and %v in its scope gets %+v", seed, w.set.roots[root].name, q.Client, d, p.Client, other)
+				}
+			}
+		}
+	}
+	t.Logf("%d scopes of IPv4 and %d of IPv6, %d clients in each; the other %d were 0", tried[0], tried[1], clients, worlds*scopes-tried[0]-tried[1])
+	if min(tried[0], tried[1]) < worlds*scopes/8 {
+		t.Error("one family came up too seldom")
 	}
 }
