@@ -3,6 +3,7 @@ package dnsserver
 import (
 	"encoding/binary"
 	"net/netip"
+	"runtime"
 	"slices"
 	"time"
 
@@ -68,7 +69,9 @@ func (v *View) Answer(dst, packet []byte, c *Context, out *Outcome) []byte {
 		a.resolve()
 		a.addProofs()
 	}
-	return a.finish()
+	b := a.finish()
+	runtime.KeepAlive(v) // what the answer was copied from goes with the zones
+	return b
 }
 
 // finish writes header and OPT and fills in the outcome.

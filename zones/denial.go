@@ -49,12 +49,8 @@ func (z *Zone) Denial() Denial { return z.denial }
 // the TTL that the file gave it: whoever sends it gives it that of the RRset
 // it is sent with (RFC 4034 §3).
 func (z *Zone) Signatures(n NodeID, covered uint16) (RRset, bool) {
-	s := z.img.set(uint32(n), typeRRSIG)
-	if s == nil {
-		return RRset{}, false
-	}
+	wire, _ := z.node(n).set(typeRRSIG)
 	// Records of a set are sorted by RDATA, which begins with the type covered.
-	wire := z.img.view(s).Wire
 	start, end, count := 0, 0, 0
 	for end < len(wire) {
 		t := binary.BigEndian.Uint16(wire[end+recordHeader:])
@@ -88,7 +84,7 @@ func (z *Zone) Deny(name []byte, r *Result, dst []NodeID) []NodeID {
 			return dst
 		}
 	case Referral:
-		if z.img.set(uint32(r.Node), typeDS) != nil {
+		if z.node(r.Node).has(typeDS) {
 			return dst
 		}
 	default:
@@ -111,7 +107,7 @@ func (z *Zone) Deny(name []byte, r *Result, dst []NodeID) []NodeID {
 // whose next name is below it.
 func (z *Zone) denyNSEC(name []byte, r *Result, dst []NodeID) []NodeID {
 	if !r.Wildcard && r.Kind != NXDomain {
-		return append(dst, z.nsecAt(uint32(r.Node)))
+		return append(dst, z.nsecAt(r.Node))
 	}
 	dst = append(dst, z.nsecBefore(name))
 	switch r.Kind {
@@ -119,7 +115,7 @@ func (z *Zone) denyNSEC(name []byte, r *Result, dst []NodeID) []NodeID {
 		var buf [maxNameBytes + 2]byte
 		dst = appendOnce(dst, z.nsecBefore(wildcardOf(&buf, name[r.Suffix:])))
 	case NoData:
-		dst = appendOnce(dst, z.nsecAt(uint32(r.Node)))
+		dst = appendOnce(dst, z.nsecAt(r.Node))
 	}
 	return dst
 }
@@ -140,23 +136,27 @@ func appendOnce(dst []NodeID, n NodeID) []NodeID {
 }
 
 // nsecAt is the last node with NSEC at or before a node.
-func (z *Zone) nsecAt(n uint32) NodeID {
-	chain := z.img.nsec
-	i := sort.Search(len(chain), func(i int) bool { return chain[i] > n })
-	return NodeID(chain[max(i-1, 0)])
+func (z *Zone) nsecAt(n NodeID) NodeID {
+	d := z.node(n)
+	if d.has(typeNSEC) {
+		return n
+	}
+	return z.nsecBeforeRelative(d.name())
 }
 
 // nsecBefore is the last node with NSEC at or before a name of the zone.
 func (z *Zone) nsecBefore(name []byte) NodeID {
-	chain := z.img.nsec
+	return z.nsecBeforeRelative(name[:len(name)-len(z.origin)])
+}
+
+func (z *Zone) nsecBeforeRelative(rel []byte) NodeID {
 	var at, own starts
-	n := at.split(name)
-	i := sort.Search(len(chain), func(i int) bool {
-		nd := &z.img.nodes[chain[i]]
-		other := z.img.names[nd.name : nd.name+uint32(nd.size)]
-		return compareNames(other, own[:own.split(other)], name, at[:n]) > 0
+	n := at.split(rel)
+	i := sort.Search(len(z.nsec), func(i int) bool {
+		other := z.base.at(z.nsec[i]).name()
+		return compareNames(other, own[:own.split(other)], rel, at[:n]) > 0
 	})
-	return NodeID(chain[max(i-1, 0)])
+	return NodeID(z.nsec[max(i-1, 0)])
 }
 
 // starts is where the labels of a name begin, the root left out.
@@ -250,41 +250,35 @@ func (p *nsec3Params) hash(name []byte) [hashLen]byte {
 // hashMatch finds the NSEC3 of a name.
 func (z *Zone) hashMatch(name []byte) (NodeID, bool) {
 	h := z.nsec3.hash(name)
-	i := z.img.hashed(&h)
-	if i < 0 || !bytes.Equal(z.img.hash(i), h[:]) {
+	i := z.hashed(&h)
+	if i < 0 || !bytes.Equal(z.hashAt(i), h[:]) {
 		return 0, false
 	}
-	return NodeID(z.img.nsec3[i]), true
+	return NodeID(z.nsec3Nodes[i]), true
 }
 
 // hashCover finds the NSEC3 at or before the hash of a name; before the first
 // stands the last (RFC 5155 §3.1.7).
 func (z *Zone) hashCover(name []byte) NodeID {
 	h := z.nsec3.hash(name)
-	i := z.img.hashed(&h)
+	i := z.hashed(&h)
 	if i < 0 {
-		i = len(z.img.nsec3) - 1
+		i = len(z.nsec3Nodes) - 1
 	}
-	return NodeID(z.img.nsec3[i])
+	return NodeID(z.nsec3Nodes[i])
 }
 
-// hash is the hash of the i-th link of the chain.
-func (m *image) hash(i int) []byte { return m.hashes[i*hashLen : (i+1)*hashLen] }
+// hashAt is the hash of the i-th link of the chain.
+func (z *Zone) hashAt(i int) []byte { return z.hashes[i*hashLen : (i+1)*hashLen] }
 
 // hashed is the index of the last link at or before a hash, or -1.
-func (m *image) hashed(h *[hashLen]byte) int {
-	return sort.Search(len(m.nsec3), func(i int) bool { return bytes.Compare(m.hash(i), h[:]) > 0 }) - 1
+func (z *Zone) hashed(h *[hashLen]byte) int {
+	return sort.Search(len(z.nsec3Nodes), func(i int) bool { return bytes.Compare(z.hashAt(i), h[:]) > 0 }) - 1
 }
 
 // chains finds what proves that something does not exist.
 func (c *compiler) chains() {
-	z, m := c.z, &c.z.img
-	for i := range m.sets {
-		if m.sets[i].rrtype == typeRRSIG {
-			z.signatures = true
-			break
-		}
-	}
+	z := c.z
 	if !z.signatures {
 		return
 	}
@@ -292,12 +286,16 @@ func (c *compiler) chains() {
 		z.denial = NSEC3
 		return
 	}
-	for n := range m.nodes {
-		if m.nodes[n].over == noNode && m.set(uint32(n), typeNSEC) != nil {
-			m.nsec = append(m.nsec, uint32(n))
+	var buf [maxNameBytes]byte
+	for n, d := range z.sorted() {
+		if !d.has(typeNSEC) {
+			continue
+		}
+		if _, above := z.occluder(appendLower(buf[:0], d.name())); above == nil {
+			z.nsec = append(z.nsec, uint32(n))
 		}
 	}
-	if len(m.nsec) > 0 && m.nsec[0] == 0 {
+	if len(z.nsec) > 0 && z.nsec[0] == 0 {
 		z.denial = NSEC
 	}
 }
@@ -305,12 +303,8 @@ func (c *compiler) chains() {
 // nsec3Chain looks for the chain of an NSEC3PARAM of the apex. A chain without
 // the apex's own record is not one.
 func (c *compiler) nsec3Chain() bool {
-	z, m := c.z, &c.z.img
-	s := m.set(0, typeNSEC3PARAM)
-	if s == nil {
-		return false
-	}
-	for wire := m.view(s).Wire; len(wire) > 0; {
+	z := c.z
+	for wire, _ := z.node(Apex).set(typeNSEC3PARAM); len(wire) > 0; {
 		var rdata []byte
 		rdata, wire = firstRecord(wire)
 		// One with flags is of a signer at work (RFC 5155 §4.1.2).
@@ -321,7 +315,7 @@ func (c *compiler) nsec3Chain() bool {
 		if c.collect() {
 			return true
 		}
-		m.nsec3, m.hashes = nil, nil
+		z.nsec3Nodes, z.hashes = nil, nil
 	}
 	return false
 }
@@ -329,16 +323,15 @@ func (c *compiler) nsec3Chain() bool {
 // collect enters the NSEC3 RRsets that go with z.nsec3. Nodes come in canonical
 // order, and that of labels in base32hex is that of the hashes.
 func (c *compiler) collect() bool {
-	z, m := c.z, &c.z.img
+	z := c.z
 	whole := false
-	for n := range m.nodes {
-		nd := &m.nodes[n]
-		s := m.set(uint32(n), typeNSEC3)
-		own := m.names[nd.name : nd.name+uint32(nd.size)]
-		if s == nil || int(nd.size) != 1+labelLen+len(z.origin) || own[0] != labelLen {
+	for n, d := range z.sorted() {
+		wire, _ := d.set(typeNSEC3)
+		own := d.name()
+		if wire == nil || len(own) != 1+labelLen || own[0] != labelLen {
 			continue
 		}
-		rdata, _ := firstRecord(m.view(s).Wire)
+		rdata, _ := firstRecord(wire)
 		if !nsec3Head(rdata) || rdata[0] != nsec3SHA1 || binary.BigEndian.Uint16(rdata[2:]) != z.nsec3.iterations ||
 			!bytes.Equal(rdata[5:5+int(rdata[4])], z.nsec3.salt) {
 			continue
@@ -347,14 +340,14 @@ func (c *compiler) collect() bool {
 		for i, b := range own[1 : 1+labelLen] {
 			label[i] = lower(b)
 		}
-		hash, err := base32hex.AppendDecode(m.hashes, label[:])
+		hash, err := base32hex.AppendDecode(z.hashes, label[:])
 		if err != nil {
 			continue
 		}
-		m.hashes = hash
-		m.nsec3 = append(m.nsec3, uint32(n))
+		z.hashes = hash
+		z.nsec3Nodes = append(z.nsec3Nodes, uint32(n))
 		if hasType(nsec3Types(rdata), typeSOA) {
-			z.nsec3Apex, whole = NodeID(n), true
+			z.nsec3Apex, whole = n, true
 		}
 	}
 	if whole && z.nsec3.iterations <= maxNSEC3Iterations {
@@ -396,7 +389,7 @@ func hasType(maps []byte, rrtype uint16) bool {
 func (c *compiler) lintChain() {
 	z := c.z
 	if z.Signed() && z.denial == NoDenial {
-		c.report(c.at[c.setIndex(0, typeDNSKEY)], true, "sign the zone whole: the apex needs NSEC, or NSEC3PARAM and the NSEC3 that goes with it",
+		c.l.remark(c.apexAt(typeDNSKEY), "sign the zone whole: the apex needs NSEC, or NSEC3PARAM and the NSEC3 that goes with it",
 			"%s has a DNSKEY, but no chain of NSEC or NSEC3: validators will take what does not exist for an attack", z.text)
 	}
 	if z.denial != NSEC3 || z.nsec3.iterations == 0 {
@@ -406,6 +399,6 @@ func (c *compiler) lintChain() {
 	if z.nsec3.iterations > maxNSEC3Iterations {
 		what = "beyond what validators take: to them the zone is unsigned"
 	}
-	c.report(c.at[c.setIndex(0, typeNSEC3PARAM)], true, "sign with 0 iterations and no salt (RFC 9276 §3.1)",
+	c.l.remark(c.apexAt(typeNSEC3PARAM), "sign with 0 iterations and no salt (RFC 9276 §3.1)",
 		"NSEC3 with %d iterations, %s", z.nsec3.iterations, what)
 }

@@ -90,7 +90,7 @@ func checkZone(t *testing.T, z *Zone) {
 			var r Result
 			z.Lookup(name, set.Type, &r)
 			switch {
-			case z.img.nodes[n].flags&flagHash != 0:
+			case z.node(n).flags()&flagHash != 0:
 				if r.Kind == Found && r.Node == n || set.Type != typeNSEC3 && set.Type != typeRRSIG {
 					t.Fatalf("%s, the hash of a name, is %s", FormatName(name), describe(z, &r))
 				}

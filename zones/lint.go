@@ -1,6 +1,7 @@
 package zones
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 )
@@ -9,52 +10,71 @@ import (
 // writer means. Errors are what named-checkzone refuses too, since a plain
 // secondary must be able to take the zone over; the rest are warnings.
 func (c *compiler) lint() {
-	m := &c.z.img
-	if m.set(0, typeNS) == nil {
-		c.report(c.at[c.setIndex(0, typeSOA)], false, "add: @ NS and the name of a name server", "no NS at the apex %s", c.z.text)
+	if !c.m.at(0).has(typeNS) {
+		c.l.fault(c.apexAt(typeSOA), "add: @ NS and the name of a name server", "no NS at the apex %s", c.z.text)
 	}
-	c.lintChain()
 	glue := c.targetsOfNS()
-	for n := range m.nodes {
-		nd := &m.nodes[n]
-		if nd.nsets == 0 {
-			continue
+	c.m.nodes(func(n uint32, d node, sets int) {
+		o := owner{id: NodeID(n), node: d, first: sets}
+		if n == c.m.apex {
+			o.id = Apex
 		}
-		c.lintAlias(uint32(n))
-		if n > 0 {
-			c.lintCut(uint32(n), glue)
+		if d.sets() == 0 {
+			return
 		}
-		if nd.over != noNode {
-			continue // what is occluded has been remarked on
+		c.lintAlias(&o)
+		if o.id != Apex {
+			var low [maxNameBytes]byte
+			_, o.over = c.z.occluder(appendLower(low[:0], d.name()))
+			c.lintCut(&o, glue)
 		}
-		for i := nd.sets; i < nd.sets+uint32(nd.nsets); i++ {
-			c.lintTargets(uint32(n), i)
+		if o.over == nil { // what is occluded has been remarked on
+			c.lintTargets(&o)
 		}
+	})
+}
+
+// owner is one owner that is looked at.
+type owner struct {
+	id    NodeID
+	node  node
+	first int  // RRsets before its own
+	over  node // the topmost cut or DNAME owner strictly above; nil: none
+}
+
+// each calls f with each RRset and where it stood.
+func (c *compiler) each(o *owner, f func(p pos, rrtype uint16, wire []byte, count int)) {
+	w := o.node.all()
+	for i := o.first; w.left > 0; i++ {
+		wire, t, count := w.next()
+		f(c.posOf(i), t, wire, count)
 	}
 }
 
-// name is the owner of a node for people.
-func (c *compiler) name(n uint32) string { return FormatName(c.z.Owner(NodeID(n), nil)) }
-
-// setIndex is the index of an RRset that exists.
-func (c *compiler) setIndex(n uint32, rrtype uint16) uint32 {
-	m := &c.z.img
-	i := m.nodes[n].sets
-	for m.sets[i].rrtype != rrtype {
-		i++
-	}
-	return i
+// where is where an RRset of an owner stood, which exists.
+func (c *compiler) where(o *owner, rrtype uint16) (at pos) {
+	c.each(o, func(p pos, t uint16, _ []byte, _ int) {
+		if t == rrtype {
+			at = p
+		}
+	})
+	return at
 }
 
-// eachTarget calls f with each domain name in the RDATA of an RRset, in lower case.
-func (c *compiler) eachTarget(i uint32, f func(target []byte)) {
-	s := &c.z.img.sets[i]
-	wire := c.z.img.view(s).Wire
+// name is a node's owner for people.
+func (c *compiler) name(d node) string {
+	return FormatName(append(bytes.Clone(d.name()), c.z.origin...))
+}
+
+// eachTarget calls f with each domain name in the records of an RRset, in
+// lower case.
+func eachTarget(rrtype uint16, wire []byte, f func(target []byte)) {
+	var low [maxNameBytes]byte
 	for len(wire) > 0 {
 		var rdata []byte
 		rdata, wire = firstRecord(wire)
-		walkRdata(s.rrtype, rdata, func(at, end int) {
-			f(appendLower(nil, rdata[at:end]))
+		walkRdata(rrtype, rdata, func(at, end int) {
+			f(appendLower(low[:0], rdata[at:end]))
 		})
 	}
 }
@@ -62,120 +82,122 @@ func (c *compiler) eachTarget(i uint32, f func(target []byte)) {
 // targetsOfNS collects the nodes that an NS record of the zone names.
 func (c *compiler) targetsOfNS() map[NodeID]bool {
 	glue := map[NodeID]bool{}
-	for i := range c.z.img.sets {
-		if c.z.img.sets[i].rrtype == typeNS {
-			c.eachTarget(uint32(i), func(target []byte) {
+	c.m.nodes(func(_ uint32, d node, _ int) {
+		if wire, _ := d.set(typeNS); wire != nil {
+			eachTarget(typeNS, wire, func(target []byte) {
 				if n, ok := c.z.Find(target); ok {
 					glue[n] = true
 				}
 			})
 		}
-	}
+	})
 	return glue
 }
 
 // lintAlias checks what may stand beside CNAME and DNAME (RFC 1034 §3.6.2,
 // RFC 2181 §10.1, RFC 4035 §2.5, RFC 6672 §2.4).
-func (c *compiler) lintAlias(n uint32) {
-	m := &c.z.img
-	nd := &m.nodes[n]
-	for i := nd.sets; i < nd.sets+uint32(nd.nsets); i++ {
-		s := &m.sets[i]
-		if (s.rrtype == typeCNAME || s.rrtype == typeDNAME) && s.count > 1 {
-			c.report(c.at[i], false, "keep one: an alias has one target", "%s has %d %s records", c.name(n), s.count, typeName(s.rrtype))
+func (c *compiler) lintAlias(o *owner) {
+	flags := o.node.flags()
+	if flags&(flagCNAME|flagDNAME) == 0 {
+		return
+	}
+	c.each(o, func(p pos, rrtype uint16, _ []byte, count int) {
+		if (rrtype == typeCNAME || rrtype == typeDNAME) && count > 1 {
+			c.l.fault(p, "keep one: an alias has one target", "%s has %d %s records", c.name(o.node), count, typeName(rrtype))
 		}
-		if nd.flags&flagCNAME == 0 {
-			continue
+		if flags&flagCNAME == 0 {
+			return
 		}
-		switch s.rrtype {
+		switch rrtype {
 		case typeCNAME, typeRRSIG, typeNSEC, typeKEY:
 		default:
-			c.report(c.at[i], false, "remove the CNAME, or everything else at this name; at the apex write addresses, or steer the name",
-				"%s has a CNAME and other data (%s)", c.name(n), typeName(s.rrtype))
+			c.l.fault(p, "remove the CNAME, or everything else at this name; at the apex write addresses, or steer the name",
+				"%s has a CNAME and other data (%s)", c.name(o.node), typeName(rrtype))
 		}
-	}
-	if nd.flags&flagDNAME != 0 && nd.flags&flagCut != 0 {
-		c.report(c.at[c.setIndex(n, typeDNAME)], true, "keep one of the two", "%s has NS and DNAME: what is below it is delegated, never redirected", c.name(n))
+	})
+	if flags&flagDNAME != 0 && flags&flagCut != 0 {
+		c.l.remark(c.where(o, typeDNAME), "keep one of the two", "%s has NS and DNAME: what is below it is delegated, never redirected", c.name(o.node))
 	}
 }
 
 // lintCut checks delegations, and what stands below cuts and DNAMEs and is
-// never answered with authority. Node n is not the apex.
-func (c *compiler) lintCut(n uint32, glue map[NodeID]bool) {
-	m := &c.z.img
-	nd := &m.nodes[n]
-	cut := nd.flags&flagCut != 0
-	if own := m.names[nd.name:]; cut && own[0] == 1 && own[1] == '*' {
-		c.report(c.at[c.setIndex(n, typeNS)], false, "delegate each name that needs it", "%s is a wildcard with NS, which name servers refuse (RFC 4592 §4.2)", c.name(n))
+// never answered with authority. The owner is not the apex.
+func (c *compiler) lintCut(o *owner, glue map[NodeID]bool) {
+	cut := o.node.flags()&flagCut != 0
+	if own := o.node.name(); cut && own[0] == 1 && own[1] == '*' {
+		c.l.fault(c.where(o, typeNS), "delegate each name that needs it", "%s is a wildcard with NS, which name servers refuse (RFC 4592 §4.2)", c.name(o.node))
 	}
-	if s := m.set(n, typeDS); s != nil && !cut {
-		c.report(c.at[c.setIndex(n, typeDS)], true, "add the NS records of the delegation, or remove the DS", "%s has DS but no NS: it is no delegation", c.name(n))
+	if !cut && o.node.has(typeDS) {
+		c.l.remark(c.where(o, typeDS), "add the NS records of the delegation, or remove the DS", "%s has DS but no NS: it is no delegation", c.name(o.node))
 	}
-	if !cut && nd.over == noNode {
+	if !cut && o.over == nil {
 		return
 	}
-	for i := nd.sets; i < nd.sets+uint32(nd.nsets); i++ {
-		rrtype := m.sets[i].rrtype
+	c.each(o, func(p pos, rrtype uint16, _ []byte, _ int) {
 		address := rrtype == typeA || rrtype == typeAAAA
 		switch {
 		case rrtype == typeRRSIG || rrtype == typeNSEC || rrtype == typeNSEC3:
-		case nd.over == noNode && (rrtype == typeNS || rrtype == typeDS || rrtype == typeDNAME):
-		case address && glue[NodeID(n)]:
-		case nd.over != noNode && m.nodes[nd.over].flags&flagCut == 0:
-			c.report(c.at[i], true, "remove it, or the DNAME; other name servers refuse such a zone (RFC 6672 §2.4)",
-				"%s %s is below the DNAME at %s and is never answered", c.name(n), typeName(rrtype), c.name(nd.over))
+		case o.over == nil && (rrtype == typeNS || rrtype == typeDS || rrtype == typeDNAME):
+		case address && glue[o.id]:
+		case o.over != nil && o.over.flags()&flagCut == 0:
+			c.l.remark(p, "remove it, or the DNAME; other name servers refuse such a zone (RFC 6672 §2.4)",
+				"%s %s is below the DNAME at %s and is never answered", c.name(o.node), typeName(rrtype), c.name(o.over))
 		default:
-			at := n
-			if nd.over != noNode {
-				at = nd.over
+			at := o.node
+			if o.over != nil {
+				at = o.over
 			}
-			c.report(c.at[i], true, "it belongs into the delegated zone; here only the NS, the DS and the addresses of name servers count",
-				"%s %s is occluded by the delegation of %s and is never answered", c.name(n), typeName(rrtype), c.name(at))
-		}
-	}
-}
-
-// lintTargets checks that the names which NS, MX and SRV point at in this zone
-// have addresses and are no aliases (RFC 2181 §10.3, RFC 2782).
-func (c *compiler) lintTargets(n, i uint32) {
-	s := &c.z.img.sets[i]
-	if s.rrtype != typeNS && s.rrtype != typeMX && s.rrtype != typeSRV {
-		return
-	}
-	if s.rrtype != typeNS && c.z.img.nodes[n].flags&flagCut != 0 {
-		return
-	}
-	// Without an address of its own name server nobody finds the zone.
-	fatal := s.rrtype == typeNS && n == 0
-	what := c.name(n) + " " + typeName(s.rrtype)
-	c.eachTarget(i, func(target []byte) {
-		if len(target) == 1 {
-			return // "." says that there is none (RFC 7505, RFC 2782)
-		}
-		var r Result
-		c.z.Lookup(target, typeA, &r)
-		to := FormatName(target)
-		switch r.Kind {
-		case CNAME, DNAME:
-			c.report(c.at[i], !fatal, "point it at the name that has the addresses", "%s points at %s, which is an alias", what, to)
-		case NXDomain, NoData, Found:
-			if !c.hasAddress(r.Node) || r.Kind == NXDomain {
-				c.report(c.at[i], !fatal, "add an A or AAAA record for "+to+", or correct the name: is its final dot missing?", "%s points at %s, which has no address", what, to)
-			}
-		case Referral:
-			// Only the addresses of its own name servers are needed to enter a
-			// delegated zone (RFC 9471).
-			if s.rrtype == typeNS && uint32(r.Node) == n {
-				if g, ok := c.z.Find(target); !ok || !c.hasAddress(g) {
-					c.report(c.at[i], true, "add the addresses of "+to+" here as glue", "%s points at %s below the cut, which has no glue: resolvers cannot reach it", what, to)
-				}
-			}
+			c.l.remark(p, "it belongs into the delegated zone; here only the NS, the DS and the addresses of name servers count",
+				"%s %s is occluded by the delegation of %s and is never answered", c.name(o.node), typeName(rrtype), c.name(at))
 		}
 	})
 }
 
+// lintTargets checks that the names which NS, MX and SRV point at in this zone
+// have addresses and are no aliases (RFC 2181 §10.3, RFC 2782).
+func (c *compiler) lintTargets(o *owner) {
+	c.each(o, func(p pos, rrtype uint16, wire []byte, _ int) {
+		if rrtype != typeNS && (rrtype != typeMX && rrtype != typeSRV || o.node.flags()&flagCut != 0) {
+			return
+		}
+		eachTarget(rrtype, wire, func(target []byte) { c.lintTarget(o, p, rrtype, target) })
+	})
+}
+
+func (c *compiler) lintTarget(o *owner, p pos, rrtype uint16, target []byte) {
+	if len(target) == 1 {
+		return // "." says that there is none (RFC 7505, RFC 2782)
+	}
+	// Without an address of its own name server nobody finds the zone.
+	report := c.l.remark
+	if rrtype == typeNS && o.id == Apex {
+		report = c.l.fault
+	}
+	what := func() string { return c.name(o.node) + " " + typeName(rrtype) }
+	var r Result
+	c.z.Lookup(target, typeA, &r)
+	switch r.Kind {
+	case CNAME, DNAME:
+		report(p, "point it at the name that has the addresses", "%s points at %s, which is an alias", what(), FormatName(target))
+	case NXDomain, NoData, Found:
+		if !c.hasAddress(r.Node) || r.Kind == NXDomain {
+			to := FormatName(target)
+			report(p, "add an A or AAAA record for "+to+", or correct the name: is its final dot missing?", "%s points at %s, which has no address", what(), to)
+		}
+	case Referral:
+		// Only the addresses of its own name servers are needed to enter a
+		// delegated zone (RFC 9471).
+		if rrtype == typeNS && r.Node == o.id {
+			if g, ok := c.z.Find(target); !ok || !c.hasAddress(g) {
+				to := FormatName(target)
+				c.l.remark(p, "add the addresses of "+to+" here as glue", "%s points at %s below the cut, which has no glue: resolvers cannot reach it", what(), to)
+			}
+		}
+	}
+}
+
 func (c *compiler) hasAddress(n NodeID) bool {
-	return c.z.img.set(uint32(n), typeA) != nil || c.z.img.set(uint32(n), typeAAAA) != nil
+	return c.z.node(n).has(typeA) || c.z.node(n).has(typeAAAA)
 }
 
 // syntaxHint has the cure for what the parser commonly says.

@@ -397,27 +397,19 @@ sub    NS         ns1
 // that the garbage collector walks.
 func TestImageHasNoPointers(t *testing.T) {
 	img := reflect.TypeFor[image]()
+	slices := 0
 	for i := range img.NumField() {
 		f := img.Field(i)
-		if f.Name == "seed" {
+		if f.Type.Kind() != reflect.Slice {
 			continue
 		}
-		if f.Type.Kind() != reflect.Slice {
-			t.Fatalf("%s is a %s", f.Name, f.Type)
+		slices++
+		if k := f.Type.Elem().Kind(); k != reflect.Uint8 && k != reflect.Uint32 {
+			t.Errorf("%s has a %s", f.Name, k)
 		}
-		elem := f.Type.Elem()
-		kinds := []reflect.Kind{elem.Kind()}
-		if elem.Kind() == reflect.Struct {
-			kinds = kinds[:0]
-			for j := range elem.NumField() {
-				kinds = append(kinds, elem.Field(j).Type.Kind())
-			}
-		}
-		for _, k := range kinds {
-			if k < reflect.Bool || k > reflect.Uint64 {
-				t.Errorf("%s has a %s", f.Name, k)
-			}
-		}
+	}
+	if slices != 3 {
+		t.Errorf("%d flat blocks, want 3", slices)
 	}
 }
 

@@ -192,12 +192,3 @@ func appendKey(dst, name []byte) []byte {
 	}
 	return dst
 }
-
-// countLabels counts the labels of a well-formed name, the root not counted.
-func countLabels(name []byte) int {
-	n := 0
-	for i := 0; i < len(name) && name[i] != 0; i += 1 + int(name[i]) {
-		n++
-	}
-	return n
-}

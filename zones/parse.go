@@ -157,23 +157,9 @@ type loader struct {
 	warnings int
 	more     int // findings without room
 
-	recs   []record
-	names  []byte // owners as written
-	keys   []byte // their sort keys, without the origin's part
-	rdata  []byte
+	b      *builder
 	buf    []byte
 	zeroes map[uint16]int // length of the RDATA of a record without any, by type
-}
-
-// record is one record as read. Offsets are into the loader's arenas.
-type record struct {
-	name, key, rdata uint32
-	ttl              uint32
-	line             uint32
-	file             uint16
-	keyLen, rdataLen uint16
-	rrtype           uint16
-	nameLen          uint8
 }
 
 func newLoader(dir string, fsys fs.FS) *loader {
@@ -193,8 +179,11 @@ func (l *loader) run(name string, text []byte, o Options) loaded {
 		l.report(Finding{File: l.shown(name), Text: "origin: " + err.Error()})
 	} else {
 		l.origin = appendLower(nil, origin)
+		l.b = newBuilder(l, &Zone{text: FormatName(l.origin), origin: l.origin}, int64(len(text)))
 		l.read()
-		if !l.stopped {
+		if l.stopped {
+			l.b.free()
+		} else {
 			out.zone = l.compile()
 		}
 	}
@@ -349,7 +338,7 @@ func hintOf(err error) string {
 	return ""
 }
 
-// add packs one record into the arenas.
+// add packs one record and gives it to the builder.
 func (l *loader) add(rr dns.RR, src *source) error {
 	h := rr.Header()
 	typ := dns.Type(h.Rrtype).String()
@@ -383,7 +372,11 @@ func (l *loader) add(rr dns.RR, src *source) error {
 			Hint: fmt.Sprintf("the largest TTL is %d", maxTTL)})
 		h.Ttl = 0
 	}
-	l.keep(record{rrtype: h.Rrtype, ttl: h.Ttl, file: l.fileIndex(src), line: uint32(src.start)}, name, lowered, rdata)
+	if h.Rrtype == typeSOA && len(name) != len(l.origin) {
+		return &cured{"SOA at " + FormatName(name) + ", which is not the apex",
+			"the origin of this file is " + l.b.z.text + ": check the name of the file or of the zone in perigee.toml, and $ORIGIN"}
+	}
+	l.b.add(name[:len(name)-len(l.origin)], record{pos: pos{uint32(src.start), l.fileIndex(src)}, rrtype: h.Rrtype, ttl: h.Ttl}, rdata)
 	return nil
 }
 
@@ -396,25 +389,6 @@ func (l *loader) fileIndex(src *source) uint16 {
 	}
 	shown := l.shown(src.name)
 	return uint16(slices.IndexFunc(l.files, func(f seenFile) bool { return f.path == shown }))
-}
-
-// keep appends a record to the arenas; an owner like the last one is shared.
-func (l *loader) keep(r record, name, lowered, rdata []byte) {
-	if n := len(l.recs); n > 0 && bytes.Equal(l.ownerOf(&l.recs[n-1]), name) {
-		last := &l.recs[n-1]
-		r.name, r.nameLen, r.key, r.keyLen = last.name, last.nameLen, last.key, last.keyLen
-	} else {
-		r.name, r.nameLen = uint32(len(l.names)), uint8(len(name))
-		l.names = append(l.names, name...)
-		r.key = uint32(len(l.keys))
-		var rel [maxNameBytes + 1]byte
-		relative := append(append(rel[:0], lowered[:len(lowered)-len(l.origin)]...), 0)
-		l.keys = appendKey(l.keys, relative)
-		r.keyLen = uint16(len(l.keys) - int(r.key))
-	}
-	r.rdata, r.rdataLen = uint32(len(l.rdata)), uint16(len(rdata))
-	l.rdata = append(l.rdata, rdata...)
-	l.recs = append(l.recs, r)
 }
 
 // packInto packs a record, uncompressed, into buf. Some types of the library

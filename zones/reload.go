@@ -344,7 +344,7 @@ func (e *entry) apply(o *outcome) {
 
 // serve serves a version.
 func (e *entry) serve(r loaded) {
-	if e.zone != nil && sameImage(&e.zone.img, &r.zone.img) {
+	if e.zone != nil && same(e.zone, r.zone) {
 		// Comments or layout only: nobody need know.
 		if e.base == e.hash {
 			e.base = r.hash
@@ -435,7 +435,13 @@ func shrinkage(old, new *Zone) string {
 	return fmt.Sprintf("%d of its %d names (%s, …)", lost, old.Len(), strings.Join(examples, ", "))
 }
 
-// sameImage reports whether two zones have the same records.
-func sameImage(a, b *image) bool {
-	return slices.Equal(a.nodes, b.nodes) && slices.Equal(a.sets, b.sets) && slices.Equal(a.names, b.names) && slices.Equal(a.wire, b.wire)
+// same reports whether two versions of a zone have the same records.
+func same(a, b *Zone) bool {
+	if a.owners != b.owners || a.serial != b.serial {
+		return false
+	}
+	for range Changes(a, b) {
+		return false
+	}
+	return true
 }

@@ -217,20 +217,18 @@ func syncDir(dir string) error {
 // in the form of RFC 3597, which keeps every octet. Errors are left to the
 // writer.
 func (z *Zone) writeText(w io.Writer) {
-	m := &z.img
-	for i := range m.nodes {
-		nd := &m.nodes[i]
-		if nd.nsets == 0 {
+	for n, d := range z.sorted() {
+		if d.sets() == 0 {
 			continue
 		}
-		owner := FormatName(m.names[nd.name : nd.name+uint32(nd.size)])
-		for j := nd.sets; j < nd.sets+uint32(nd.nsets); j++ {
-			wire := m.view(&m.sets[j]).Wire
+		owner := FormatName(z.Owner(n, nil))
+		for walk := d.all(); walk.left > 0; {
+			wire, rrtype, _ := walk.next()
 			for len(wire) > 0 {
 				ttl := binary.BigEndian.Uint32(wire[6:])
 				var rdata []byte
 				rdata, wire = firstRecord(wire)
-				fmt.Fprintf(w, "%s %d IN TYPE%d \\# %d %x\n", owner, ttl, m.sets[j].rrtype, len(rdata), rdata)
+				fmt.Fprintf(w, "%s %d IN TYPE%d \\# %d %x\n", owner, ttl, rrtype, len(rdata), rdata)
 			}
 		}
 	}

@@ -29,12 +29,15 @@ package zones
 // Zone is one compiled zone: immutable, pointer-free inside, safe for
 // concurrent use. Names go in and out in uncompressed wire form (RFC 1035
 // §3.1), lower case, unless a method says otherwise.
+//
+// A large zone is memory outside of the Go heap, which goes with the Zone. Who
+// holds an RRset, or a name that Names yields, must hold its Zone too, up to
+// the last look (runtime.KeepAlive).
 type Zone struct {
-	img     image
+	base    *image
+	overlay *image // owners that differ from base; nil when none do
 	text    string // the origin in presentation form
 	origin  []byte
-	labels  int // of the origin
-	deepest int // the most labels of any node
 	owners  int
 	serial  uint32
 	soa     RRset
@@ -42,6 +45,9 @@ type Zone struct {
 
 	signatures bool // an RRSIG stands somewhere
 	denial     Denial
+	nsec       []uint32 // the nodes with NSEC, in canonical order; empty when NSEC3 is used
+	nsec3Nodes []uint32 // the nodes of the NSEC3 chain, in the order of their hashes
+	hashes     []byte   // those hashes, side by side
 	nsec3      nsec3Params
 	nsec3Apex  NodeID // the owner of the apex's NSEC3
 }
@@ -59,7 +65,7 @@ func (z *Zone) Serial() uint32 { return z.serial }
 func (z *Zone) Len() int { return z.owners }
 
 // Signed reports whether the apex has a DNSKEY RRset.
-func (z *Zone) Signed() bool { return z.img.set(0, typeDNSKEY) != nil }
+func (z *Zone) Signed() bool { return z.node(Apex).has(typeDNSKEY) }
 
 // SOA returns the SOA RRset.
 func (z *Zone) SOA() RRset { return z.soa }
