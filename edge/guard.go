@@ -3,7 +3,9 @@ package edge
 import (
 	"bytes"
 	"errors"
+	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,9 +15,18 @@ const maxChunkLine = 256
 
 var errFraming = errors.New("the request's framing is malformed")
 
-// malformed is what net/http gets in place of a head that we refuse: it
-// answers 400 and closes the connection.
-var malformed = []byte("?\r\n\r\n")
+// refusedMethod is that of the request which net/http gets in place of a head
+// that we refuse: guard cannot answer by itself, since the answer to the request
+// before may still be under way. See server.serveHTTP.
+const refusedMethod = "REFUSED"
+
+// badBodyLine is what net/http gets in place of a line of a body that we
+// refuse. It is malformed to net/http at each place where such a line may stand.
+// An error instead would be one of the connection, and abort the request before
+// it can be answered.
+var badBodyLine = []byte("?\r\n")
+
+var refusedRequest = []byte(refusedMethod + " / HTTP/1.1\r\nHost: refused.invalid\r\nConnection: close\r\n\r\n")
 
 // guard lets through to net/http only heads that the loop would accept too,
 // and bodies whose end both see at the same place. It follows the framing of
@@ -25,8 +36,12 @@ type guard struct {
 	state guardState
 	left  int64  // octets of a body or chunk still to come
 	lines int    // octets of trailers so far
+	names int    // trailer fields so far
 	ready []byte // approved, not yet read
 	late  *time.Timer
+	// refused is why refusedRequest is the last that net/http got.
+	refused atomic.Pointer[refused]
+	slow    atomic.Bool // a body did not come in time
 }
 
 type guardState int
@@ -51,6 +66,9 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		if len(g.ready) == 0 && n == 0 {
 			if err := c.readMore(); err != nil {
+				if g.state != atHead && errors.Is(err, os.ErrDeadlineExceeded) {
+					g.slow.Store(true) // before the error aborts the request
+				}
 				return 0, err
 			}
 			if g.state == atHead && g.late == nil {
@@ -114,7 +132,10 @@ func (g *guard) approveHead(b []byte) (int, error) {
 	case err == errHeadIncomplete:
 		return skipped, nil
 	case err != nil:
-		g.ready, g.state = malformed, atEnd
+		g.ready, g.state = refusedRequest, atEnd
+		var bad *refused
+		errors.As(err, &bad) // parse returns no other
+		g.refused.Store(bad)
 		return skipped + len(b), nil
 	}
 	g.ready = b[:n]
@@ -137,15 +158,14 @@ func (g *guard) approveLine(b []byte) (int, error) {
 		return 0, nil
 	}
 	if i < 1 || i >= limit || b[i-1] != '\r' {
-		g.state = atEnd
-		return 0, errFraming
+		return g.badBody(b), nil
 	}
 	line := string(b[:i-1])
 	ok := true
 	switch g.state {
 	case atChunk:
 		g.left, ok = parseChunkSize(line)
-		if g.state, g.lines = inChunk, 0; g.left == 0 {
+		if g.state, g.lines, g.names = inChunk, 0, 0; g.left == 0 {
 			g.state = atTrailer
 		}
 	case atChunkEnd:
@@ -155,15 +175,21 @@ func (g *guard) approveLine(b []byte) (int, error) {
 			g.state = atHead
 		} else {
 			name, _, colon := strings.Cut(line, ":")
-			ok = colon && isToken(name)
+			g.names++
+			ok = colon && isToken(name) && g.names <= maxFields
 		}
 	}
 	if !ok {
-		g.state = atEnd
-		return 0, errFraming
+		return g.badBody(b), nil
 	}
 	g.ready = b[:i+1]
 	return i + 1, nil
+}
+
+// badBody ends the connection's input with a line that net/http refuses.
+func (g *guard) badBody(b []byte) int {
+	g.ready, g.state = badBodyLine, atEnd
+	return len(b)
 }
 
 // parseChunkSize reads a chunk's size line without its CRLF (RFC 9112 §7.1).

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -23,7 +24,10 @@ const (
 )
 
 // connFacts is what Serve tells the handler of a connection it hands over.
-type connFacts struct{ state *tls.ConnectionState }
+type connFacts struct {
+	state *tls.ConnectionState
+	guard *guard
+}
 
 type connKey struct{}
 
@@ -365,9 +369,7 @@ func (x *exchange) pass(why string) {
 		defer body.stop()
 	}
 	resp, err := x.site.Origin.RoundTrip(req)
-	if err != nil && body != nil && body.failed.Load() {
-		x.w.Header().Set("Connection", "close")
-		x.fail(http.StatusBadRequest, "the request's body is malformed, or did not come")
+	if err != nil && body != nil && x.badBody(body) {
 		return
 	}
 	if err != nil {
@@ -383,12 +385,29 @@ func (x *exchange) pass(why string) {
 	x.passOn(resp)
 }
 
+// badBody answers when it was the client's body that failed the request.
+func (x *exchange) badBody(body *clientBody) bool {
+	facts, ok := x.r.Context().Value(connKey{}).(*connFacts)
+	switch {
+	case body.late.Load() || ok && facts.guard.slow.Load():
+		x.w.Header().Set("Connection", "close")
+		x.fail(http.StatusRequestTimeout, "the request's body did not come in time")
+	case body.failed.Load():
+		x.w.Header().Set("Connection", "close")
+		x.fail(http.StatusBadRequest, "the request's body is malformed, or broke off")
+	default:
+		return false
+	}
+	return true
+}
+
 // clientBody is a request's body on its way to the origin. It bounds the wait
 // for each part, and knows that it was the client who failed.
 type clientBody struct {
 	io.ReadCloser
 	control *http.ResponseController
 	failed  atomic.Bool
+	late    atomic.Bool // it failed because it did not come in time
 	ended   atomic.Bool
 }
 
@@ -408,6 +427,7 @@ func (b *clientBody) Read(p []byte) (int, error) {
 		b.control.SetReadDeadline(time.Time{}) // the answer may take longer
 	}
 	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
+		b.late.Store(errors.Is(err, os.ErrDeadlineExceeded))
 		b.failed.Store(true)
 	}
 	return n, err

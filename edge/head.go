@@ -164,7 +164,8 @@ func (h *head) special(name, value string) error {
 			h.contentLength = h.contentLength*10 + int64(value[i]-'0')
 		}
 	case strings.EqualFold(name, "Transfer-Encoding"):
-		if h.chunked || !strings.EqualFold(value, "chunked") {
+		// EqualFold folds U+212A to k: the length tells.
+		if h.chunked || len(value) != len("chunked") || !strings.EqualFold(value, "chunked") {
 			return refuse(http.StatusBadRequest, "Transfer-Encoding is not a single chunked")
 		}
 		h.chunked = true

@@ -61,7 +61,7 @@ func (e *Edge) Serve(ctx context.Context, ln net.Listener) error {
 		MaxHeaderBytes:    maxHeadBytes,
 		ErrorLog:          log.New(io.Discard, "", 0),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, &connFacts{c.(*conn).state})
+			return context.WithValue(ctx, connKey{}, &connFacts{c.(*conn).state, &c.(*conn).guard})
 		},
 	}
 	go s.http.Serve(s)
@@ -110,7 +110,28 @@ func (s *server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.closing.Load() {
 		w.Header().Set("Connection", "close")
 	}
+	if facts, ok := r.Context().Value(connKey{}).(*connFacts); ok && r.Method == refusedMethod {
+		if bad := facts.guard.refused.Load(); bad != nil {
+			s.e.answerRefused(w, r, bad, facts.state)
+			return
+		}
+	}
 	s.e.ServeHTTP(w, r)
+}
+
+// answerRefused answers a head that guard refused; the connection ends with it.
+func (e *Edge) answerRefused(w http.ResponseWriter, r *http.Request, bad *refused, state *tls.ConnectionState) {
+	client := r.RemoteAddr
+	if host, _, err := net.SplitHostPort(client); err == nil {
+		client = host
+	}
+	x := &exchange{e: e, w: w, r: r}
+	x.rec = AccessRecord{Time: e.now(), TLS: state, Client: client, Cache: "local"}
+	w.Header().Set("Connection", "close")
+	x.fail(bad.status, bad.why)
+	if e.access != nil {
+		x.log()
+	}
 }
 
 func (s *server) acceptAll(ctx context.Context, ln net.Listener) error {

@@ -217,7 +217,7 @@ func TestSlowRequestBody(t *testing.T) {
 		io.WriteString(c, "POST /a HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 100\r\n\r\nhalf")
 		start := time.Now()
 		got, err := io.ReadAll(c)
-		if d := time.Since(start); d > bodyTimeout+5*time.Second || !strings.HasPrefix(string(got), "HTTP/1.1 400 ") {
+		if d := time.Since(start); d > bodyTimeout+5*time.Second || !strings.HasPrefix(string(got), "HTTP/1.1 408 ") {
 			t.Errorf("got %q, %v after %v", got, err, d)
 		}
 	})
