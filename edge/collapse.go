@@ -63,7 +63,7 @@ func flightKey(primary string, names []selecting, f fields) string {
 	b := []byte(primary)
 	for i := range names {
 		v, ok := f.combined(names[i].name)
-		v = normaliseList(v)
+		v = normalise(names[i].name, v)
 		b = append(b, 0)
 		if ok {
 			b = append(b, byte(len(v)>>16), byte(len(v)>>8), byte(len(v)))

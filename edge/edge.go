@@ -56,6 +56,12 @@ type Site struct {
 	// StoreClientErrors stores 400, 405, 413 and 414 like other responses:
 	// one client's odd request can then deny others the page.
 	StoreClientErrors bool
+	// Query normalises queries, for the key and the origin alike.
+	Query QueryRules
+	// KeyFields are request fields, in canonical form, that every response is
+	// taken to vary by, said or not. They reach the origin even if they are of
+	// those that clients may not set otherwise.
+	KeyFields []string
 	// EarlyHintsAll passes 103 (RFC 8297) on to HTTP/1.1 clients too; without,
 	// only to those of HTTP/2 and later. perigee.toml has it as early_hints.
 	EarlyHintsAll bool

@@ -29,7 +29,7 @@ type fill struct {
 // newFill prepares the leader's fetch. The client's conditions and range stay
 // here (RFC 9111 §4.3.1: the validation is our own).
 func (e *Edge) newFill(fl *flight, site *Site, q *request, f found) *fill {
-	h := e.forwarded(q)
+	h := e.forwarded(site, q)
 	for _, name := range conditional {
 		delete(h, name)
 	}
@@ -192,6 +192,9 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 	obj.key, obj.scopes, obj.asOf = w.fl.primary, w.fl.scopes.tagged(resp.Header, &w.target), w.fl.asOf
 	own := obj.withhold()
 	why := storable(w.site, obj.status, obj.header, &obj.cc, w.auth, obj.hasLifetime)
+	if why == "" && deceptive(w.target.path, obj) {
+		why = "deception"
+	}
 	if why == "" && w.limit >= 0 && (resp.ContentLength < 0 || resp.ContentLength > w.limit) {
 		resp.Body.Close()
 		return outcome{err: errRangeOnly, why: "large"}
@@ -206,7 +209,7 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 		}
 		return outcome{resp: resp, why: why, status: resp.StatusCode}
 	}
-	obj.sel = selectingFields(varyNames(h["Vary"]), w.fields)
+	obj.sel = selectingFields(varyNames(h["Vary"], w.site.KeyFields), w.fields)
 	o := outcome{obj: obj, own: own, body: newGrowing(resp.ContentLength), resp: resp, status: resp.StatusCode}
 	o.body.resp = resp
 	if o.exclusive = !obj.shareable(came); o.exclusive {
@@ -225,8 +228,7 @@ func newStored(site *Site, status int, h http.Header, asked, came time.Time) *st
 		date = came
 	}
 	delete(h, "Age")
-	var targeted bool
-	o.cc, targeted = responseDirectives(h)
+	o.cc, o.targeted = responseDirectives(h)
 	o.validators.date = date
 	if tags := h["Etag"]; len(tags) == 1 {
 		if _, rest, ok := nextETag(tags[0]); ok && rest == "" {
@@ -236,7 +238,7 @@ func newStored(site *Site, status int, h http.Header, asked, came time.Time) *st
 	o.lastModified, _ = singleDate(h["Last-Modified"], came)
 	_, modified := h["Last-Modified"]
 	o.unmodified = !modified
-	o.lifetime, o.hasLifetime = freshnessLifetime(status, &o.cc, targeted, h, date)
+	o.lifetime, o.hasLifetime = freshnessLifetime(status, &o.cc, o.targeted, h, date)
 	if !o.hasLifetime && site.Heuristic {
 		o.lifetime = heuristicLifetime(status, &o.cc, o.lastModified, date)
 		o.hasLifetime = o.lifetime > 0

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -59,13 +60,16 @@ func endToEnd(h http.Header) http.Header {
 // forwarded is the header of the request to the origin: the client's fields
 // without those that must not travel and those that no key covers, and then
 // ours, so that no Connection field of the client can remove them.
-func (e *Edge) forwarded(q *request) http.Header {
+func (e *Edge) forwarded(site *Site, q *request) http.Header {
 	out := endToEnd(q.header)
 	for name := range out {
 		plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-		if unkeyed[plain] || plain != name && (hopByHop[plain] || framing[plain]) {
+		if unkeyed[plain] && !slices.Contains(site.KeyFields, name) || plain != name && (hopByHop[plain] || framing[plain]) {
 			delete(out, name)
 		}
+	}
+	if v, ok := headerFields(out).combined("Accept-Encoding"); ok {
+		out["Accept-Encoding"] = []string{normaliseEncoding(v)}
 	}
 	delete(out, "Content-Length")
 	delete(out, "Host")

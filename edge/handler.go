@@ -124,6 +124,7 @@ func (x *exchange) pull() {
 		x.fail(http.StatusNotFound, "the site has no such path and no origin")
 		return
 	}
+	q.query = x.site.Query.apply(q.query)
 	x.key = q.key()
 	if q.method != http.MethodGet && q.method != http.MethodHead {
 		x.pass("method")
@@ -138,6 +139,11 @@ func (x *exchange) pull() {
 		x.revalidateBehind(f)
 		x.serveStored(f.obj, f.age, "stale")
 		return
+	case useValidate:
+		if f.tolerable && q.cc.maxStale != noDelta && f.age-f.obj.lifetime <= q.cc.maxStale { // RFC 9111 §5.2.1.2
+			x.serveStored(f.obj, f.age, "stale")
+			return
+		}
 	}
 	switch {
 	case q.cc.onlyIfCached: // RFC 9111 §5.2.1.7
@@ -188,6 +194,9 @@ func (x *exchange) fetch(f found) {
 		next = verdictAlone
 	}
 	names := e.store.varyOf(x.key)
+	if names == nil {
+		names = selectingFields(x.site.KeyFields, q.fields())
+	}
 	scopes := purgeScopes{site: x.site.Name, resource: string(q.appendResource(nil))}
 	for try := 1; ; try++ {
 		var fl *flight
@@ -356,7 +365,7 @@ func (x *exchange) originFailed(err error) {
 func (x *exchange) pass(why string) {
 	q, e := x.q, x.e
 	x.status.fwd, x.rec.Cache = why, "pass"
-	req := (&http.Request{Method: q.method, URL: q.url(), Host: q.authority, Header: e.forwarded(q),
+	req := (&http.Request{Method: q.method, URL: q.url(), Host: q.authority, Header: e.forwarded(x.site, q),
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}).WithContext(withInterim(x.r.Context(), x.inform))
 	// A body on GET or HEAD is dropped: no key covers it (RFC 9110 §9.3.1).
 	var body *clientBody
@@ -447,6 +456,7 @@ func (x *exchange) invalidated(h http.Header) {
 		u.Fragment = ""
 		t, err := parseTarget(u.String(), "", x.q.tls)
 		if err == nil && t.authority == x.q.authority {
+			t.query = x.site.Query.apply(t.query)
 			x.e.invalidate(t.key())
 		}
 	}

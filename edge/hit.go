@@ -83,6 +83,7 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body
 	if site.Origin == nil {
 		return dst, body, false
 	}
+	t.query = site.Query.apply(t.query)
 	var space [512]byte
 	found := s.find(site, t.appendKey(space[:0]), h, now)
 	if found.use != useFresh || !bodyAllowed(found.obj.status) {

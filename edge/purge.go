@@ -39,6 +39,12 @@ func (e *Edge) Purge(p Purge) error {
 			p.Site = site.Name
 		}
 	}
+	if site := e.snap.Load().sites.find(s.host); site != nil && p.URL != "" {
+		path, query, has := strings.Cut(s.scope.name, "?")
+		if has {
+			s.scope.name = path + site.Query.apply("?"+query)
+		}
+	}
 	e.purgeScope(s.scope, p.Site, p.Seq, p.Soft)
 	return nil
 }

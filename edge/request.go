@@ -18,7 +18,7 @@ type request struct {
 
 // readRequest makes a request of what net/http read, by the same rules as Hit.
 func readRequest(r *http.Request, tls bool) (*request, error) {
-	q := &request{method: r.Method, header: r.Header, client: r.RemoteAddr}
+	q := &request{method: r.Method, header: r.Header, client: r.RemoteAddr, cc: noDirectives()}
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		q.client = host
 	}

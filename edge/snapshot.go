@@ -46,8 +46,11 @@ type found struct {
 	obj     *stored
 	use     use
 	age     time.Duration
-	onError bool   // may be used if the origin fails (RFC 5861 §4)
-	why     string // for Cache-Status: fwd
+	onError bool // may be used if the origin fails (RFC 5861 §4)
+	// tolerable: nothing but its age keeps it from use, so a client that takes
+	// stale ones may have it.
+	tolerable bool
+	why       string // for Cache-Status: fwd
 }
 
 // find looks a GET or HEAD up (RFC 9111 §4).
@@ -80,6 +83,7 @@ func (o *stored) judge(now time.Time, soft, behind bool) found {
 		return r
 	}
 	mayStale := !mustValidateStale(&o.cc)
+	r.tolerable = mayStale && !soft && !behind
 	if mayStale && !behind && o.cc.staleWhileRevalidate != noDelta && staleness <= o.cc.staleWhileRevalidate {
 		r.use = useStale
 	}

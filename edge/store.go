@@ -43,6 +43,7 @@ type stored struct {
 	lifetime time.Duration
 	// hasLifetime says that lifetime was given, or made by heuristic.
 	hasLifetime bool
+	targeted    bool    // by a field of RFC 9213
 	asOf        instant // purges applied here when its fetch started
 	body        *chunk
 	size        int64 // of the body
@@ -241,7 +242,7 @@ func sameSelecting(a, b []selecting) bool {
 		return false
 	}
 	for i := range a {
-		if a[i] != b[i] {
+		if a[i].name != b[i].name || a[i].present != b[i].present || a[i].value != b[i].value {
 			return false
 		}
 	}

@@ -52,7 +52,7 @@ func TestStoreBudget(t *testing.T) {
 func TestStoreVariants(t *testing.T) {
 	s := newStore(0)
 	for i := range 2 * maxVariants {
-		put(s, "k", 10, selecting{"Accept", fmt.Sprint(i), true})
+		put(s, "k", 10, selecting{name: "Accept", value: fmt.Sprint(i), present: true})
 	}
 	if n := len(s.keys["k"]); n != maxVariants {
 		t.Errorf("%d variants", n)
@@ -75,8 +75,8 @@ func TestStoreVariants(t *testing.T) {
 func TestMostRecentDate(t *testing.T) {
 	s := newStore(0)
 	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	newer := &stored{key: "k", validators: validators{date: day.Add(time.Hour)}, sel: []selecting{{"A", "", false}}}
-	older := &stored{key: "k", validators: validators{date: day}, sel: []selecting{{"B", "", false}}}
+	newer := &stored{key: "k", validators: validators{date: day.Add(time.Hour)}, sel: []selecting{{name: "A"}}}
+	older := &stored{key: "k", validators: validators{date: day}, sel: []selecting{{name: "B"}}}
 	s.put(newer)
 	s.put(older)
 	if o, _ := s.get([]byte("k"), headerFields{}); o != newer {

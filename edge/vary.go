@@ -36,6 +36,7 @@ func (h headerFields) combined(name string) (string, bool) {
 type selecting struct {
 	name    string // canonical
 	value   string // normalised
+	sent    string // as it was
 	present bool
 }
 
@@ -57,9 +58,10 @@ func varyAny(lines []string) bool {
 	return false
 }
 
-// varyNames returns the field names of Vary, canonical, sorted, each once.
-func varyNames(lines []string) []string {
-	var names []string
+// varyNames returns the field names of Vary and those that a site keys by,
+// canonical, sorted, each once.
+func varyNames(lines, keyed []string) []string {
+	names := slices.Clone(keyed)
 	for _, line := range lines {
 		for {
 			m, rest, ok := nextMember(line)
@@ -79,21 +81,20 @@ func selectingFields(names []string, f fields) []selecting {
 	sel := make([]selecting, 0, len(names))
 	for _, name := range names {
 		v, ok := f.combined(name)
-		sel = append(sel, selecting{name: name, value: normaliseList(v), present: ok})
+		sel = append(sel, selecting{name: name, value: normalise(name, v), sent: v, present: ok})
 	}
 	return sel
 }
 
 // varyMatches reports whether a request selects a stored response (RFC 9111
-// §4.1): each field is absent in both, or equal but for white space around
-// list members.
+// §4.1): each field is absent in both, or equal once normalised.
 func varyMatches(sel []selecting, f fields) bool {
 	for i := range sel {
 		v, ok := f.combined(sel[i].name)
 		if ok != sel[i].present {
 			return false
 		}
-		if ok && v != sel[i].value && normaliseList(v) != sel[i].value {
+		if ok && v != sel[i].sent && v != sel[i].value && normalise(sel[i].name, v) != sel[i].value {
 			return false
 		}
 	}

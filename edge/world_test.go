@@ -151,6 +151,8 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 	config := Config{Name: "fra1", Sites: []Site{
 		{Name: "shop", Hosts: []string{"shop.test", "*.wild.test"}, Origin: transport},
 		{Name: "hints", Hosts: []string{"hints.test"}, Origin: transport, EarlyHintsAll: true},
+		{Name: "keyed", Hosts: []string{"keyed.test"}, Origin: transport, KeyFields: []string{"X-Device", "X-Original-Url"},
+			Query: QueryRules{Sort: true, Drop: []string{"utm_*", "fbclid"}}},
 		// Every option whose default is the safe one, turned on.
 		{Name: "open", Hosts: []string{"open.test"}, Origin: transport, Heuristic: true, ShareSetCookie: true, StoreClientErrors: true, EarlyHintsAll: true},
 	},

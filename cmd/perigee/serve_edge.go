@@ -111,6 +111,7 @@ func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[s
 		s := edge.Site{
 			Name: c.Name, Hosts: c.Hosts, Push: c.Push,
 			Heuristic: c.Heuristic, ShareSetCookie: c.ShareSetCookie, StoreClientErrors: c.StoreClientErrors, EarlyHintsAll: c.EarlyHintsAll,
+			Query: edge.QueryRules{Sort: c.QuerySort, Keep: c.QueryKeep, Drop: c.QueryDrop}, KeyFields: c.KeyFields,
 		}
 		for _, r := range c.Expiry {
 			s.Rules = append(s.Rules, edge.ExpiryRule{Glob: r.Glob, CacheControl: r.CacheControl})

@@ -174,12 +174,16 @@ type Site struct {
 	ShareSetCookie bool          // responses with Set-Cookie are stored, and the cookie goes to all
 	// StoreClientErrors stores 400, 405, 413 and 414 too.
 	StoreClientErrors bool
-	EarlyHintsAll     bool // 103 goes to HTTP/1.1 clients too
-	Push              bool
-	Keep              int      // releases kept for grace and rollback
-	Expiry            []Expiry // in file order: the first that matches wins
-	TLS               TLS
-	Pos               Position
+	// QuerySort, QueryKeep and QueryDrop normalise queries; a name may end in "*".
+	QuerySort            bool
+	QueryKeep, QueryDrop []string
+	KeyFields            []string // canonical; every response varies by them
+	EarlyHintsAll        bool     // 103 goes to HTTP/1.1 clients too
+	Push                 bool
+	Keep                 int      // releases kept for grace and rollback
+	Expiry               []Expiry // in file order: the first that matches wins
+	TLS                  TLS
+	Pos                  Position
 }
 
 // TLS is a certificate and its key; both paths are empty or neither is.

@@ -28,7 +28,7 @@ const (
 // originKeys make no sense without origins.
 var originKeys = []string{
 	"balance", "check", "allow_private", "connect_timeout", "header_timeout", "between_timeout",
-	"heuristic", "share_set_cookie", "store_client_errors", "early_hints",
+	"heuristic", "share_set_cookie", "store_client_errors", "early_hints", "query_sort", "query_keep", "query_drop", "key_fields",
 }
 
 // Bounds of a site.
@@ -62,6 +62,7 @@ func (c *Config) readSite(name string, t *table) {
 	s.ShareSetCookie = t.bool("share_set_cookie", false)
 	s.StoreClientErrors = t.bool("store_client_errors", false)
 	s.EarlyHintsAll = t.word("early_hints", EarlyHintsH2, []string{EarlyHintsH2, EarlyHintsAll}, nil) == EarlyHintsAll
+	t.keys(&s)
 	s.TLS = t.tls()
 	s.Expiry = t.expiry()
 	t.done()
