@@ -174,6 +174,7 @@ func (a *answer) step(s *servedZone, hop int) bool {
 
 // found answers with the RRset that was asked for.
 func (a *answer) found(s *servedZone, node zones.NodeID) {
+	a.restrain()
 	qtype := a.q.qtype
 	if qtype == typeANY {
 		qtype = s.anyType(node)

@@ -51,6 +51,17 @@ func (a *answer) gate() bool {
 	return true
 }
 
+// restrain makes answers to ANY and RRSIG short for who may not sit at the
+// address that the query came from. Nobody needs them, and forged queries for
+// them are the classic way to get the largest answers there are; what is longer
+// goes to who has a cookie or comes by TCP.
+func (a *answer) restrain() {
+	q := &a.q
+	if (q.qtype == typeANY || q.qtype == typeRRSIG) && a.c.Transport != TCP && !a.out.ValidCookie {
+		a.m.limit = min(a.m.limit, a.m.base+minUDP-q.edns.replyLen(&a.opt, a.rcode))
+	}
+}
+
 // cookieOnly is the RCODE for a query without a question, which asks for a
 // cookie or whether one still holds (RFC 7873 §5.4).
 func (a *answer) cookieOnly() uint16 {

@@ -1,0 +1,55 @@
+package zones
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+)
+
+// TestHostileZoneText writes every type there is with no data, one octet, 64 KiB
+// and words of the wrong kind, in the type's own form and in that of RFC 3597.
+// Each is loaded and can be answered, or is an error with its line; none panics
+// (CVE-2018-17419 was a TA record).
+func TestHostileZoneText(t *testing.T) {
+	types := []uint16{65280, 65535, 128, 0}
+	for n := range dns.TypeToString {
+		types = append(types, n)
+	}
+	slices.Sort(types)
+	huge := strings.Repeat("00", 1<<16-1)
+	datas := []string{
+		"", `\# 0`, `\# 1 00`, `\# 1 ff`, `\# 4 c00cc00c`, `\# 65535 ` + huge, `\# 65536 ` + huge + "00", `\# 2 00`, `\# 1`, `\#`, `\# -1 00`, `\# x`,
+		"0", "-1", "99999999999999999999", ".", "x", "x x x x x x x x x x x x", "0 0 0 0 0 0 0 0 0 0 0 0", `"`, `""`, "(", ")", `\`, `\300`, "\x00",
+		strings.Repeat("a", 64) + ".", strings.Repeat("a.", 200), huge, `"` + strings.Repeat("x", 70000) + `"`, strings.Repeat("1 ", 5000),
+	}
+	loaded, refused := 0, 0
+	for _, n := range types {
+		name := dns.Type(n).String()
+		for i, data := range datas {
+			where := fmt.Sprintf("%s with data %d (%.20q)", name, i, data)
+			text := "$TTL 300\n@ IN SOA ns1 hostmaster 7 3600 900 604800 60\n@ IN NS ns1\nns1 IN A 127.0.0.53\n" + "x IN " + name + " " + data + "\n"
+			z, findings := Parse("hostile.zone", []byte(text), Options{Origin: "example.test", MaxRecords: 1000})
+			if z != nil {
+				loaded++
+				checkZone(t, z)
+				continue
+			}
+			refused++
+			if len(findings) == 0 {
+				t.Errorf("%s: refused without a word", where)
+			}
+			for _, f := range findings {
+				if !f.Warning && (f.Line < 5 || f.Text == "") {
+					t.Errorf("%s: %+v, want line 5 or what it opened", where, f)
+				}
+			}
+		}
+	}
+	t.Logf("%d types, %d zones loaded, %d refused", len(types), loaded, refused)
+	if loaded == 0 || refused == 0 {
+		t.Error("all were loaded or all refused: this test shows nothing")
+	}
+}
