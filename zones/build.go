@@ -328,7 +328,10 @@ func (b *builder) set(owner []byte, recs []record, data []byte) {
 			continue
 		}
 		if size += recordHeader + len(rdata); size > maxRRset {
-			continue
+			if count > 0 {
+				continue
+			}
+			rdata, b.l.stopped = nil, true // no RRset is empty; nobody looks at this one
 		}
 		w := b.room(recordHeader + len(rdata))
 		w[0], w[1] = 0xC0, 12 // the question's name
@@ -339,7 +342,7 @@ func (b *builder) set(owner []byte, recs []record, data []byte) {
 		} else {
 			binary.BigEndian.PutUint32(w[6:], r.ttl)
 		}
-		binary.BigEndian.PutUint16(w[10:], r.size)
+		binary.BigEndian.PutUint16(w[10:], uint16(len(rdata)))
 		copy(w[recordHeader:], rdata)
 		b.used += len(w)
 		count++

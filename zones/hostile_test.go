@@ -29,6 +29,9 @@ func TestHostileZoneText(t *testing.T) {
 	for _, n := range types {
 		name := dns.Type(n).String()
 		for i, data := range datas {
+			if len(data) > 1<<16 && n%4 != uint16(i%4) && n != dns.TypeTA {
+				continue // the long ones take turns: each costs a millisecond
+			}
 			where := fmt.Sprintf("%s with data %d (%.20q)", name, i, data)
 			text := "$TTL 300\n@ IN SOA ns1 hostmaster 7 3600 900 604800 60\n@ IN NS ns1\nns1 IN A 127.0.0.53\n" + "x IN " + name + " " + data + "\n"
 			z, findings := Parse("hostile.zone", []byte(text), Options{Origin: "example.test", MaxRecords: 1000})
