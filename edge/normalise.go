@@ -19,16 +19,16 @@ func normalise(name, v string) string {
 	return normaliseList(v)
 }
 
-// The content encodings that are told apart, as bits.
+// The content acceptedCodings that are told apart, as bits.
 const (
 	brBit = 1 << iota
 	gzipBit
 	zstdBit
 )
 
-// encodings by their bits: what a request's Accept-Encoding becomes, for the key
+// acceptedCodings by their bits: what a request's Accept-Encoding becomes, for the key
 // and for the origin alike.
-var encodings = [8]string{"identity", "br", "gzip", "br, gzip", "zstd", "br, zstd", "gzip, zstd", "br, gzip, zstd"}
+var acceptedCodings = [8]string{"identity", "br", "gzip", "br, gzip", "zstd", "br, zstd", "gzip, zstd", "br, gzip, zstd"}
 
 // normaliseEncoding reduces Accept-Encoding to which of br, gzip and zstd it
 // accepts: clients write the same in dozens of ways, and each would be a
@@ -40,7 +40,7 @@ func normaliseEncoding(v string) string {
 		var m string
 		var ok bool
 		if m, rest, ok = nextMember(rest); !ok {
-			return encodings[set]
+			return acceptedCodings[set]
 		}
 		coding, parameters, _ := strings.Cut(m, ";")
 		q, valid := quality(parameters)

@@ -11,14 +11,14 @@ import (
 type request struct {
 	target
 	method string
-	header http.Header
-	client string // address without port
+	header http.Header // end to end: what Connection names, neither key nor origin sees
+	client string      // address without port
 	cc     cacheControl
 }
 
 // readRequest makes a request of what net/http read, by the same rules as Hit.
 func readRequest(r *http.Request, tls bool) (*request, error) {
-	q := &request{method: r.Method, header: r.Header, client: r.RemoteAddr, cc: noDirectives()}
+	q := &request{method: r.Method, header: endToEnd(r.Header), client: r.RemoteAddr, cc: noDirectives()}
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
 		q.client = host
 	}
@@ -44,7 +44,7 @@ func readRequest(r *http.Request, tls bool) (*request, error) {
 		return q, err
 	}
 	q.target = t
-	if v, ok := headerFields(r.Header).combined("Cache-Control"); ok {
+	if v, ok := headerFields(q.header).combined("Cache-Control"); ok {
 		q.cc = parseCacheControl(v)
 	}
 	return q, nil

@@ -156,7 +156,7 @@ func (x *exchange) bare304(h http.Header) {
 }
 
 // contentFields describe content that a 304 does not have.
-var contentFields = []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Range", "Accept-Ranges"}
+var contentFields = []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Range", "Content-Md5", "Content-Digest", "Accept-Ranges"}
 
 func (x *exchange) send(status int, src source, start, length int64) {
 	if length >= 0 && bodyAllowed(status) {

@@ -40,7 +40,8 @@ type selecting struct {
 	present bool
 }
 
-// varyAny reports a Vary that never matches (RFC 9111 §4.1).
+// varyAny reports a Vary that never matches (RFC 9111 §4.1). One that names
+// the client's address is of this kind: the origin gets ours.
 func varyAny(lines []string) bool {
 	n := 0
 	for _, line := range lines {
@@ -49,7 +50,7 @@ func varyAny(lines []string) bool {
 			if !ok {
 				break
 			}
-			if n++; m == "*" || n > maxVaryFields {
+			if n++; m == "*" || n > maxVaryFields || strings.EqualFold(m, "X-Forwarded-For") {
 				return true
 			}
 			line = rest
@@ -59,7 +60,8 @@ func varyAny(lines []string) bool {
 }
 
 // varyNames returns the field names of Vary and those that a site keys by,
-// canonical, sorted, each once.
+// canonical, sorted, each once. Fields that the origin does not get from
+// clients are the same for all of a key.
 func varyNames(lines, keyed []string) []string {
 	names := slices.Clone(keyed)
 	for _, line := range lines {
@@ -68,7 +70,9 @@ func varyNames(lines, keyed []string) []string {
 			if !ok {
 				break
 			}
-			names = append(names, http.CanonicalHeaderKey(m))
+			if name := http.CanonicalHeaderKey(m); !unkeyed[name] || slices.Contains(keyed, name) {
+				names = append(names, name)
+			}
 			line = rest
 		}
 	}
