@@ -40,6 +40,8 @@ var mayImport = map[string][]string{
 // dependency that is not listed fails the test; docs/dependencies.md has the
 // reasons. internal/txtest is for tests.
 var onlyIn = map[string][]string{
+	"github.com/andybalholm/brotli":        {"origin"},
+	"github.com/klauspost/compress":        {"origin"},
 	"github.com/miekg/dns":                 {"zones", "internal/txtest"},
 	"github.com/fsnotify/fsnotify":         {"zones", "edge", "internal/geo", "cmd/perigee"},
 	"github.com/oschwald/geoip2-golang":    {"internal/geo"},

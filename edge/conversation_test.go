@@ -2,11 +2,14 @@ package edge
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -224,17 +227,37 @@ func pushSites(t *testing.T) func(*Config) {
 // activate makes a release of the files below name/ and activates it on both
 // pushed sites.
 func (w *world) activate(name string) (string, error) {
-	m := &origin.Manifest{Version: origin.ManifestVersion, Files: map[string]origin.File{}}
+	dir, err := os.MkdirTemp("", "")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
 	for path, data := range w.files {
 		path, ok := strings.CutPrefix(path, name+"/")
 		if !ok {
 			continue
 		}
-		d := origin.DigestOf(data)
-		if err := w.edge.blobs.Put(d, int64(len(data)), bytes.NewReader(data)); err != nil {
+		file := filepath.Join(dir, filepath.FromSlash(path))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, data, 0o644)); err != nil {
 			return "", err
 		}
-		m.Files[path] = origin.File{Digest: d, Size: int64(len(data)), Type: origin.TypeOf(path), Class: origin.Classify(path)}
+	}
+	folder, err := origin.ManifestOf(context.Background(), dir, nil)
+	if err != nil {
+		return "", err
+	}
+	defer folder.Close()
+	m := folder.Manifest
+	for _, b := range m.Blobs() {
+		f, err := folder.Open(b.Digest)
+		if err != nil {
+			return "", err
+		}
+		err = w.edge.blobs.Put(b.Digest, b.Size, f)
+		f.Close()
+		if err != nil {
+			return "", err
+		}
 	}
 	canonical, id, err := m.Canonical()
 	if err != nil {

@@ -75,7 +75,8 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body
 	}
 	body.Site, body.target = site, t
 	if site.Push {
-		f := s.release(site, t.path, h.value1(releaseField), now)
+		types, typed := h.combined("Accept")
+		f := s.release(site, asked{t.path, t.query, h.value1(releaseField), h.value1("Accept-Encoding"), types, !typed}, now)
 		if f.status != 0 {
 			return s.hitFile(dst, h, &f, body, now)
 		}
@@ -172,7 +173,7 @@ func (s *Snapshot) finishHead(dst []byte, h *head, status *cacheStatus, body Bod
 }
 
 func (s *Snapshot) hitFile(dst []byte, h *head, f *releaseFile, body Body, now time.Time) ([]byte, Body, bool) {
-	if f.redirect {
+	if f.location != "" || f.status != http.StatusOK {
 		return dst, body, false
 	}
 	body.Status, body.Cache, body.Release = f.status, "release", releaseID(f.release)
@@ -193,6 +194,9 @@ func (s *Snapshot) hitFile(dst []byte, h *head, f *releaseFile, body Body, now t
 	if body.Status == http.StatusOK {
 		dst = appendField(dst, "Accept-Ranges", "bytes")
 		dst = appendField(dst, "Content-Type", f.file.Type)
+		if f.coding != "" {
+			dst = appendField(dst, "Content-Encoding", f.coding)
+		}
 	}
 	dst = appendField(dst, "Cache-Control", f.expiry)
 	dst = append(dst, "Date: "...)
@@ -200,6 +204,12 @@ func (s *Snapshot) hitFile(dst []byte, h *head, f *releaseFile, body Body, now t
 	dst = append(dst, "\r\n"...)
 	dst = appendField(dst, "Etag", v.etag)
 	dst = appendField(dst, releaseField, body.Release)
+	if f.varies {
+		dst = appendField(dst, "Vary", "Accept-Encoding")
+	}
+	for i := range f.fields {
+		dst = appendField(dst, f.fields[i].Name, f.fields[i].Value)
+	}
 	dst = appendField(dst, "X-Content-Type-Options", "nosniff")
 	return s.finishHead(dst, h, &cacheStatus{hit: true}, body, "")
 }

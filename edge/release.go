@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,19 +39,42 @@ type releaseFile struct {
 	file     origin.File
 	release  origin.Digest
 	expiry   string
-	redirect bool // to the same path with a slash
-	status   int  // 0: the releases have no such path
+	location string // a redirect's target
+	coding   string // of file; "" is the content itself
+	identity origin.Digest
+	varies   bool // other requests get another variant
+	fields   []origin.Field
+	status   int // 0: the releases have no such path
 }
 
 // releaseID is the short form of a release's digest.
 func releaseID(d origin.Digest) string { return hex.EncodeToString(d[:])[:shortRelease] }
 
-func (f *releaseFile) etag() string { return `"` + f.file.Digest.String() + `"` }
+// etag is a strong validator of exactly these octets: the digest of the content
+// and the coding (RFC 9110 §8.8.3.3).
+func (f *releaseFile) etag() string {
+	if f.coding == "" {
+		return `"` + f.identity.String() + `"`
+	}
+	return `"` + f.identity.String() + "-" + f.coding + `"`
+}
+
+// asked is what of a request decides among a release's answers.
+type asked struct {
+	path, query string // as they came
+	named       string // Perigee-Release
+	accept      string // Accept-Encoding
+	types       string // Accept
+	anyType     bool   // there is no Accept
+}
+
+// html reports whether a page is any use to who asks.
+func (a *asked) html() bool { return a.anyType || acceptsHTML(a.types) }
 
 // release returns what the site's releases have for a path. Their pointer is
 // read here and nowhere else, so that one answer never mixes two generations.
-// named is the request's Perigee-Release.
-func (s *Snapshot) release(site *Site, rawPath, named string, now time.Time) (f releaseFile) {
+// The order: forced redirects, files, redirects, files in grace, rewrites.
+func (s *Snapshot) release(site *Site, a asked, now time.Time) (f releaseFile) {
 	if s.releases == nil {
 		return f
 	}
@@ -60,51 +84,140 @@ func (s *Snapshot) release(site *Site, rawPath, named string, now time.Time) (f 
 	}
 	m := rel.Manifest
 	f.rel, f.release = rel, rel.Active
-	if named != "" && !sameRelease(named, rel.Active) {
+	if a.named != "" && !sameRelease(a.named, rel.Active) {
 		for i := range rel.Grace {
-			if g := &rel.Grace[i]; now.Before(g.Until) && sameRelease(named, g.Release) {
+			if g := &rel.Grace[i]; now.Before(g.Until) && sameRelease(a.named, g.Release) {
 				m, f.release = g.Manifest, g.Release
 				break
 			}
 		}
 	}
-	name, ok := manifestName(rawPath)
+	name, ok := manifestName(a.path)
 	if !ok {
 		return f
 	}
-	if f.lookup(m, name); f.status == 0 {
-		// Pages that are still open ask for the files of the release they are of.
-		if file, release, ok := rel.Resolve(name, now); ok && file.Class == origin.Immutable {
-			f.file, f.release, f.status = file, release, http.StatusOK
-		}
+	fallback := false
+	switch {
+	case len(m.Redirects) > 0 && f.redirected(m, origin.Forced, name, a):
+	case f.lookup(m, name, a):
+	case len(m.Redirects) > 0 && f.redirected(m, origin.Unforced, name, a):
+	case f.inGrace(name, now):
+	case len(m.Redirects) > 0 && f.redirected(m, origin.Rewriting, name, a):
+		fallback = true
+	}
+	if f.status == 0 || f.location != "" {
+		return f
 	}
 	f.expiry = expiryOf(site, name, &f.file)
+	f.finish(m, name, a.accept, fallback)
 	return f
 }
 
-// lookup sets file and status when the manifest answers the path.
-func (f *releaseFile) lookup(m *origin.Manifest, name string) {
+// finish applies the header rules and chooses the variant. A document that
+// stands in for another path is never kept under its name.
+func (f *releaseFile) finish(m *origin.Manifest, name, accept string, fallback bool) {
+	if fallback {
+		f.expiry = expiryDocument
+	}
+	if len(m.Headers) > 0 {
+		f.fields = m.Fields("/" + name)
+		f.fields = slices.DeleteFunc(f.fields, func(field origin.Field) bool {
+			switch field.Name {
+			case "Cache-Control":
+				if !fallback {
+					f.expiry = field.Value
+				}
+			case "Content-Type":
+				f.file.Type = field.Value
+			case "X-Content-Type-Options": // always sent
+			default:
+				return false
+			}
+			return true
+		})
+	}
+	f.identity, f.varies = f.file.Digest, len(f.file.Variants) > 0
+	if v := f.file.Variant(accept); v != nil {
+		f.coding, f.file.Digest, f.file.Size = v.Coding, v.Digest, v.Size
+	}
+}
+
+// lookup reports whether the manifest answers the path.
+func (f *releaseFile) lookup(m *origin.Manifest, name string, a asked) bool {
 	page := name
 	if name == "" || strings.HasSuffix(name, "/") {
 		page += indexPage
 	}
 	if file, ok := m.Files[page]; ok {
 		f.file, f.status = file, http.StatusOK
-		return
+		return true
 	}
 	if page == name {
 		if _, ok := m.Files[name+"/"+indexPage]; ok {
-			f.redirect, f.status = true, http.StatusMovedPermanently
+			f.location, f.status = a.path+"/"+a.query, http.StatusMovedPermanently
+			return true
 		}
+	}
+	return false
+}
+
+// inGrace finds a fingerprinted file of an older release: pages that are still
+// open ask for the parts of the release that they are of.
+func (f *releaseFile) inGrace(name string, now time.Time) bool {
+	file, release, ok := f.rel.Resolve(name, now)
+	if !ok || file.Class != origin.Immutable {
+		return false
+	}
+	f.file, f.release, f.status = file, release, http.StatusOK
+	return true
+}
+
+// redirected applies the first redirect of a kind.
+func (f *releaseFile) redirected(m *origin.Manifest, kind origin.RedirectKind, name string, a asked) bool {
+	var c origin.Captures
+	r := m.Redirect(kind, "/"+name, &c)
+	if r == nil {
+		return false
+	}
+	if !r.Rewrites() {
+		f.location, f.status = c.Expand(r.To, true), r.Status
+		if a.query != "" && !strings.Contains(f.location, "?") {
+			f.location += a.query
+		}
+		return true
+	}
+	if !f.lookup(m, c.Expand(r.To, false)[1:], a) || f.location != "" {
+		f.location, f.status = "", 0
+		return false
+	}
+	// A page is no use to who asks for a script or a picture: it would be kept
+	// under that name.
+	if f.file.Class == origin.Document && !r.Force && (!a.html() || assetName(name)) {
+		f.status = 0
+		return false
+	}
+	f.status = r.Status
+	return true
+}
+
+// assetName reports whether a path looks like a part of a page: it has an
+// extension, and not that of a page.
+func assetName(name string) bool {
+	switch ext := strings.ToLower(path.Ext(name)); ext {
+	case "", ".", ".html", ".htm", ".xhtml", ".php":
+		return false
+	default:
+		return len(ext) <= 6
 	}
 }
 
 // notFound makes f the active release's page for paths that it does not have,
 // which is never immutable.
-func (f *releaseFile) notFound() bool {
+func (f *releaseFile) notFound(accept string) bool {
 	file, ok := f.rel.Manifest.Files[notFoundPage]
 	if ok {
 		f.file, f.release, f.status, f.expiry = file, f.rel.Active, http.StatusNotFound, expiryDocument
+		f.finish(f.rel.Manifest, notFoundPage, accept, true)
 	}
 	return ok
 }
@@ -181,7 +294,10 @@ func (x *exchange) pushed() bool {
 		x.fail(http.StatusMethodNotAllowed, "a pushed site answers GET and HEAD")
 		return true
 	}
-	f := x.snap.release(x.site, q.path, q.header.Get(releaseField), x.e.now())
+	accept := strings.Join(q.header["Accept-Encoding"], ",")
+	types, typed := headerFields(q.header).combined("Accept")
+	a := asked{q.path, q.query, q.header.Get(releaseField), accept, types, !typed}
+	f := x.snap.release(x.site, a, x.e.now())
 	if f.status == 0 && x.site.Origin != nil {
 		return false
 	}
@@ -191,7 +307,7 @@ func (x *exchange) pushed() bool {
 		x.fail(http.StatusServiceUnavailable, "no release of this site is active on this edge yet")
 		return true
 	}
-	if f.status == 0 && (!acceptsHTML(q.header) || !f.notFound()) {
+	if f.status == 0 && (!a.html() || !f.notFound(accept)) {
 		x.fail(http.StatusNotFound, "the active release has no such path")
 		return true
 	}
@@ -204,8 +320,8 @@ func (x *exchange) pushed() bool {
 func (x *exchange) serveFile(f *releaseFile) {
 	h := x.w.Header()
 	h[releaseField] = []string{releaseID(f.release)}
-	if f.redirect {
-		h["Location"] = []string{x.q.path + "/" + x.q.query}
+	if f.location != "" {
+		h["Location"] = []string{f.location}
 		h["Cache-Control"] = []string{expiryAsset}
 		h["Content-Length"] = []string{"0"}
 		x.writeHeader(f.status)
@@ -222,6 +338,15 @@ func (x *exchange) serveFile(f *releaseFile) {
 	h["Content-Type"] = []string{f.file.Type}
 	h["X-Content-Type-Options"] = []string{"nosniff"}
 	h["Cache-Control"] = []string{f.expiry}
+	if f.coding != "" {
+		h["Content-Encoding"] = []string{f.coding}
+	}
+	if f.varies {
+		h["Vary"] = []string{"Accept-Encoding"}
+	}
+	for _, field := range f.fields {
+		h[field.Name] = []string{field.Value}
+	}
 	v := &validators{}
 	if f.status == http.StatusOK {
 		v.etag = f.etag()
@@ -230,12 +355,8 @@ func (x *exchange) serveFile(f *releaseFile) {
 	x.serve(f.status, v, fileBody{blob, f.file.Size})
 }
 
-// acceptsHTML reports whether a page is any use to who asks.
-func acceptsHTML(h http.Header) bool {
-	accept, ok := headerFields(h).combined("Accept")
-	if !ok {
-		return true
-	}
+// acceptsHTML reports whether an Accept takes text/html.
+func acceptsHTML(accept string) bool {
 	for {
 		m, rest, ok := nextMember(accept)
 		if !ok {

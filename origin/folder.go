@@ -28,6 +28,9 @@ type Folder struct {
 
 	root  *os.Root
 	local map[Digest]string // where each blob can be read
+
+	madeMu sync.Mutex
+	made   string // temporary folder of variants; "" when there are none
 }
 
 // Skipped is a file or folder that ManifestOf left out on purpose.
@@ -57,9 +60,9 @@ func ManifestOf(ctx context.Context, dir string, progress func(FolderProgress)) 
 	if err != nil {
 		return nil, err
 	}
-	f := &Folder{Manifest: &Manifest{ManifestVersion, map[string]File{}}, root: root, local: map[Digest]string{}}
+	f := &Folder{Manifest: &Manifest{Version: ManifestVersion, Files: map[string]File{}}, root: root, local: map[Digest]string{}}
 	if err := f.fill(ctx, progress); err != nil {
-		root.Close()
+		f.Close()
 		return nil, fmt.Errorf("folder %s: %w", dir, err)
 	}
 	return f, nil
@@ -68,18 +71,46 @@ func ManifestOf(ctx context.Context, dir string, progress func(FolderProgress)) 
 // Open opens a blob of the manifest for reading. The file may have changed
 // since it was hashed: who stores it must check the digest, as Blobs.Put does.
 func (f *Folder) Open(d Digest) (*os.File, error) {
-	name, ok := f.local[d]
-	if !ok {
-		return nil, fmt.Errorf("blob %s: %w", d, fs.ErrNotExist)
+	if name, ok := f.local[d]; ok {
+		return f.root.Open(name)
 	}
-	return f.root.Open(name)
+	if f.made != "" {
+		return os.Open(f.madeName(d))
+	}
+	return nil, fmt.Errorf("blob %s: %w", d, fs.ErrNotExist)
 }
 
-// Path returns where, below the folder, a blob was found.
-func (f *Folder) Path(d Digest) string { return f.local[d] }
+// Path returns where, below the folder, a blob was found; for a variant, the
+// coding behind the name of its file.
+func (f *Folder) Path(d Digest) string {
+	if name, ok := f.local[d]; ok {
+		return name
+	}
+	for name, file := range f.Manifest.Files {
+		for _, v := range file.Variants {
+			if v.Digest == d {
+				return name + " (" + v.Coding + ")"
+			}
+		}
+	}
+	return ""
+}
 
-// Close releases the folder. Files that Open returned stay readable.
-func (f *Folder) Close() error { return f.root.Close() }
+// Made reports whether a blob is a variant that was made here, not a file.
+func (f *Folder) Made(d Digest) bool {
+	_, file := f.local[d]
+	return !file
+}
+
+// Close releases the folder, and removes the variants that were made of it.
+// Files that Open returned stay readable.
+func (f *Folder) Close() error {
+	err := f.root.Close()
+	if f.made != "" {
+		err = errors.Join(err, os.RemoveAll(f.made))
+	}
+	return err
+}
 
 // found is one file of the walk.
 type found struct {
@@ -96,7 +127,13 @@ func (f *Folder) fill(ctx context.Context, progress func(FolderProgress)) error 
 	if len(files) == 0 {
 		return errors.New("no files to publish")
 	}
+	if err := f.rules(); err != nil {
+		return err
+	}
 	if err := f.hash(ctx, files, progress); err != nil {
+		return err
+	}
+	if err := f.compress(ctx); err != nil {
 		return err
 	}
 	_, _, err = f.Manifest.Canonical()
@@ -125,7 +162,7 @@ func (f *Folder) walk(ctx context.Context) ([]found, error) {
 			}
 			return nil
 		}
-		if e.IsDir() {
+		if e.IsDir() || name == headersFile || name == redirectsFile {
 			return nil
 		}
 		size, err := f.examine(name, e)
@@ -188,7 +225,7 @@ func (f *Folder) hash(ctx context.Context, files []found, progress func(FolderPr
 					return
 				}
 				mu.Lock()
-				f.Manifest.Files[file.path] = File{d, size, TypeOf(file.path), Classify(file.path)}
+				f.Manifest.Files[file.path] = File{Digest: d, Size: size, Type: TypeOf(file.path), Class: Classify(file.path)}
 				f.local[d] = file.name
 				p.Files++
 				p.Bytes += size

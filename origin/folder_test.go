@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -48,7 +49,7 @@ func TestManifestOf(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("paths %q, want %q", got, want)
 	}
-	if got := f.Manifest.Files["index.html"]; got != file("<p>", "index.html") {
+	if got := f.Manifest.Files["index.html"]; !reflect.DeepEqual(got, file("<p>", "index.html")) {
 		t.Errorf("index.html: %+v", got)
 	}
 	var skipped []string

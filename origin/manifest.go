@@ -49,6 +49,8 @@ type File struct {
 	Size   int64  `json:"size"`  // in bytes
 	Type   string `json:"type"`  // Content-Type
 	Class  string `json:"class"` // Immutable, Document or Asset
+
+	Variants []Variant `json:"variants,omitempty"` // in the order of Codings
 }
 
 // Manifest maps paths to files. Its canonical form is JSON without white
@@ -63,6 +65,11 @@ type File struct {
 type Manifest struct {
 	Version int             `json:"version"` // of the format; ManifestVersion
 	Files   map[string]File `json:"files"`   // keys without a leading slash: "index.html", "img/logo.svg"
+
+	Headers   []HeaderRule `json:"headers,omitempty"`   // all that match apply, in this order
+	Redirects []Redirect   `json:"redirects,omitempty"` // the first that matches
+
+	forced bool // some redirect has Force; set by ParseManifest
 }
 
 // PathError is one path of a manifest that breaks a rule.
@@ -113,6 +120,9 @@ func ParseManifest(b []byte) (*Manifest, error) {
 		return nil, errors.New("manifest: not in canonical form: fields in order, paths sorted, each once, no white space, no unknown field, one final newline")
 	}
 	m.intern()
+	for i := range m.Redirects {
+		m.forced = m.forced || m.Redirects[i].Force
+	}
 	return &m, nil
 }
 
@@ -139,11 +149,23 @@ type Blob struct {
 	Size   int64  `json:"size"` // in bytes
 }
 
+// blobs are the file's content and its variants.
+func (f *File) blobs() []Blob {
+	list := make([]Blob, 0, 1+len(f.Variants))
+	list = append(list, Blob{f.Digest, f.Size})
+	for _, v := range f.Variants {
+		list = append(list, Blob{v.Digest, v.Size})
+	}
+	return list
+}
+
 // Blobs returns each blob of the manifest once, in the order of the digests.
 func (m *Manifest) Blobs() []Blob {
 	sizes := make(map[Digest]int64, len(m.Files))
 	for _, f := range m.Files {
-		sizes[f.Digest] = f.Size
+		for _, b := range f.blobs() {
+			sizes[b.Digest] = b.Size
+		}
 	}
 	list := make([]Blob, 0, len(sizes))
 	for d, size := range sizes {
@@ -167,6 +189,9 @@ func (m *Manifest) check() error {
 	if len(m.Files) > MaxFiles {
 		return fmt.Errorf("manifest: %d files, the limit is %d: split the site", len(m.Files), MaxFiles)
 	}
+	if err := m.checkRules(); err != nil {
+		return err
+	}
 	var errs []error
 	folded := make(map[string]string, len(m.Files))
 	sizes := make(map[Digest]int64, len(m.Files))
@@ -183,24 +208,45 @@ func (m *Manifest) check() error {
 			text = fmt.Sprintf("differs from %.120q only in case or Unicode form: rename one", twin)
 		}
 		folded[key] = path
-		if size, ok := sizes[f.Digest]; ok && size != f.Size && text == "" {
-			text = fmt.Sprintf("has the digest of a file of %d bytes, but size %d", size, f.Size)
-		}
-		sizes[f.Digest] = f.Size
-		if text == "" && f.Size > math.MaxInt64-total {
-			text = "sizes add up to more than fits 63 bits"
+		for _, b := range f.blobs() {
+			if size, ok := sizes[b.Digest]; ok && size != b.Size && text == "" {
+				text = fmt.Sprintf("has the digest of a file of %d bytes, but size %d", size, b.Size)
+			}
+			sizes[b.Digest] = b.Size
+			if text == "" && b.Size > math.MaxInt64-total {
+				text = "sizes add up to more than fits 63 bits"
+			}
+			if text == "" {
+				total += b.Size
+			}
 		}
 		if text != "" {
 			errs = append(errs, &PathError{path, text})
 			if len(errs) == maxPathErrors {
 				break
 			}
-			continue
 		}
-		total += f.Size
 	}
 	if errs != nil {
 		return fmt.Errorf("manifest: %w", errors.Join(errs...))
+	}
+	return nil
+}
+
+// checkRules reports the first rule that is wrong.
+func (m *Manifest) checkRules() error {
+	if len(m.Headers) > MaxHeaderRules || len(m.Redirects) > MaxRedirects {
+		return fmt.Errorf("manifest: %d header rules and %d redirects, the limits are %d and %d", len(m.Headers), len(m.Redirects), MaxHeaderRules, MaxRedirects)
+	}
+	for i := range m.Headers {
+		if text := m.Headers[i].check(); text != "" {
+			return fmt.Errorf("manifest: %s", text)
+		}
+	}
+	for i := range m.Redirects {
+		if text := m.Redirects[i].check(); text != "" {
+			return fmt.Errorf("manifest: %s", text)
+		}
 	}
 	return nil
 }
@@ -270,7 +316,7 @@ func checkFile(f File) string {
 	case len(f.Type) > maxTypeBytes || !validType(f.Type):
 		return fmt.Sprintf("type %.80q is not a Content-Type", f.Type)
 	}
-	return ""
+	return checkVariants(&f)
 }
 
 // validType accepts type "/" subtype with anything printable behind it: it

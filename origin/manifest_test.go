@@ -4,17 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"reflect"
 	"strings"
 	"testing"
 )
 
 func file(content, name string) File {
-	return File{DigestOf([]byte(content)), int64(len(content)), TypeOf(name), Classify(name)}
+	return File{Digest: DigestOf([]byte(content)), Size: int64(len(content)), Type: TypeOf(name), Class: Classify(name)}
 }
 
 // manifestOf makes a manifest of path, content pairs.
 func manifestOf(pairs ...string) *Manifest {
-	m := &Manifest{ManifestVersion, map[string]File{}}
+	m := &Manifest{Version: ManifestVersion, Files: map[string]File{}}
 	for i := 0; i < len(pairs); i += 2 {
 		m.Files[pairs[i]] = file(pairs[i+1], pairs[i])
 	}
@@ -43,7 +44,7 @@ func TestCanonicalGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(again.Files) != len(m.Files) || again.Files["index.html"] != m.Files["index.html"] {
+	if len(again.Files) != len(m.Files) || !reflect.DeepEqual(again.Files["index.html"], m.Files["index.html"]) {
 		t.Errorf("parsed: %+v", again)
 	}
 }
@@ -103,18 +104,18 @@ func TestCanonicalRefusesFiles(t *testing.T) {
 	} {
 		f := good
 		change(&f)
-		m := &Manifest{ManifestVersion, map[string]File{"a.txt": f}}
+		m := &Manifest{Version: ManifestVersion, Files: map[string]File{"a.txt": f}}
 		if _, _, err := m.Canonical(); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}
 	other := good
 	other.Size++
-	m := &Manifest{ManifestVersion, map[string]File{"a.txt": good, "b.txt": other}}
+	m := &Manifest{Version: ManifestVersion, Files: map[string]File{"a.txt": good, "b.txt": other}}
 	if _, _, err := m.Canonical(); err == nil {
 		t.Error("one digest with two sizes was accepted")
 	}
-	big := &Manifest{ManifestVersion, map[string]File{}}
+	big := &Manifest{Version: ManifestVersion, Files: map[string]File{}}
 	for i := range MaxFiles + 1 {
 		big.Files[fmt.Sprint(i)] = good
 	}

@@ -14,6 +14,7 @@ import (
 
 	"perigee.example/internal/config"
 	"perigee.example/internal/txtest"
+	"perigee.example/origin"
 	"perigee.example/zones"
 )
 
@@ -21,6 +22,7 @@ import (
 // CONTRIBUTING.md says how to write one; in short:
 //
 //	toml     is read by internal/config; a fragment is completed by docsFrame
+//	headers, redirects  are read as the rule files of a pushed folder
 //	zone     is read by zones; a fragment gets an SOA and an NS
 //	json     is JSON
 //	ini      is a systemd unit; systemd-analyze looks at it where there is one
@@ -167,6 +169,12 @@ func (s *docSession) block(b *block) bool {
 		return s.save(b, "# ") && s.good(b, checkTOML(b.text()))
 	case "zone":
 		return s.save(b, "; ") && s.good(b, checkZone(b.text()))
+	case "headers":
+		_, err := origin.ParseHeaders(b.text())
+		return s.good(b, err)
+	case "redirects":
+		_, err := origin.ParseRedirects(b.text())
+		return s.good(b, err)
 	case "json":
 		return s.good(b, checkJSON(b.text()))
 	case "ini":

@@ -51,10 +51,11 @@ func push(c *cobra.Command, o *options, po control.PushOptions) error {
 		for _, b := range out.Missing {
 			bytes += b.Size
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%s of %d to send (%s of %s); release %s\n", plural(len(out.Missing), "file"), out.Files, size(bytes), size(out.Bytes), short)
+		files := plural(len(out.Missing)-out.MissingVariants, "file")
+		fmt.Fprintf(c.OutOrStdout(), "%s of %d%s to send (%s of %s); release %s\n", files, out.Files, variants(out.MissingVariants), size(bytes), size(out.Bytes), short)
 		return nil
 	}
-	what := fmt.Sprintf("sent %s of %d (%s of %s)", plural(out.Sent, "file"), out.Files, size(out.SentBytes), size(out.Bytes))
+	what := fmt.Sprintf("sent %s of %d%s (%s of %s)", plural(out.Sent, "file"), out.Files, variants(out.Variants), size(out.SentBytes), size(out.Bytes))
 	if po.KeepInactive {
 		if o.json {
 			return printJSON(c, out)
@@ -63,6 +64,14 @@ func push(c *cobra.Command, o *options, po control.PushOptions) error {
 		return nil
 	}
 	return showReceipts(c.Context(), c, o, out.Seq, fmt.Sprintf("%s; release %s is active", what, short), map[string]any{"push": out})
+}
+
+// variants tells of compressed variants that travel beside the files.
+func variants(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and %s", plural(n, "compressed variant"))
 }
 
 // shortRelease is how much of a release's id people are shown: "sha256-" and

@@ -48,15 +48,17 @@ type Progress struct {
 
 // Pushed is what a push did.
 type Pushed struct {
-	Release    origin.Digest    `json:"release"`
-	Files      int              `json:"files"`
-	Bytes      int64            `json:"bytes"`
-	Sent       int              `json:"sent"`       // blobs
-	SentBytes  int64            `json:"sent_bytes"` // of blobs that arrived
-	Missing    []origin.Blob    `json:"missing,omitempty"`
-	Skipped    []origin.Skipped `json:"skipped,omitempty"` // left out on purpose
-	Seq        uint64           `json:"seq,omitempty"`     // of the activation
-	Generation uint64           `json:"generation,omitempty"`
+	Release         origin.Digest    `json:"release"`
+	Files           int              `json:"files"`
+	Bytes           int64            `json:"bytes"`              // of files and variants
+	Sent            int              `json:"sent"`               // files
+	Variants        int              `json:"variants,omitempty"` // compressed variants that were sent beside them
+	SentBytes       int64            `json:"sent_bytes"`         // of blobs that arrived
+	Missing         []origin.Blob    `json:"missing,omitempty"`
+	MissingVariants int              `json:"missing_variants,omitempty"` // how many of Missing are compressed variants
+	Skipped         []origin.Skipped `json:"skipped,omitempty"`          // left out on purpose
+	Seq             uint64           `json:"seq,omitempty"`              // of the activation
+	Generation      uint64           `json:"generation,omitempty"`
 }
 
 // Push makes a folder a release of a site and activates it. It sends only blobs
@@ -76,8 +78,8 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error
 		return out, fmt.Errorf("push %s: %w", o.Dir, err)
 	}
 	out.Release, out.Files, out.Skipped = id, len(m.Files), p.folder.Skipped
-	for _, f := range m.Files {
-		out.Bytes += f.Size
+	for _, b := range m.Blobs() {
+		out.Bytes += b.Size
 	}
 	var posted Posted
 	if err := c.post(ctx, sitePath(o.Site, "/releases"), b, &posted); err != nil {
@@ -88,11 +90,16 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error
 	}
 	out.Missing = posted.Missing
 	p.missing(posted.Missing)
+	for _, b := range posted.Missing {
+		if p.folder.Made(b.Digest) {
+			out.MissingVariants++
+		}
+	}
 	if o.DryRun {
 		return out, nil
 	}
 	err = p.upload(ctx, posted.Missing)
-	out.Sent, out.SentBytes = p.sent, p.sentBytes
+	out.Sent, out.Variants, out.SentBytes = p.sent, p.variants, p.sentBytes
 	if err != nil {
 		return out, err
 	}
@@ -101,7 +108,7 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error
 	if err := c.do(ctx, http.MethodPost, sitePath(o.Site, "/releases/"+id.String()+"/seal"), nil, &sealed); err != nil {
 		return out, err
 	}
-	out.Missing = nil
+	out.Missing, out.MissingVariants = nil, 0
 	if o.KeepInactive {
 		return out, nil
 	}
@@ -130,6 +137,7 @@ type pushing struct {
 	mu        sync.Mutex
 	progress  Progress
 	sent      int
+	variants  int
 	sentBytes int64
 }
 
@@ -208,7 +216,11 @@ func (p *pushing) upload(ctx context.Context, missing []origin.Blob) error {
 			return fmt.Errorf("send %s: %w", name, err)
 		}
 		p.mu.Lock()
-		p.sent++
+		if p.folder.Made(b.Digest) {
+			p.variants++
+		} else {
+			p.sent++
+		}
 		p.sentBytes += b.Size
 		p.mu.Unlock()
 		p.step(1, 0)

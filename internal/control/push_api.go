@@ -66,8 +66,8 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 // setOpen remembers a release that is being pushed, as the newest. Called with mu held.
 func (s *Server) setOpen(k openKey, m *origin.Manifest) {
 	o := &openRelease{manifest: m, sizes: make(map[origin.Digest]int64, len(m.Files))}
-	for _, f := range m.Files {
-		o.sizes[f.Digest] = f.Size
+	for _, b := range m.Blobs() {
+		o.sizes[b.Digest] = b.Size
 	}
 	s.openOrder = append(slices.DeleteFunc(s.openOrder, func(old openKey) bool { return old == k }), k)
 	s.open[k] = o

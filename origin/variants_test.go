@@ -1,0 +1,104 @@
+package origin
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// RFC 9110 §12.5.3.
+func TestVariantFor(t *testing.T) {
+	f := File{Size: 100, Variants: []Variant{{Coding: "br"}, {Coding: "zstd"}, {Coding: "gzip"}}}
+	for accept, want := range map[string]string{
+		"": "", "identity": "", "gzip": "gzip", "x-gzip": "gzip", "GZIP": "gzip", "gzip, deflate, br, zstd": "br", "gzip, zstd": "zstd",
+		"gzip;q=1.0, br;q=0.5": "gzip", "br;q=0": "", "*": "br", "br;q=0, *": "zstd", "*;q=0": "", "gzip;q=0.5, identity;q=0.9": "",
+		"gzip;q=0.001": "gzip", "gzip;q=2": "", "gzip;q=0.1234": "", "gzip;level=9": "", ";;": "", "br junk": "", "deflate": "", " br ;q=1": "br",
+		"br , gzip": "br", ",,br": "br",
+	} {
+		got := ""
+		if v := f.Variant(accept); v != nil {
+			got = v.Coding
+		}
+		if got != want {
+			t.Errorf("Accept-Encoding %q: %q, want %q", accept, got, want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { f.Variant("gzip, deflate, br, zstd") }); n != 0 {
+		t.Errorf("choosing allocates %v times", n)
+	}
+}
+
+// Every variant of a folder decodes to the file, is smaller, and is the same
+// the next time, so that a release keeps its id.
+func TestFolderVariants(t *testing.T) {
+	text := strings.Repeat("some words of a page, again and again; ", 100)
+	dir := tree(t, "page.html", text, "tiny.css", "a{}", "noise.bin", text, "picture.png", text)
+	first, err := ManifestOf(t.Context(), dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	_, id, _ := first.Manifest.Canonical()
+	second, err := ManifestOf(t.Context(), dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, again, _ := second.Manifest.Canonical(); again != id {
+		t.Error("the same folder made two releases")
+	}
+	made := second.made
+	second.Close()
+	if _, err := os.Stat(made); made == "" || !os.IsNotExist(err) {
+		t.Error("the temporary folder stayed")
+	}
+	for name, want := range map[string]int{"page.html": 3, "tiny.css": 0, "noise.bin": 0, "picture.png": 0} {
+		if got := len(first.Manifest.Files[name].Variants); got != want {
+			t.Errorf("%s has %d variants, want %d", name, got, want)
+		}
+	}
+	for _, v := range first.Manifest.Files["page.html"].Variants {
+		f, err := first.Open(v.Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(f)
+		f.Close()
+		if err != nil || int64(len(b)) != v.Size || DigestOf(b) != v.Digest || len(b) >= len(text) {
+			t.Errorf("%s: %d bytes, %v", v.Coding, len(b), err)
+		}
+		if got := decoded(t, v.Coding, b); got != text {
+			t.Errorf("%s decodes to %d bytes of something else", v.Coding, len(got))
+		}
+		if !first.Made(v.Digest) || first.Path(v.Digest) != "page.html ("+v.Coding+")" {
+			t.Errorf("%s: made %v, path %q", v.Coding, first.Made(v.Digest), first.Path(v.Digest))
+		}
+	}
+}
+
+func decoded(t *testing.T, coding string, b []byte) string {
+	t.Helper()
+	var r io.Reader
+	var err error
+	switch coding {
+	case "br":
+		r = brotli.NewReader(bytes.NewReader(b))
+	case "gzip":
+		r, err = gzip.NewReader(bytes.NewReader(b))
+	case "zstd":
+		r, err = zstd.NewReader(bytes.NewReader(b))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
