@@ -18,7 +18,7 @@ const module = "perigee.example"
 // that is not listed fails the test. cmd/perigee may import everything.
 var mayImport = map[string][]string{
 	"policy":           {"internal/siphash"},
-	"zones":            {"internal/bigmem"},
+	"zones":            {"internal/bigmem", "internal/durable"},
 	"dnsserver":        {"policy", "zones", "internal/siphash"},
 	"origin":           {"internal/health"},
 	"edge":             {"origin"},

@@ -2,8 +2,8 @@ package zones
 
 import (
 	"bytes"
-	"cmp"
 	"iter"
+	"runtime"
 )
 
 // Change is one RRset that two versions of a zone do not have alike. Old or
@@ -17,76 +17,45 @@ type Change struct {
 
 // Changes yields what differs between two versions of a zone, owners in
 // canonical order (RFC 4034 §6.1), the RRsets of an owner by type. Either may
-// be nil, which is a zone without records. It reads the sorted owner index of
+// be nil, which is a zone without records; both have the same origin. It reads the sorted owner index of
 // both side by side and keeps nothing in memory.
 func Changes(old, new *Zone) iter.Seq[Change] {
 	return func(yield func(Change) bool) {
-		a, stop := ownersOf(old)
-		defer stop()
-		b, stop := ownersOf(new)
-		defer stop()
-		for a.ok || b.ok {
-			order := bytes.Compare(a.key, b.key)
-			if !a.ok || !b.ok {
-				order = cmp.Compare(b.left(), a.left())
+		var was, is []RRset
+		var owner [maxNameBytes]byte
+		origin := apexOf(old, new)
+		newPair(old.all(), new.all()).each(func(an, bn NodeID, ad, bd node) bool {
+			was, is = was[:0], is[:0]
+			d := ad
+			if ad != nil {
+				was = old.RRsets(an, was)
 			}
-			owner := a.name
-			var was, is []RRset
-			if order <= 0 {
-				was = a.sets()
-			} else {
-				owner = b.name
+			if bd != nil {
+				d = bd
+				is = new.RRsets(bn, is)
 			}
-			if order >= 0 {
-				is = b.sets()
-			}
-			if !changesAt(owner, was, is, yield) {
-				return
-			}
-			if order <= 0 {
-				a.step()
-			}
-			if order >= 0 {
-				b.step()
-			}
+			return changesAt(append(appendLower(owner[:0], d.name()), origin...), was, is, yield)
+		})
+		runtime.KeepAlive(old)
+		runtime.KeepAlive(new)
+	}
+}
+
+// all begins a walk over a zone, which may be nil.
+func (z *Zone) all() cursor {
+	if z == nil {
+		return newCursor(&image{}, nil)
+	}
+	return z.cursor()
+}
+
+func apexOf(list ...*Zone) []byte {
+	for _, z := range list {
+		if z != nil {
+			return z.origin
 		}
 	}
-}
-
-// owners steps through the owners of one zone.
-type owners struct {
-	zone *Zone
-	next func() ([]byte, NodeID, bool)
-	name []byte
-	node NodeID
-	ok   bool
-	key  []byte
-	buf  []RRset
-}
-
-func ownersOf(z *Zone) (o *owners, stop func()) {
-	o = &owners{zone: z}
-	o.next, stop = iter.Pull2(z.Names())
-	o.step()
-	return o, stop
-}
-
-func (o *owners) step() {
-	o.name, o.node, o.ok = o.next()
-	o.key = appendKey(o.key[:0], o.name)
-}
-
-// left is 1 while there are owners, else 0.
-func (o *owners) left() int {
-	if o.ok {
-		return 1
-	}
-	return 0
-}
-
-func (o *owners) sets() []RRset {
-	o.buf = o.zone.RRsets(o.node, o.buf[:0])
-	return o.buf
+	return nil
 }
 
 // changesAt yields what differs at one owner; both lists are sorted by type.

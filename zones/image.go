@@ -48,7 +48,8 @@ type image struct {
 	apex  uint32 // the node of the apex; 0: the overlay does not have it
 	key   hashKey
 
-	blocks [3]*bigmem.Block
+	blocks  [3]*bigmem.Block
+	cleanup runtime.Cleanup
 }
 
 // own frees the blocks with the image.
@@ -59,12 +60,21 @@ func (m *image) own(blocks ...*bigmem.Block) {
 		mapped = mapped || b.Mapped()
 	}
 	if mapped {
-		runtime.AddCleanup(m, func(blocks [3]*bigmem.Block) {
-			for _, b := range blocks {
-				b.Free()
-			}
-		}, m.blocks)
+		m.cleanup = runtime.AddCleanup(m, freeAll, m.blocks)
 	}
+}
+
+func freeAll(blocks [3]*bigmem.Block) {
+	for _, b := range blocks {
+		b.Free()
+	}
+}
+
+// release frees an image that nobody else has.
+func (m *image) release() {
+	m.cleanup.Stop()
+	freeAll(m.blocks)
+	m.arena, m.order, m.slots = nil, nil, nil
 }
 
 // node is one node, to the end of the arena.
@@ -119,6 +129,9 @@ func (d node) length() int {
 	}
 	return len(d) - len(w.b)
 }
+
+// octets is the whole node.
+func (d node) octets() []byte { return d[:d.length()] }
 
 // set finds the records of a type; nil when there are none. Few names have
 // more than five types, so that halving would gain nothing.

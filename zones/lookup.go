@@ -233,46 +233,9 @@ func (z *Zone) Names() iter.Seq2[[]byte, NodeID] {
 func (z *Zone) sorted() iter.Seq2[NodeID, node] {
 	return func(yield func(NodeID, node) bool) {
 		defer runtime.KeepAlive(z)
-		for n, d := range mergeNodes(z.base, z.overlay) {
-			if !d.gone() && !yield(n, d) {
-				return
-			}
-		}
-	}
-}
-
-// mergeNodes yields the nodes of a base and those of an overlay, which go
-// before those of the same name, tombstones too, in canonical order.
-func mergeNodes(base, top *image) iter.Seq2[NodeID, node] {
-	return func(yield func(NodeID, node) bool) {
-		var changed []uint32
-		if top != nil {
-			changed = top.order
-		}
-		for _, n := range base.order {
-			d := base.at(n)
-			hidden := false
-			for len(changed) > 0 && !hidden {
-				t := top.at(changed[0])
-				order := compareRelative(t.name(), d.name())
-				if order > 0 {
-					break
-				}
-				id := NodeID(changed[0])
-				if id != Apex {
-					id |= inOverlay
-				}
-				if changed = changed[1:]; !yield(id, t) {
-					return
-				}
-				hidden = order == 0
-			}
-			if !hidden && !yield(NodeID(n), d) {
-				return
-			}
-		}
-		for _, n := range changed {
-			if !yield(NodeID(n)|inOverlay, top.at(n)) {
+		c := z.cursor()
+		for n, d := c.live(); d != nil; n, d = c.live() {
+			if !yield(n, d) {
 				return
 			}
 		}

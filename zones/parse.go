@@ -3,7 +3,6 @@ package zones
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash"
@@ -68,6 +67,7 @@ type loaded struct {
 type seenFile struct {
 	path string
 	info fs.FileInfo
+	sum  textHash // of its text; zero when it was not read
 }
 
 func statFile(path string) seenFile {
@@ -233,10 +233,10 @@ func (l *loader) push(name string, text []byte) *source {
 	l.open = append(l.open, s)
 	l.see(name, nil)
 	l.bytes += int64(len(text))
-	var size [8]byte
-	binary.BigEndian.PutUint64(size[:], uint64(len(text)))
-	l.sum.Write(size[:])
-	l.sum.Write(text)
+	sum := textHash(sha256.Sum256(text))
+	l.sum.Write(sum[:])
+	shown := l.shown(name)
+	l.files[slices.IndexFunc(l.files, func(f seenFile) bool { return f.path == shown })].sum = sum
 	return s
 }
 

@@ -2,8 +2,10 @@ package zones
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -49,6 +51,12 @@ func (s *Store) scan(ctx context.Context, force bool) error {
 		}
 	}
 	outcomes := s.readAll(ctx, due)
+	s.settleSerials(due, outcomes)
+	for _, o := range outcomes {
+		if o != nil && o.zone != nil && o.moving == nil && !o.same {
+			o.zone = overlaid(o.old, o.zone)
+		}
+	}
 	s.mu.Lock()
 	for i, e := range due {
 		if outcomes[i] != nil {
@@ -126,7 +134,7 @@ func (s *Store) match() (changed bool) {
 			continue
 		}
 		e.fromGlob = w.fromGlob
-		if e.source.Path != w.source.Path {
+		if e.source != w.source {
 			e.source = w.source
 			e.last.files = []seenFile{{path: w.source.Path}}
 		}
@@ -205,6 +213,7 @@ func restat(files []seenFile) []seenFile {
 	now := make([]seenFile, len(files))
 	for i, f := range files {
 		now[i] = statFile(f.path)
+		now[i].sum = f.sum
 	}
 	return now
 }
@@ -257,8 +266,11 @@ type outcome struct {
 	loaded
 	start  time.Time
 	moving []seenFile // the files changed meanwhile: nothing of this counts
+	same   bool       // the text is what it was: nothing was parsed
 	saved  *savedCopy // for the first reading: the copy in the state folder
+	old    *Zone      // what is served, or was before a restart
 	lost   string     // what the zone would lose that must be accepted first
+	unkept error      // why the serial of this version cannot be kept
 }
 
 // readAll reads zones in parallel. An outcome is nil when ctx ended before.
@@ -287,21 +299,42 @@ func (s *Store) readAll(ctx context.Context, due []*entry) []*outcome {
 // examine reads one zone and compares it with what is served. It changes nothing.
 func (s *Store) examine(e *entry) *outcome {
 	o := &outcome{start: time.Now()}
+	if o.same = unchanged(e.last.files); o.same {
+		o.files = restat(e.last.files)
+		return o
+	}
+	s.parsed.Add(1)
 	o.loaded = load(e.source.Path, Options{Origin: e.origin, MaxRecords: s.max})
 	if now := restat(o.files); !sameFiles(now, o.files) {
 		o.moving = now
 		return o
 	}
-	old, hash := e.zone, e.hash
-	if e.read.IsZero() && old == nil {
+	hash := e.hash
+	o.old = e.zone
+	if e.read.IsZero() && o.old == nil {
 		if o.saved = s.readSaved(e.origin); o.saved != nil {
-			old, hash = o.saved.zone, o.saved.hash
+			o.old, hash = o.saved.zone, o.saved.hash
 		}
 	}
-	if o.zone != nil && old != nil && hash != o.hash {
-		o.lost = shrinkage(old, o.zone)
+	if o.zone != nil && o.old != nil && hash != o.hash {
+		o.lost = shrinkage(o.old, o.zone)
 	}
 	return o
+}
+
+// unchanged reports whether all files of a zone have the text that they had
+// when they were read.
+func unchanged(files []seenFile) bool {
+	for _, f := range files {
+		if f.sum == (textHash{}) {
+			return false
+		}
+		text, _, err := readWhole(f.path, os.Stat, func(path string) (fs.File, error) { return os.Open(path) }, maxZoneBytes)
+		if err != nil || sha256.Sum256(text) != f.sum {
+			return false
+		}
+	}
+	return len(files) > 0
 }
 
 // apply takes an outcome over.
@@ -321,13 +354,21 @@ func (e *entry) apply(o *outcome) {
 	again := o.start.Sub(e.read) > coarseTick && sameFiles(e.last.files, o.files)
 	e.racy = !again && racy(o.files, o.start)
 	e.read, e.next = o.start, nil
+	if o.same {
+		e.last.files = o.files
+		return
+	}
 	e.last = o.loaded
 	e.last.zone = nil
 	switch {
+	case o.unkept != nil:
+		e.held = nil
+		e.racy, e.last.files[0].sum = true, textHash{} // so that it is tried again
+		e.wrong(fmt.Sprintf("%s: the serial of the new version cannot be kept: %v%s", e.source.Path, o.unkept, e.standing()), "make the state folder writable")
 	case o.zone == nil:
 		e.held = nil
 		e.bad()
-	case e.zone != nil && e.hash == o.hash:
+	case e.zone != nil && e.hash == o.hash && e.zone.serial == o.zone.serial:
 		e.held = nil
 		if e.copied {
 			e.zone, e.copied = o.zone, false
@@ -344,7 +385,7 @@ func (e *entry) apply(o *outcome) {
 
 // serve serves a version.
 func (e *entry) serve(r loaded) {
-	if e.zone != nil && same(e.zone, r.zone) {
+	if e.zone != nil && same(e.zone, r.zone, true) {
 		// Comments or layout only: nobody need know.
 		if e.base == e.hash {
 			e.base = r.hash
@@ -433,15 +474,4 @@ func shrinkage(old, new *Zone) string {
 		return ""
 	}
 	return fmt.Sprintf("%d of its %d names (%s, …)", lost, old.Len(), strings.Join(examples, ", "))
-}
-
-// same reports whether two versions of a zone have the same records.
-func same(a, b *Zone) bool {
-	if a.owners != b.owners || a.serial != b.serial {
-		return false
-	}
-	for range Changes(a, b) {
-		return false
-	}
-	return true
 }

@@ -43,7 +43,7 @@ func TestAccept(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.test.zone")
 	put(t, path, zoneText(1, 200))
-	b := newBench(t, dir, "", nil, Source{"x.test", path})
+	b := newBench(t, dir, "", nil, Source{Origin: "x.test", Path: path})
 	b.reload("")
 	put(t, path, zoneText(2, 163)) // 37 of 202 names
 	b.reload("")
@@ -70,7 +70,7 @@ func TestAccept(t *testing.T) {
 func TestSerialNotRaised(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.test.zone")
-	b := newBench(t, dir, "", nil, Source{"x.test", path})
+	b := newBench(t, dir, "", nil, Source{Origin: "x.test", Path: path})
 	for _, c := range []struct {
 		text, err, want string
 	}{
@@ -199,7 +199,7 @@ func TestCopiesCannotBeKept(t *testing.T) {
 	path, state := filepath.Join(dir, "x.test.zone"), filepath.Join(dir, "state")
 	put(t, path, zoneText(1, 1))
 	put(t, state, "a file where the folder should be")
-	b := newBench(t, dir, state, nil, Source{"x.test", path})
+	b := newBench(t, dir, state, nil, Source{Origin: "x.test", Path: path})
 	b.reload("not a directory")
 	b.reload("the last good copies of zones cannot be kept")
 	if got := b.stand(); got != "serial 1 names 3" {
@@ -223,17 +223,17 @@ func TestConfigure(t *testing.T) {
 		t.Fatalf("%d zones", n)
 	}
 	must(t, os.Remove(filepath.Join(dir, "a..b.zone")))
-	must(t, b.s.Configure([]Source{{"X.test", x}}, nil))
+	must(t, b.s.Configure([]Source{{Origin: "X.test", Path: x}}, nil))
 	b.reload("")
 	if z := b.s.Zones(); len(z) != 1 || z[0].Origin() != "x.test." {
 		t.Errorf("%v", z)
 	}
-	must(t, b.s.Configure([]Source{{"x.test", filepath.Join(dir, "elsewhere")}}, []string{glob}))
+	must(t, b.s.Configure([]Source{{Origin: "x.test", Path: filepath.Join(dir, "elsewhere")}}, []string{glob}))
 	b.reload("ignored, since the zone is read from " + filepath.Join(dir, "elsewhere"))
 	if z := b.s.Zones(); len(z) != 2 {
 		t.Errorf("%d zones, want x.test's last good one and y.test", len(z))
 	}
-	for _, bad := range [][]Source{{{"x.test", x}, {"X.TEST.", y}}, {{"x..test", x}}} {
+	for _, bad := range [][]Source{{{Origin: "x.test", Path: x}, {Origin: "X.TEST.", Path: y}}, {{Origin: "x..test", Path: x}}, {{Origin: "x.test", Path: x, AutoSerial: true}}} {
 		if err := b.s.Configure(bad, nil); err == nil {
 			t.Errorf("%v is taken", bad)
 		}
@@ -249,12 +249,12 @@ func TestComesBack(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.test.zone")
 	put(t, path, zoneText(9, 100))
-	b := newBench(t, dir, filepath.Join(dir, "state"), nil, Source{"x.test", path})
+	b := newBench(t, dir, filepath.Join(dir, "state"), nil, Source{Origin: "x.test", Path: path})
 	b.reload("")
 	must(t, b.s.Configure(nil, nil))
 	b.reload("")
 	put(t, path, zoneText(1, 3))
-	must(t, b.s.Configure([]Source{{"x.test", path}}, nil))
+	must(t, b.s.Configure([]Source{{Origin: "x.test", Path: path}}, nil))
 	b.reload("")
 	if got := b.stand(); got != "serial 1 names 5" {
 		t.Error(got)
@@ -266,7 +266,7 @@ func TestReaders(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.test.zone")
 	put(t, path, zoneText(100, 100))
-	b := newBench(t, dir, "", nil, Source{"x.test", path})
+	b := newBench(t, dir, "", nil, Source{Origin: "x.test", Path: path})
 	b.reload("")
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -311,7 +311,7 @@ func TestTimesInTheFuture(t *testing.T) {
 	put(t, path, zoneText(1, 1))
 	tomorrow := time.Now().Add(24 * time.Hour)
 	must(t, os.Chtimes(path, tomorrow, tomorrow))
-	e := &entry{origin: "x.test.", source: Source{"x.test.", path}}
+	e := &entry{origin: "x.test.", source: Source{Origin: "x.test.", Path: path}}
 	now := time.Now()
 	for i, want := range []bool{true, true, false} {
 		at := now.Add(time.Duration(i) * 2 * coarseTick)
@@ -329,7 +329,7 @@ func TestWriteWithoutATrace(t *testing.T) {
 	put(t, path, zoneText(1, 1))
 	whole := time.Now().Truncate(time.Second)
 	must(t, os.Chtimes(path, whole, whole))
-	e := &entry{origin: "x.test.", source: Source{"x.test.", path}}
+	e := &entry{origin: "x.test.", source: Source{Origin: "x.test.", Path: path}}
 	e.apply(&outcome{loaded: load(path, Options{Origin: e.origin}), start: whole.Add(time.Second)})
 	put(t, path, zoneText(2, 1))
 	must(t, os.Chtimes(path, whole, whole))

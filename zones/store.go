@@ -18,6 +18,9 @@ import (
 type Source struct {
 	Origin string
 	Path   string
+	// AutoSerial has the store raise the serial when the file changes and its
+	// serial is not above the one served last. It needs StoreConfig.State.
+	AutoSerial bool
 }
 
 // StoreConfig says which zones a Store holds.
@@ -59,7 +62,10 @@ type Store struct {
 	saving  problem           // why copies cannot be kept
 	watch   problem           // why only the poll sees changes
 	unsaved int               // how many copies are yet to be written
+	serials map[string]given  // of zones with AutoSerial, as the state folder has them; nil is not read
 	started bool
+
+	parsed atomic.Int64 // zones that were parsed, ever
 }
 
 // Status is how one zone of a Store stands. Origin is empty for a file that
@@ -150,6 +156,9 @@ func (s *Store) Configure(zones []Source, globs []string) error {
 			errs = append(errs, fmt.Errorf("zone %s has two files, %s and %s: remove one", origin, first, z.Path))
 		}
 		seen[origin] = z.Path
+		if z.AutoSerial && s.state == "" {
+			errs = append(errs, fmt.Errorf("zone %s: a serial cannot be raised without a state folder to keep it in", origin))
+		}
 		zones = slices.Clone(zones)
 		zones[i].Origin = origin
 	}
@@ -292,6 +301,9 @@ func (s *Store) problems() error {
 			text := st.Problem
 			if st.Origin != "" {
 				text = "zone " + st.Origin + ": " + text
+			}
+			if st.Hint != "" {
+				text += "; " + st.Hint
 			}
 			errs = append(errs, errors.New(text))
 		}

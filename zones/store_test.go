@@ -235,7 +235,7 @@ func TestHalfFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.test.zone")
 	put(t, path, zoneText(1, 100))
-	b := newBench(t, dir, "", nil, Source{"x.test", path})
+	b := newBench(t, dir, "", nil, Source{Origin: "x.test", Path: path})
 	b.reload("")
 	b.watch()
 	v2 := zoneText(2, 100)
@@ -254,7 +254,7 @@ func TestGarbage(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x.test.zone")
 	put(t, path, zoneText(1, 3))
-	b := newBench(t, dir, "", nil, Source{"x.test", path})
+	b := newBench(t, dir, "", nil, Source{Origin: "x.test", Path: path})
 	b.reload("")
 	for text, want := range map[string]string{
 		"":                                 "x.test.zone: no SOA at x.test. (serial 1 is still served)",
@@ -314,7 +314,7 @@ func TestLinkSwap(t *testing.T) {
 	}
 	current := filepath.Join(dir, "current")
 	must(t, os.Symlink("v1", current))
-	b := newBench(t, dir, "", nil, Source{"x.test", filepath.Join(current, "x.test.zone")})
+	b := newBench(t, dir, "", nil, Source{Origin: "x.test", Path: filepath.Join(current, "x.test.zone")})
 	b.reload("")
 	b.watch()
 	must(t, os.Symlink("v2", current+".new"))

@@ -38,6 +38,8 @@ type dnsPart struct {
 	geoNew atomic.Bool             // it was the geography
 	told   map[string]health.State // what the log has of each endpoint; healthChanged's own
 
+	zonesTold map[string]string // what the log has of each zone; rebuildLoop's own
+
 	building sync.Mutex      // one builder of Views at a time
 	served   map[string]bool // by origin: the zones of view; building guards it
 
@@ -162,7 +164,7 @@ func (p *dnsPart) openZones() error {
 func zoneSources(cfg *config.Config) ([]zones.Source, []string) {
 	var list []zones.Source
 	for _, z := range cfg.Zones {
-		list = append(list, zones.Source{Origin: z.Origin, Path: z.File})
+		list = append(list, zones.Source{Origin: z.Origin, Path: z.File, AutoSerial: z.Auto})
 	}
 	return list, cfg.DNS.ZoneFiles
 }

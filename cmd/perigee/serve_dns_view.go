@@ -34,9 +34,30 @@ func (p *dnsPart) rebuildLoop(ctx context.Context) error {
 				p.swapGeo()
 			} else {
 				p.swapZones()
+				p.tellZones()
 			}
 		}
 	}
+}
+
+// tellZones logs what is wrong with zones, each once until it is cured.
+func (p *dnsPart) tellZones() {
+	now := map[string]string{}
+	for _, z := range p.store.Status() {
+		if z.Problem == "" {
+			continue
+		}
+		now[z.Origin+" "+z.File] = z.Problem
+		if p.zonesTold[z.Origin+" "+z.File] != z.Problem {
+			p.s.log.Error("zone is not as it should be", "zone", z.Origin, "err", z.Problem, "hint", z.Hint)
+		}
+	}
+	for of := range p.zonesTold {
+		if _, ok := now[of]; !ok {
+			p.s.log.Info("zone is as it should be again", "zone", strings.TrimSpace(of))
+		}
+	}
+	p.zonesTold = now
 }
 
 // geoChanged follows a new database. It is called from the database's own

@@ -79,7 +79,8 @@ type Limit struct {
 // Zone is one zone: where its master file is and which of its names are steered.
 type Zone struct {
 	Origin string // lower case, with the final dot
-	File   string // path of the master file
+	File   string // path of the master file, which is the zone's truth
+	Auto   bool   // serial = "auto": raised when the file changes without it
 	Steer  []Steer
 	Pos    Position // of the table's name, or of the glob that found the file
 }

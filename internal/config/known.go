@@ -22,7 +22,7 @@ var later = []string{
 	"cache.disk", "edge.*.cache.disk", "edge.*.capacity", "edge.*.shield", "edge.*.http3",
 	"control.nats", "control.copies", "control.standby",
 	"log.queries", "log.dnstap", "log.format",
-	"zone.*.families", "zone.*.serial", "zone.*.dnssec", "zone.*.sign", "zone.*.keys", "zone.*.primary", "zone.*.primaries",
+	"zone.*.families", "zone.*.dnssec", "zone.*.sign", "zone.*.keys", "zone.*.primary", "zone.*.primaries",
 	"zone.*.secondaries", "zone.*.transfer", "zone.*.notify", "zone.*.update", "zone.*.dynamic", "zone.*.tsig",
 	"policy.*.families", "policy.*.panic", "policy.*.learn",
 	"site.*.acme", "site.*.tls.acme", "site.*.shield", "site.*.key", "site.*.vary", "site.*.stale", "site.*.compress", "site.*.rate_limit",

@@ -234,22 +234,9 @@ func (c *Config) readZone(name string, t *table) {
 	if z.File == "" && !t.has("file") && len(c.DNS.ZoneFiles) == 0 {
 		t.missing("has no file", fmt.Sprintf("write file = %q, or bring it in by zone_files in [dns]", "zones/"+strings.TrimSuffix(z.Origin, ".")+zoneSuffix))
 	}
-	steer := t.table("steer")
-	if steer.n != nil {
-		first := map[string]Position{}
-		for _, n := range steer.n.list {
-			s, ok := c.readSteer(steer, z.Origin, n)
-			if !ok {
-				continue
-			}
-			if p, twice := first[s.Name]; twice {
-				t.fail(n.keyAt, join(steer.path, n.key), fmt.Sprintf("%s is steered twice, first in line %d", s.Name, p.Line), "")
-				continue
-			}
-			first[s.Name] = s.Pos
-			z.Steer = append(z.Steer, s)
-		}
-	}
+	t.word("kind", "file", []string{"file"}, []string{"dynamic", "secondary"})
+	z.Auto = t.word("serial", "file", []string{"file", "auto"}, nil) == "auto"
+	z.Steer = c.readSteers(z.Origin, t.table("steer"))
 	t.done()
 	if i, twice := t.zones[z.Origin]; twice {
 		t.missing(fmt.Sprintf("the zone %s stands here twice, first in line %d", z.Origin, c.Zones[i].Pos.Line), "put both into one table")
@@ -257,6 +244,26 @@ func (c *Config) readZone(name string, t *table) {
 	}
 	t.zones[z.Origin] = len(c.Zones)
 	c.Zones = append(c.Zones, z)
+}
+
+func (c *Config) readSteers(origin string, steer *table) []Steer {
+	var list []Steer
+	if steer.n != nil {
+		first := map[string]Position{}
+		for _, n := range steer.n.list {
+			s, ok := c.readSteer(steer, origin, n)
+			if !ok {
+				continue
+			}
+			if p, twice := first[s.Name]; twice {
+				steer.fail(n.keyAt, join(steer.path, n.key), fmt.Sprintf("%s is steered twice, first in line %d", s.Name, p.Line), "")
+				continue
+			}
+			first[s.Name] = s.Pos
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // unquotedZone reports [zone.example.com], which TOML reads as a table com in a
