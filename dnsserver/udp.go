@@ -18,6 +18,11 @@ const (
 	maxUDPReaders = 8
 	// udpReply is room for the largest reply and for what is seen not to fit.
 	udpReply = maxUDP + 1024
+	// udpQueue is how many octets of datagrams may wait in the kernel for one
+	// socket: some 5,000 queries, with what it needs beside each, so that a
+	// burst is answered late and not lost. Without the right to more it is what
+	// net.core.rmem_max allows, by default 200 KiB: 270 queries.
+	udpQueue = 4 << 20
 	// maxControl is room for the control message with the local address.
 	maxControl = 128
 )
@@ -104,6 +109,9 @@ func newUDPSocket(conn *net.UDPConn, warn func(error)) *udpSocket {
 	s := &udpSocket{conn: conn, local: addrPort(conn.LocalAddr())}
 	if err := noFragments(conn, s.local); err != nil {
 		warn(err)
+	}
+	if forceQueue(conn) != nil {
+		conn.SetReadBuffer(udpQueue) // as much as it may; fewer are no fault
 	}
 	if s.local.Addr().IsUnspecified() {
 		err := receiveLocal(conn, s.local)

@@ -44,6 +44,12 @@ func noFragments(conn *net.UDPConn, local netip.AddrPort) error {
 	return setOptions(conn, options)
 }
 
+// forceQueue sets the size of the receive queue over the system's limit, which
+// takes CAP_NET_ADMIN.
+func forceQueue(conn *net.UDPConn) error {
+	return setOptions(conn, []option{{"SO_RCVBUFFORCE", unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, udpQueue}})
+}
+
 // receiveLocal asks for the local address of each datagram. A socket of both
 // families gives that of IPv4 in IPv6 form too.
 func receiveLocal(conn *net.UDPConn, local netip.AddrPort) error {

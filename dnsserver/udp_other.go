@@ -17,4 +17,7 @@ func receiveLocal(*net.UDPConn, netip.AddrPort) error {
 	return errors.New("replies may leave from another address than the query came to: listen on each address instead of the wildcard")
 }
 
+// forceQueue is for Linux only.
+func forceQueue(*net.UDPConn) error { return errors.ErrUnsupported }
+
 func replyFrom([]byte) (netip.Addr, []byte) { return netip.Addr{}, nil }
