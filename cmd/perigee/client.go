@@ -1,23 +1,15 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
-
-	"github.com/spf13/cobra"
 
 	"perigee.example/internal/config"
 	"perigee.example/internal/control"
 )
-
-// receiptWait is how long a command waits for the receipts of all nodes before
-// it says who is late. The command itself is done: it is on the log.
-const receiptWait = 10 * time.Second
 
 // connect finds the control node and the credential for it, in this order:
 // --control or $PERIGEE_CONTROL; $PERIGEE_TOKEN_FILE with the address in
@@ -95,35 +87,4 @@ func ask[T any](o *options, call func(*control.Client) (T, error)) (T, error) {
 		err = withHint(err, e.Hint)
 	}
 	return v, err
-}
-
-// showReceipts waits for the receipts of an entry and prints them: the command
-// is done already, so a node that is late is a remark, not an error.
-func showReceipts(ctx context.Context, c *cobra.Command, o *options, seq uint64, what string, more map[string]any) error {
-	r, err := ask(o, func(cl *control.Client) (control.Receipts, error) { return cl.Receipts(ctx, seq, receiptWait) })
-	if err != nil {
-		return err
-	}
-	if o.json {
-		out := map[string]any{"seq": seq, "receipts": r}
-		for k, v := range more {
-			out[k] = v
-		}
-		return printJSON(c, out)
-	}
-	fmt.Fprintf(c.OutOrStdout(), "%s; seq %d, applied on %d of %s", what, seq, len(r.Applied), plural(r.Nodes, "node"))
-	var worst int64
-	var names []string
-	for _, a := range r.Applied {
-		worst = max(worst, a.MS)
-		names = append(names, fmt.Sprintf("%s %d ms", a.Node, a.MS))
-	}
-	if len(names) > 0 {
-		fmt.Fprintf(c.OutOrStdout(), " (%s)", strings.Join(names, ", "))
-	}
-	fmt.Fprintln(c.OutOrStdout())
-	for _, w := range r.Waiting {
-		say(c, "still waiting for %s: %s", w.Node, w.Why)
-	}
-	return nil
 }

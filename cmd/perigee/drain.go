@@ -20,7 +20,7 @@ func newUndrain(o *options) *cobra.Command {
 
 // edgeCommand is a command about one edge that becomes one entry on the feed.
 func edgeCommand(o *options, name, short, long string, call func(*control.Client, context.Context, string) (control.Appended, error), done string) *cobra.Command {
-	return &cobra.Command{
+	return waitFlags(&cobra.Command{
 		Use:     name + " EDGE",
 		Short:   short,
 		Long:    long,
@@ -33,5 +33,5 @@ func edgeCommand(o *options, name, short, long string, call func(*control.Client
 			}
 			return showReceipts(c.Context(), c, o, out.Seq, args[0]+" "+done, nil)
 		},
-	}
+	})
 }

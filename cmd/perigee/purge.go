@@ -48,7 +48,7 @@ are revalidated, and served if the origin fails.`,
 	c.Flags().StringArrayVar(&tags, "tag", nil, "purge what carries this tag on the sites named (repeatable)")
 	c.Flags().BoolVar(&soft, "soft", false, "make stored responses stale instead of unusable")
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be purged, and purge nothing")
-	return c
+	return waitFlags(c)
 }
 
 // purgesOf reads the command line: URLs, or sites with the tags to purge there.

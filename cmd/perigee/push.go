@@ -26,7 +26,7 @@ running it again.`,
 	}
 	c.Flags().BoolVar(&po.DryRun, "dry-run", false, "show what would be sent, and send nothing")
 	c.Flags().BoolVar(&po.KeepInactive, "inactive", false, "upload the release, and leave the active one active")
-	return c
+	return waitFlags(c)
 }
 
 func push(c *cobra.Command, o *options, po control.PushOptions) error {

@@ -42,7 +42,7 @@ func newReleases(o *options) *cobra.Command {
 }
 
 func newRollback(o *options) *cobra.Command {
-	return &cobra.Command{
+	return waitFlags(&cobra.Command{
 		Use:     "rollback SITE [RELEASE]",
 		Short:   "make an older release active again: the one before, or the one named",
 		Example: "  perigee rollback www\n  perigee rollback www sha256-3f1c09aa2b44",
@@ -62,5 +62,5 @@ func newRollback(o *options) *cobra.Command {
 			}
 			return showReceipts(c.Context(), c, o, out.Seq, fmt.Sprintf("release %s of %s is active", release.String()[:shortRelease], args[0]), map[string]any{"release": release})
 		},
-	}
+	})
 }
