@@ -24,6 +24,10 @@ type fill struct {
 	old     *stored // to validate; nil when nothing is stored
 	onError bool    // old may stand in for a failed origin
 	limit   int64   // the largest body to fetch, or -1
+	// rangeField is the Range to ask for, "" for the whole; exact says that it
+	// is what the client asked for.
+	rangeField string
+	exact      bool
 }
 
 // newFill prepares the leader's fetch. The client's conditions and range stay
@@ -40,6 +44,13 @@ func (e *Edge) newFill(fl *flight, site *Site, q *request, f found) *fill {
 		auth: q.has("Authorization"), old: f.obj, onError: f.onError, limit: -1}
 	if f.obj != nil && f.use == useNone {
 		w.old = nil
+	}
+	if w.old != nil && w.old.part != nil { // another representation then comes in slices too
+		v, _ := q.fields().combined("Range")
+		var ok bool
+		if w.rangeField, w.exact, ok = firstRange(v); !ok {
+			w.rangeField = rangeField(0, sliceBytes)
+		}
 	}
 	return w
 }
@@ -67,6 +78,11 @@ func (w *fill) run() {
 		return
 	}
 	defer w.fl.cancel()
+	w.keep(ctx, obj, growing, resp)
+}
+
+// keep reads a body, for all who follow it, and stores it with obj.
+func (w *fill) keep(ctx context.Context, obj *stored, growing *growing, resp *http.Response) {
 	defer resp.Body.Close()
 	var reserved int64
 	defer func() { w.e.store.release(reserved) }()
@@ -103,8 +119,13 @@ func (w *fill) commit(obj *stored, g *growing) {
 // a body, resp is set too: its body is to be read into it.
 func (w *fill) fetch(ctx context.Context, old *stored) outcome {
 	h := w.header
-	if old != nil {
+	if old != nil || w.rangeField != "" {
 		h = h.Clone()
+	}
+	if w.rangeField != "" {
+		h["Range"] = []string{w.rangeField}
+	}
+	if old != nil {
 		if old.etag != "" {
 			h["If-None-Match"] = []string{old.etag}
 		}
@@ -112,10 +133,8 @@ func (w *fill) fetch(ctx context.Context, old *stored) outcome {
 			h["If-Modified-Since"] = lm
 		}
 	}
-	req := (&http.Request{Method: http.MethodGet, URL: w.target.url(), Host: w.target.authority, Header: h,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 	asked := w.e.now()
-	resp, err := w.site.Origin.RoundTrip(req)
+	resp, err := w.site.Origin.RoundTrip(w.request(ctx, h))
 	came := w.e.now()
 	if err != nil {
 		if w.standsIn(old) {
@@ -135,6 +154,11 @@ func (w *fill) fetch(ctx context.Context, old *stored) outcome {
 		return outcome{obj: old, stale: true, status: resp.StatusCode}
 	}
 	return w.classify(resp, asked, came, old)
+}
+
+func (w *fill) request(ctx context.Context, h http.Header) *http.Request {
+	return (&http.Request{Method: http.MethodGet, URL: w.target.url(), Host: w.target.authority, Header: h,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1}).WithContext(ctx)
 }
 
 // standsIn reports whether old may be served in place of a failed origin: not
@@ -168,7 +192,7 @@ func (w *fill) confirmed(ctx context.Context, old *stored, resp *http.Response, 
 	if hasTags(resp.Header) {
 		next.scopes = next.scopes.tagged(resp.Header, &w.target)
 	}
-	next.asOf, next.body, next.size = w.fl.asOf, old.body, old.size
+	next.asOf, next.body, next.size, next.part = w.fl.asOf, old.body, old.size, old.part
 	o := outcome{obj: next, validated: true, status: http.StatusNotModified, exclusive: !next.shareable(came)}
 	o.own = next.withhold()
 	next.pack()
@@ -188,18 +212,32 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 	if _, ok := h["Date"]; !ok {
 		h["Date"] = []string{came.UTC().Format(http.TimeFormat)} // RFC 9110 §6.6.1
 	}
-	obj := newStored(w.site, resp.StatusCode, h, asked, came)
+	status, p, sound := w.representation(resp, h)
+	obj := newStored(w.site, status, h, asked, came)
+	if p != nil {
+		obj.part, obj.size = p, resp.ContentLength // as it will be
+	}
 	obj.key, obj.scopes, obj.asOf = w.fl.primary, w.fl.scopes.tagged(resp.Header, &w.target), w.fl.asOf
 	own := obj.withhold()
 	why := storable(w.site, obj.status, obj.header, &obj.cc, w.auth, obj.hasLifetime)
-	if why == "" && deceptive(w.target.path, obj) {
+	obj.sel = selectingFields(varyNames(h["Vary"], w.site.KeyFields), w.fields)
+	switch {
+	case why != "":
+	case deceptive(w.target.path, obj):
 		why = "deception"
-	}
-	if why == "" && w.limit >= 0 && (resp.ContentLength < 0 || resp.ContentLength > w.limit) {
+	case !sound:
+		why = "partial"
+	case w.sliceable(obj, resp.ContentLength):
 		resp.Body.Close()
-		return outcome{err: errRangeOnly, why: "large"}
-	}
-	if why == "" && resp.ContentLength > w.e.store.maxObject() {
+		obj.part = &part{0, resp.ContentLength}
+		return w.headOnly(obj, own, came)
+	case w.limit >= 0 && p == nil && (resp.ContentLength < 0 || resp.ContentLength > w.limit):
+		if !w.exact {
+			resp.Body.Close()
+			return outcome{err: errRangeOnly, why: "large"}
+		}
+		why = "large" // the origin knows no ranges: this is its answer
+	case resp.ContentLength > w.e.store.maxObject():
 		why = "large"
 	}
 	if why != "" {
@@ -207,13 +245,41 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 		if old != nil && resp.StatusCode < 500 {
 			w.e.store.discard(old) // it has been superseded
 		}
+		if w.rangeField != "" && !w.exact {
+			resp.Body.Close() // it answers another request than the client's
+			return outcome{err: errRangeOnly, why: why}
+		}
 		return outcome{resp: resp, why: why, status: resp.StatusCode}
 	}
-	obj.sel = selectingFields(varyNames(h["Vary"], w.site.KeyFields), w.fields)
 	o := outcome{obj: obj, own: own, body: newGrowing(resp.ContentLength), resp: resp, status: resp.StatusCode}
 	o.body.resp = resp
 	if o.exclusive = !obj.shareable(came); o.exclusive {
 		w.e.store.mark(w.fl.primary, came)
+	}
+	return o
+}
+
+// representation is the status of the response that resp is, or is a part of,
+// and that part. h loses what describes the part. sound is false when resp is
+// no answer to what was asked.
+func (w *fill) representation(resp *http.Response, h http.Header) (status int, p *part, sound bool) {
+	switch {
+	case w.rangeField == "":
+		return resp.StatusCode, nil, true
+	case resp.StatusCode == http.StatusPartialContent:
+		p, sound = w.classifyPart(resp)
+		delete(h, "Content-Range")
+		return http.StatusOK, p, sound
+	}
+	return resp.StatusCode, nil, resp.StatusCode != http.StatusRequestedRangeNotSatisfiable
+}
+
+// headOnly stores a response whose body is to be fetched in slices.
+func (w *fill) headOnly(obj *stored, own http.Header, now time.Time) outcome {
+	o := outcome{obj: obj, own: own, status: obj.status, exclusive: !obj.shareable(now)}
+	if !w.e.isDoomed(w.fl) && !w.purged(obj) {
+		obj.pack()
+		w.e.store.put(obj)
 	}
 	return o
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -131,6 +132,9 @@ func (x *exchange) pull() {
 		return
 	}
 	f := x.snap.find(x.site, []byte(x.key), q.fields(), x.e.now())
+	if f.obj != nil && !f.obj.answers(q) {
+		f = found{why: "partial"}
+	}
 	switch f.use {
 	case useFresh:
 		x.serveStored(f.obj, f.age, "hit")
@@ -162,7 +166,7 @@ func (x *exchange) serveStored(o *stored, age time.Duration, how string) {
 	x.status.ttl, x.status.hasTTL = o.ttl(age), true
 	x.rec.Cache = how
 	x.storedHeader(o, age)
-	x.serve(o.status, &o.validators, storedBody{o})
+	x.serve(o.status, &o.validators, x.source(o))
 }
 
 // revalidateBehind starts a fetch that nobody waits for, unless there is one.
@@ -178,172 +182,6 @@ func (x *exchange) revalidateBehind(f found) {
 		w.run()
 		e.leave(fl, true)
 	}()
-}
-
-// fetch gets a response from the origin, its own fetch's or another's.
-func (x *exchange) fetch(f found) {
-	e, q := x.e, x.q
-	ranged := q.has("Range")
-	marked := e.store.marked(x.key, e.now())
-	if ranged && marked {
-		x.pass(f.why)
-		return
-	}
-	next := verdictJoin
-	if marked || q.has("Authorization") {
-		next = verdictAlone
-	}
-	names := e.store.varyOf(x.key)
-	if names == nil {
-		names = selectingFields(x.site.KeyFields, q.fields())
-	}
-	scopes := purgeScopes{site: x.site.Name, resource: string(q.appendResource(nil))}
-	for try := 1; ; try++ {
-		var fl *flight
-		leader := true
-		key := flightKey(x.key, names, q.fields())
-		switch {
-		case next == verdictAlone || try >= maxTries && next != verdictLate:
-			fl = e.newFlight("", x.key, scopes)
-		case ranged:
-			if fl = e.joinOnly(key); fl == nil {
-				fl = e.newFlight("", x.key, scopes)
-			} else {
-				leader = false
-			}
-		default:
-			fl, leader = e.join(key, x.key, scopes)
-		}
-		if leader {
-			w := e.newFill(fl, x.site, q, f)
-			if ranged {
-				w.limit = maxRangeFill
-			}
-			go w.run()
-		}
-		next = x.await(fl, leader, try < maxTries, f)
-		switch next {
-		case verdictAnswered:
-			return
-		case verdictVaries:
-			names = fl.outcome.obj.sel
-		case verdictLate:
-			e.overdue(fl)
-		}
-	}
-}
-
-// flightVerdict is what becomes of a request that waited for a flight.
-type flightVerdict int
-
-const (
-	verdictJoin     flightVerdict = iota // it has not waited yet
-	verdictAnswered                      // it has been answered
-	verdictAlone                         // it must fetch by itself
-	verdictVaries                        // it may wait again, with those that agree with it in the outcome's selecting fields: it differs, or that was purged
-	verdictLate                          // the flight took too long; it may wait for the next one
-)
-
-// await waits for a flight's outcome and answers with it, if it is for this
-// request too. boxed says that it must not wait longer than maxCollapseWait.
-func (x *exchange) await(fl *flight, leader, boxed bool, f found) flightVerdict {
-	var timeout <-chan time.Time
-	if !leader && boxed {
-		t := time.NewTimer(maxCollapseWait)
-		defer t.Stop()
-		timeout = t.C
-	}
-	defer x.e.leave(fl, leader)
-	if !x.awaitHead(fl, leader, timeout) {
-		return verdictLate
-	}
-	o := &fl.outcome
-	x.status.fwd, x.status.fwdStatus, x.status.collapsed = f.why, o.status, !leader
-	x.rec.Cache = "miss"
-	switch {
-	case o.err != nil:
-		if errors.Is(o.err, errRangeOnly) {
-			x.pass(f.why)
-			return verdictAnswered
-		}
-		x.originFailed(o.err)
-	case leader && o.resp != nil:
-		resp := x.e.claim(fl)
-		defer fl.cancel()
-		x.status.detail = string(o.why)
-		x.passOn(resp)
-	case !leader && (o.resp != nil || o.exclusive):
-		x.status.collapsed = false
-		return verdictAlone
-	case !leader && (x.e.purgedSince(o) || !varyMatches(o.obj.sel, x.q.fields())):
-		x.status.collapsed = false
-		return verdictVaries
-	default:
-		if !x.serveOutcome(o, leader) {
-			return verdictAlone
-		}
-	}
-	return verdictAnswered
-}
-
-// awaitHead waits until the outcome of a flight is known; false after timeout.
-// The leader's client gets the interim responses meanwhile.
-func (x *exchange) awaitHead(fl *flight, leader bool, timeout <-chan time.Time) bool {
-	var interim chan interim
-	if leader {
-		interim = fl.interim
-	}
-	for ready := fl.ready; ; {
-		select {
-		case i := <-interim:
-			x.inform(i)
-			continue
-		default:
-		}
-		if ready == nil {
-			return true
-		}
-		select {
-		case <-ready:
-			ready = nil // and what came before it
-		case i := <-interim:
-			x.inform(i)
-		case <-timeout:
-			return false
-		case <-x.r.Context().Done():
-			x.abort()
-		}
-	}
-}
-
-// serveOutcome answers with a flight's stored response; false when its start
-// is already gone.
-func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
-	obj := o.obj
-	age := obj.currentAge(x.e.now())
-	x.status.ttl, x.status.hasTTL = obj.ttl(age), true
-	if o.body == nil {
-		x.rec.Cache = "revalidated"
-		if o.stale {
-			x.rec.Cache, x.status.detail = "stale", "origin-failed"
-		}
-		x.status.stored = o.validated && leader
-		x.storedHeader(obj, age)
-		x.ownHeader(o, leader)
-		x.serve(obj.status, &obj.validators, storedBody{obj})
-		return true
-	}
-	f := o.body.follow()
-	if f == nil {
-		x.status = cacheStatus{}
-		return false
-	}
-	defer f.close()
-	x.status.stored = leader
-	x.storedHeader(obj, age)
-	x.ownHeader(o, leader)
-	x.serve(obj.status, &obj.validators, growingBody{o.body, f})
-	return true
 }
 
 // originFailed answers when there is neither a response nor a stale one.
@@ -370,7 +208,7 @@ func (x *exchange) pass(why string) {
 	// A body on GET or HEAD is dropped: no key covers it (RFC 9110 §9.3.1).
 	var body *clientBody
 	if q.method != http.MethodGet && q.method != http.MethodHead && x.r.ContentLength != 0 {
-		body = &clientBody{ReadCloser: x.r.Body, control: http.NewResponseController(x.w)}
+		body = &clientBody{ReadCloser: x.r.Body, control: http.NewResponseController(x.w), done: make(chan struct{})}
 		req.Body, req.ContentLength = body, x.r.ContentLength
 		if q.has("Expect") {
 			req.Header["Expect"] = []string{"100-continue"} // the only one that net/http lets through
@@ -378,6 +216,12 @@ func (x *exchange) pass(why string) {
 		defer body.stop()
 	}
 	resp, err := x.site.Origin.RoundTrip(req)
+	// net/http ends the request's context when a body turns out to be malformed,
+	// and an origin may answer before it has all of it: what counts is the body.
+	if body != nil && (err != nil || resp.StatusCode < 400) && body.fails() && err == nil {
+		resp.Body.Close()
+		err = errBadBody
+	}
 	if err != nil && body != nil && x.badBody(body) {
 		return
 	}
@@ -418,6 +262,31 @@ type clientBody struct {
 	failed  atomic.Bool
 	late    atomic.Bool // it failed because it did not come in time
 	ended   atomic.Bool
+	once    sync.Once
+	done    chan struct{} // closed when it has ended or failed, or nobody reads it any more
+}
+
+// earlyAnswer is how long a success that comes before the request's end waits
+// for that: a request whose body is malformed has none.
+const earlyAnswer = time.Second
+
+var errBadBody = errors.New("the request's body is malformed, or did not come")
+
+// Close implements io.Closer: nobody reads it any more.
+func (b *clientBody) Close() error {
+	b.once.Do(func() { close(b.done) })
+	return b.ReadCloser.Close()
+}
+
+// fails reports whether the body turns out to be malformed, within earlyAnswer.
+func (b *clientBody) fails() bool {
+	t := time.NewTimer(earlyAnswer)
+	defer t.Stop()
+	select {
+	case <-b.done:
+	case <-t.C:
+	}
+	return b.failed.Load()
 }
 
 // stop ends a read of what the origin did not want, so that the answer does
@@ -433,11 +302,13 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
 		b.ended.Store(true)
+		b.once.Do(func() { close(b.done) })
 		b.control.SetReadDeadline(time.Time{}) // the answer may take longer
 	}
 	if err != nil && err != io.EOF && !errors.Is(err, http.ErrBodyReadAfterClose) {
 		b.late.Store(errors.Is(err, os.ErrDeadlineExceeded))
 		b.failed.Store(true)
+		b.once.Do(func() { close(b.done) })
 	}
 	return n, err
 }

@@ -29,6 +29,7 @@ type exchange struct {
 	key    string
 	status cacheStatus
 	rec    AccessRecord
+	again  bool // the answer was begun anew, since the origin has another representation by now
 }
 
 // source gives the octets of a representation; size is -1 while unknown.
@@ -139,6 +140,9 @@ func (x *exchange) serve(status int, v *validators, src source) {
 
 // seekable sources can be read at several places.
 func seekable(src source) bool {
+	if parts, ok := src.(*partsBody); ok {
+		return parts.g == nil
+	}
 	_, once := src.(growingBody)
 	return !once
 }
@@ -159,6 +163,9 @@ func (x *exchange) bare304(h http.Header) {
 var contentFields = []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Range", "Content-Md5", "Content-Digest", "Accept-Ranges"}
 
 func (x *exchange) send(status int, src source, start, length int64) {
+	if !x.ready(src, start, length) {
+		return
+	}
 	if length >= 0 && bodyAllowed(status) {
 		x.w.Header()["Content-Length"] = []string{strconv.FormatInt(length, 10)}
 	}
@@ -180,6 +187,9 @@ func bodyAllowed(status int) bool {
 
 // sendParts answers several ranges as multipart/byteranges (RFC 9110 §14.6).
 func (x *exchange) sendParts(src source, ranges []byteRange) {
+	if !x.ready(src, ranges[0].start, ranges[0].length) {
+		return
+	}
 	h, size := x.w.Header(), src.size()
 	var random [16]byte
 	rand.Read(random[:])

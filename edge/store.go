@@ -47,6 +47,7 @@ type stored struct {
 	asOf        instant // purges applied here when its fetch started
 	body        *chunk
 	size        int64 // of the body
+	part        *part // not nil: body is this part of the representation
 	head        []byte
 	head304     []byte
 
@@ -69,7 +70,9 @@ type store struct {
 	mu      sync.Mutex
 	keys    map[string][]*stored // newest last
 	ring    stored               // ring.next is the most recently used
-	bytes   int64
+	slices  stored               // the ring of slices
+	bytes   int64                // of both
+	sliced  int64                // of slices
 	budget  int64
 	marks   map[string]time.Time // key: not shareable until then
 	filling int64                // bytes of responses under way
@@ -81,6 +84,7 @@ func newStore(budget int64) *store {
 	}
 	s := &store{keys: map[string][]*stored{}, marks: map[string]time.Time{}, budget: budget}
 	s.ring.prev, s.ring.next = &s.ring, &s.ring
+	s.slices.prev, s.slices.next = &s.slices, &s.slices
 	return s
 }
 
@@ -134,13 +138,34 @@ func (s *store) put(o *stored) bool {
 	if v := s.keys[o.key]; len(v) >= maxVariants {
 		s.drop(v[0])
 	}
-	for s.bytes+o.cost() > s.budget {
-		s.drop(s.ring.prev)
-	}
+	s.makeRoom(o)
 	s.keys[o.key] = append(s.keys[o.key], o)
 	s.bytes += o.cost()
+	if o.isSlice() {
+		s.sliced += o.cost()
+	}
 	s.link(o)
 	return true
+}
+
+// isSlice tells a slice from the response whose octets it has.
+func (o *stored) isSlice() bool { return o.part != nil && o.status == http.StatusPartialContent }
+
+// makeRoom lets what was used least recently go, until there is room for o.
+// Slices have half of the budget at most, so that one film does not drive out a
+// thousand pages; and they go first when they have more than that. mu is held.
+func (s *store) makeRoom(o *stored) {
+	half := s.budget / 2
+	for o.isSlice() && s.sliced+o.cost() > half && s.sliced > 0 {
+		s.drop(s.slices.prev)
+	}
+	for s.bytes+o.cost() > s.budget {
+		if s.slices.prev != &s.slices && (s.bytes-s.sliced <= half || s.ring.prev == &s.ring) {
+			s.drop(s.slices.prev)
+		} else {
+			s.drop(s.ring.prev)
+		}
+	}
 }
 
 // replace puts next in the place of old, unless old has left the store since.
@@ -184,12 +209,19 @@ func (s *store) drop(o *stored) {
 		s.keys[o.key] = rest
 	}
 	s.bytes -= o.cost()
+	if o.isSlice() {
+		s.sliced -= o.cost()
+	}
 	o.unlink()
 	o.gone = true
 }
 
 func (s *store) link(o *stored) {
-	o.prev, o.next = &s.ring, s.ring.next
+	ring := &s.ring
+	if o.isSlice() {
+		ring = &s.slices
+	}
+	o.prev, o.next = ring, ring.next
 	o.prev.next, o.next.prev = o, o
 }
 

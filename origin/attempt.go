@@ -87,6 +87,8 @@ func (p *Pool) try(u *upstream, out *http.Request, trial, repeat bool, n int) (*
 		v := bad
 		if out.Context().Err() != nil {
 			v, err = none, context.Cause(out.Context()) // the caller left: that says nothing about u
+		} else if _, ours := errors.AsType[*bodyError](err); ours {
+			v = none // nor does a body that the caller could not give
 		}
 		e := &UpstreamError{u.name, Phase(at.phase.Load()), n, err}
 		p.settle(u, v, e, trial)

@@ -40,6 +40,9 @@ type exchange struct {
 	sent    chan struct{} // closed when no more of the request will be sent
 	sendErr error         // why it was not sent whole; after sent
 	once    sync.Once
+
+	mu   sync.Mutex // guards whose the connection's read deadline is
+	head bool       // the final head has come: the deadline is the body's
 }
 
 // roundTrip sends req and returns the response once its head is complete. A
@@ -163,14 +166,14 @@ func (x *exchange) send(head []byte) {
 	if x.sendErr == nil && body {
 		x.sendErr = x.sendBody()
 	}
-	select {
-	case <-x.over: // the deadline is the body's now
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.head {
 		return
-	default:
 	}
 	wait := x.c.t.c.HeaderTimeout
-	if isTimeout(x.sendErr) {
-		wait = -1 // it neither reads nor answers
+	if ours := (*bodyError)(nil); errors.As(x.sendErr, &ours) || isTimeout(x.sendErr) {
+		wait = -1 // there is no whole request to answer; or the upstream does not even read
 	} else if x.sendErr != nil {
 		wait = min(wait, lateAnswer)
 	} else {
@@ -190,37 +193,40 @@ func (x *exchange) sendBody() error {
 			return errors.New("answered before the body was sent")
 		}
 	}
-	if x.req.ContentLength > 0 {
-		n, err := io.CopyBuffer(struct{ io.Writer }{x.c}, io.LimitReader(x.req.Body, x.req.ContentLength), make([]byte, sendBuffer))
-		if err == nil {
-			if n < x.req.ContentLength {
-				return errBodyLength
-			}
-			if extra, _ := x.req.Body.Read(make([]byte, 1)); extra > 0 {
-				return errBodyLength
-			}
-		}
-		return err
-	}
+	chunked, left := x.req.ContentLength <= 0, x.req.ContentLength
 	buf := make([]byte, sendBuffer)
 	for {
 		n, err := x.req.Body.Read(buf)
 		if n > 0 {
-			chunk := append(strconv.AppendInt(make([]byte, 0, n+16), int64(n), 16), "\r\n"...)
-			chunk = append(append(chunk, buf[:n]...), "\r\n"...)
-			if _, err := x.c.Write(chunk); err != nil {
+			part := buf[:n]
+			if chunked {
+				part = append(strconv.AppendInt(make([]byte, 0, n+16), int64(n), 16), "\r\n"...)
+				part = append(append(part, buf[:n]...), "\r\n"...)
+			} else if left -= int64(n); left < 0 {
+				return &bodyError{errBodyLength}
+			}
+			if _, err := x.c.Write(part); err != nil {
 				return err
 			}
 		}
-		if err == io.EOF {
+		switch {
+		case err == io.EOF && chunked:
 			_, err := io.WriteString(x.c, "0\r\n\r\n")
 			return err
-		}
-		if err != nil {
-			return err
+		case err == io.EOF && left > 0:
+			return &bodyError{errBodyLength}
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return &bodyError{err}
 		}
 	}
 }
+
+// bodyError is what the caller's body failed with: no fault of the upstream.
+type bodyError struct{ error }
+
+func (e *bodyError) Unwrap() error { return e.error }
 
 // receive reads heads until a final one has come.
 func (x *exchange) receive() (*http.Response, error) {
@@ -235,6 +241,9 @@ func (x *exchange) receive() (*http.Response, error) {
 			return nil, err
 		}
 		if h.status >= 200 {
+			x.mu.Lock()
+			x.head = true
+			x.mu.Unlock()
 			close(x.over)
 			return x.response(h), nil
 		}

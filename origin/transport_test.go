@@ -376,6 +376,9 @@ func TestRequestBodyLength(t *testing.T) {
 				time.Sleep(2 * lateAnswer)
 				get(t, p)
 			}
+			if s := p.Status()[0]; s.Failed != 0 {
+				t.Errorf("the upstream was blamed: %+v", s)
+			}
 			if err == nil && (length > 4 || f.dialled("a:80") != 2) || err != nil && !errors.Is(err, errBodyLength) {
 				t.Errorf("length %d: %v, %d dials", length, err, f.dialled("a:80"))
 			}

@@ -1,0 +1,171 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+)
+
+// source of the octets of a stored response.
+func (x *exchange) source(o *stored) source {
+	if o.part != nil {
+		return &partsBody{x: x, head: o}
+	}
+	return storedBody{o}
+}
+
+// askPart is what to ask for of a representation of which a part is wanted and
+// nothing whole is stored; "" when the whole is to be asked for.
+func (x *exchange) askPart(f found) (field string, exact bool) {
+	v, ranged := x.q.fields().combined("Range")
+	if !ranged || x.q.has("If-Range") || f.obj != nil && f.obj.part == nil {
+		return "", false
+	}
+	field, exact, _ = firstRange(v)
+	return field, exact
+}
+
+// ready makes sure that the first octets of a body are at hand. When the origin
+// has another representation by now, it answers anew, once; false is that the
+// request has been answered.
+func (x *exchange) ready(src source, start, length int64) bool {
+	parts, ok := src.(*partsBody)
+	if !ok || x.q.method == http.MethodHead {
+		return true
+	}
+	err := parts.prepare(x.r.Context(), start, length)
+	if err == nil {
+		return true
+	}
+	if x.r.Context().Err() != nil {
+		x.abort()
+	}
+	h := x.w.Header()
+	for name := range h {
+		if name != "Connection" {
+			delete(h, name)
+		}
+	}
+	x.status = cacheStatus{fwd: "partial"}
+	if errors.Is(err, errChanged) && !x.again {
+		x.again = true
+		x.pull()
+		return false
+	}
+	x.originFailed(err)
+	return false
+}
+
+// partsBody gives the octets of a representation of which parts are stored.
+type partsBody struct {
+	x    *exchange
+	head *stored
+	g    *growing  // of the head's own part, while that is coming
+	f    *follower // of g
+	held *heldSlice
+}
+
+func (b *partsBody) size() int64 { return b.head.part.total }
+
+// heldSlice is a slice that was stored, or is coming.
+type heldSlice struct {
+	index int64
+	obj   *stored
+	fl    *flight
+	lead  bool
+}
+
+// prepare makes sure, before anything is said to the client, that the first
+// octets are at hand.
+func (b *partsBody) prepare(ctx context.Context, start, length int64) error {
+	if length == 0 || b.head.covers(start, 1) || b.g != nil && b.ownPart(start) > 0 {
+		return nil
+	}
+	var err error
+	b.held, err = b.x.slice(ctx, b.head, start/sliceBytes)
+	return err
+}
+
+// ownPart is how many octets from start the head's own part has, or will have.
+func (b *partsBody) ownPart(start int64) int64 {
+	n := b.head.size
+	if b.g != nil {
+		n = b.g.length
+	}
+	if at := start - b.head.part.start; at >= 0 && at < n {
+		return n - at
+	}
+	return 0
+}
+
+func (b *partsBody) writeRange(ctx context.Context, w io.Writer, start, length int64) (sent int64, err error) {
+	if length < 0 {
+		length = b.size() - start
+	}
+	defer func() { b.x.letGo(b.held) }()
+	var ahead *heldSlice // asked for while the one before is being sent
+	defer func() { b.x.letGo(ahead) }()
+	for length > 0 {
+		n, from := b.ownPart(start), start-b.head.part.start
+		if n > 0 {
+			n = min(n, length)
+			var got int64
+			if b.g != nil {
+				got, err = growingBody{b.g, b.f}.writeRange(ctx, w, from, n)
+			} else {
+				got, err = writeChunks(w, b.head.body, from, n)
+			}
+			sent += got
+		} else {
+			i := start / sliceBytes
+			n = min(length, (i+1)*sliceBytes-start)
+			if b.held == nil || b.held.index != i {
+				b.x.letGo(b.held)
+				if b.held, err = b.x.slice(ctx, b.head, i); err != nil {
+					return sent, err
+				}
+			}
+			b.x.letGo(ahead)
+			if ahead = nil; length > n {
+				ahead = b.x.joinSlice(b.head, i+1)
+			}
+			var got int64
+			got, err = b.held.writeRange(ctx, w, start-i*sliceBytes, n)
+			if got == 0 && (errors.Is(err, errTooSlow) || errors.Is(err, errNoReader)) {
+				// There was no room to keep it for those who come late.
+				b.x.letGo(b.held)
+				if b.held, err = b.x.waitSlice(ctx, b.x.startSlice(b.head, i, nil)); err == nil {
+					got, err = b.held.writeRange(ctx, w, start-i*sliceBytes, n)
+				}
+			}
+			sent += got
+		}
+		if err != nil {
+			return sent, err
+		}
+		start, length = start+n, length-n
+	}
+	return sent, nil
+}
+
+func (s *heldSlice) writeRange(ctx context.Context, w io.Writer, start, n int64) (int64, error) {
+	if s.obj != nil {
+		return writeChunks(w, s.obj.body, start, n)
+	}
+	g := s.fl.outcome.body
+	f := g.follow()
+	if f == nil {
+		return 0, errTooSlow
+	}
+	defer f.close()
+	return growingBody{g, f}.writeRange(ctx, w, start, n)
+}
+
+// letGo ends the interest in a slice.
+func (x *exchange) letGo(s *heldSlice) {
+	if s != nil && s.fl != nil {
+		x.e.leave(s.fl, s.lead)
+		s.fl = nil
+	}
+}

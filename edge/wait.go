@@ -1,0 +1,187 @@
+package edge
+
+import (
+	"errors"
+	"time"
+)
+
+// fetch gets a response from the origin, its own fetch's or another's.
+func (x *exchange) fetch(f found) {
+	e, q := x.e, x.q
+	ranged := q.has("Range")
+	marked := e.store.marked(x.key, e.now())
+	if ranged && marked {
+		x.pass(f.why)
+		return
+	}
+	part, exact := x.askPart(f)
+	next := verdictJoin
+	if marked || q.has("Authorization") {
+		next = verdictAlone
+	}
+	names := e.store.varyOf(x.key)
+	if names == nil {
+		names = selectingFields(x.site.KeyFields, q.fields())
+	}
+	scopes := purgeScopes{site: x.site.Name, resource: string(q.appendResource(nil))}
+	for try := 1; ; try++ {
+		var fl *flight
+		leader := true
+		key := flightKey(x.key, names, q.fields())
+		switch {
+		case next == verdictAlone || try >= maxTries && next != verdictLate:
+			fl = e.newFlight("", x.key, scopes)
+		case ranged:
+			if fl = e.joinOnly(key); fl != nil {
+				leader = false
+			} else if part != "" {
+				fl, leader = e.join(key+"\x00"+part, x.key, scopes)
+			} else {
+				fl = e.newFlight("", x.key, scopes)
+			}
+		default:
+			fl, leader = e.join(key, x.key, scopes)
+		}
+		if leader {
+			w := e.newFill(fl, x.site, q, f)
+			if ranged {
+				w.limit = maxRangeFill
+			}
+			if part != "" {
+				w.rangeField, w.exact = part, exact
+			}
+			go w.run()
+		}
+		next = x.await(fl, leader, try < maxTries, f)
+		switch next {
+		case verdictAnswered:
+			return
+		case verdictVaries:
+			names = fl.outcome.obj.sel
+		case verdictLate:
+			e.overdue(fl)
+		}
+	}
+}
+
+// flightVerdict is what becomes of a request that waited for a flight.
+type flightVerdict int
+
+const (
+	verdictJoin     flightVerdict = iota // it has not waited yet
+	verdictAnswered                      // it has been answered
+	verdictAlone                         // it must fetch by itself
+	verdictVaries                        // it may wait again, with those that agree with it in the outcome's selecting fields: it differs, or that was purged
+	verdictLate                          // the flight took too long; it may wait for the next one
+)
+
+// await waits for a flight's outcome and answers with it, if it is for this
+// request too. boxed says that it must not wait longer than maxCollapseWait.
+func (x *exchange) await(fl *flight, leader, boxed bool, f found) flightVerdict {
+	var timeout <-chan time.Time
+	if !leader && boxed {
+		t := time.NewTimer(maxCollapseWait)
+		defer t.Stop()
+		timeout = t.C
+	}
+	defer x.e.leave(fl, leader)
+	if !x.awaitHead(fl, leader, timeout) {
+		return verdictLate
+	}
+	o := &fl.outcome
+	x.status.fwd, x.status.fwdStatus, x.status.collapsed = f.why, o.status, !leader
+	x.rec.Cache = "miss"
+	switch {
+	case o.err != nil:
+		if errors.Is(o.err, errRangeOnly) {
+			x.pass(f.why)
+			return verdictAnswered
+		}
+		x.originFailed(o.err)
+	case leader && o.resp != nil:
+		resp := x.e.claim(fl)
+		defer fl.cancel()
+		x.status.detail = string(o.why)
+		x.passOn(resp)
+	case !leader && (o.resp != nil || o.exclusive):
+		x.status.collapsed = false
+		return verdictAlone
+	case !leader && (x.e.purgedSince(o) || !varyMatches(o.obj.sel, x.q.fields())):
+		x.status.collapsed = false
+		return verdictVaries
+	case !o.obj.answers(x.q):
+		x.status = cacheStatus{}
+		x.pass(f.why)
+	default:
+		if !x.serveOutcome(o, leader) {
+			return verdictAlone
+		}
+	}
+	return verdictAnswered
+}
+
+// awaitHead waits until the outcome of a flight is known; false after timeout.
+// The leader's client gets the interim responses meanwhile.
+func (x *exchange) awaitHead(fl *flight, leader bool, timeout <-chan time.Time) bool {
+	var interim chan interim
+	if leader {
+		interim = fl.interim
+	}
+	for ready := fl.ready; ; {
+		select {
+		case i := <-interim:
+			x.inform(i)
+			continue
+		default:
+		}
+		if ready == nil {
+			return true
+		}
+		select {
+		case <-ready:
+			ready = nil // and what came before it
+		case i := <-interim:
+			x.inform(i)
+		case <-timeout:
+			return false
+		case <-x.r.Context().Done():
+			x.abort()
+		}
+	}
+}
+
+// serveOutcome answers with a flight's stored response; false when its start
+// is already gone.
+func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
+	obj := o.obj
+	age := obj.currentAge(x.e.now())
+	x.status.ttl, x.status.hasTTL = obj.ttl(age), true
+	if o.body == nil {
+		switch {
+		case o.stale:
+			x.rec.Cache, x.status.detail = "stale", "origin-failed"
+		case o.validated:
+			x.rec.Cache = "revalidated"
+		}
+		x.status.stored = !o.stale && leader
+		x.storedHeader(obj, age)
+		x.ownHeader(o, leader)
+		x.serve(obj.status, &obj.validators, x.source(obj))
+		return true
+	}
+	f := o.body.follow()
+	if f == nil {
+		x.status = cacheStatus{}
+		return false
+	}
+	defer f.close()
+	x.status.stored = leader
+	x.storedHeader(obj, age)
+	x.ownHeader(o, leader)
+	if obj.part != nil {
+		x.serve(obj.status, &obj.validators, &partsBody{x: x, head: obj, g: o.body, f: f})
+	} else {
+		x.serve(obj.status, &obj.validators, growingBody{o.body, f})
+	}
+	return true
+}
