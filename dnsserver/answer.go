@@ -2,10 +2,8 @@ package dnsserver
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"runtime"
 	"slices"
-	"time"
 
 	"perigee.example/policy"
 	"perigee.example/zones"
@@ -39,6 +37,7 @@ type answer struct {
 	dnames  [maxChain + 1]setOwner // the DNAMEs that are in the answer
 	ndnames int
 	proofs  proofs
+	svcb    setOwner // the SVCB or HTTPS RRset that is the answer, if it is one
 }
 
 // setOwner is the owner of an RRset that is to be in an answer once.
@@ -68,6 +67,7 @@ func (v *View) Answer(dst, packet []byte, c *Context, out *Outcome) []byte {
 	if a.gate() {
 		a.resolve()
 		a.addProofs()
+		a.addTargets()
 	}
 	b := a.finish()
 	runtime.KeepAlive(v) // what the answer was copied from goes with the zones
@@ -200,6 +200,9 @@ func (a *answer) found(s *servedZone, node zones.NodeID) {
 		a.opt.expiry = binary.BigEndian.Uint32(set.Wire[len(set.Wire)-8:])
 	}
 	a.addAnswer(s, node, &set)
+	if qtype == a.q.qtype && (qtype == typeSVCB || qtype == typeHTTPS) {
+		a.svcb = setOwner{s, node}
+	}
 }
 
 // anyType picks the one RRset that answers a query for ANY (RFC 8482 §4.1).
@@ -232,7 +235,7 @@ func (a *answer) negative(s *servedZone) {
 // alias follows a CNAME, steered or not. It is true when the answer goes on.
 func (a *answer) alias(s *servedZone, node zones.NodeID) bool {
 	if st := s.steer[node]; st != nil && st.alias {
-		if a.decide(st); len(a.out.Decision.Endpoints) > 0 {
+		if a.decide(st, nil); len(a.out.Decision.Endpoints) > 0 {
 			target := a.v.endpoints[a.out.Decision.Endpoints[0]].target
 			return a.cname(target, seconds(a.out.Decision.TTL), nil)
 		}
@@ -317,81 +320,6 @@ func (a *answer) rawPrefix(to []byte, n int) int {
 		at += k
 	}
 	return done
-}
-
-// seconds is a policy's TTL on the wire.
-func seconds(d time.Duration) uint32 { return uint32(max(d, 0) / time.Second) }
-
-// decide asks the policy, once for A and AAAA alike: nothing of the question
-// but the name enters. The scopes of a chain join in the longest.
-func (a *answer) decide(st *steered) {
-	d := &a.out.Decision
-	q := policy.Query{Draw: policy.ResolverDraw(a.c.Seed, a.c.From.Addr()), Now: a.c.Now}
-	client, fromECS := a.q.edns.ecs.prefix()
-	if !fromECS {
-		addr := a.c.From.Addr().Unmap().WithZone("")
-		client = netip.PrefixFrom(addr, addr.BitLen())
-	}
-	q.Client = client
-	state := a.c.State
-	if state == nil || len(state.Endpoints) != len(a.v.endpoints) {
-		state = a.v.unknown
-	}
-	a.v.policies.Decide(st.root, q, state, d)
-	a.out.Steered, a.out.Root = true, st.root
-	if state.Stale {
-		a.ede = edeStale
-	}
-	if fromECS {
-		a.scope = max(a.scope, a.q.edns.ecs.scope(d.Scope))
-	}
-}
-
-// addresses answers with the addresses of the endpoints that the policy chose.
-// When it chose none, the zone's own RRset answers: never nothing.
-func (a *answer) addresses(s *servedZone, node zones.NodeID, st *steered, rrtype uint16) {
-	a.decide(st)
-	m := &a.m
-	k := m.mark(sectionAnswer)
-	size := addressLen(rrtype)
-	ttl := seconds(a.out.Decision.TTL)
-	n := 0
-	for _, i := range a.out.Decision.Endpoints {
-		for wire := a.v.endpoints[i].of(rrtype); len(wire) >= size; wire = wire[size:] {
-			if duplicate(m.b[k.size:], wire[:size]) {
-				continue
-			}
-			at := len(m.b)
-			m.b = append(m.b, wire[:size]...)
-			binary.BigEndian.PutUint16(m.b[at:], 0xC000|uint16(a.at))
-			binary.BigEndian.PutUint32(m.b[at+6:], ttl)
-			n++
-		}
-	}
-	if n == 0 {
-		if set, ok := s.zone.RRset(node, rrtype); ok {
-			a.addAnswer(s, node, &set)
-		} else {
-			a.rcode = rcodeServFail
-		}
-		return
-	}
-	m.counted(sectionAnswer, n, ttl)
-	if !m.settle(sectionAnswer, k, true) {
-		a.flags |= flagTC
-	}
-}
-
-// duplicate reports whether the address of rec is among those of records,
-// which are all of its size.
-func duplicate(records, rec []byte) bool {
-	const rdata = pointerLen + recordFixed
-	for ; len(records) >= len(rec); records = records[len(rec):] {
-		if string(records[rdata:len(rec)]) == string(rec[rdata:]) {
-			return true
-		}
-	}
-	return false
 }
 
 // refer answers with a referral: the NS of the cut and its glue. Glue below the

@@ -103,7 +103,7 @@ func newTalk(t testing.TB, files map[string][]byte) *talk {
 		}
 		for _, z := range c.Zones {
 			for _, s := range z.Steer {
-				v.Steer = append(v.Steer, dnsserver.Binding{Zone: z.Origin, Name: s.Name, Policy: s.To})
+				v.Steer = append(v.Steer, dnsserver.Binding{Zone: z.Origin, Name: s.Name, Policy: s.To, Mixed: s.Mixed})
 			}
 		}
 		k.state = set.NewState()

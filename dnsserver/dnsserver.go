@@ -84,6 +84,7 @@ type Outcome struct {
 	Steered  bool
 	Decision policy.Decision // when Steered; of a chain the last one
 	Root     policy.Name     // when Steered; of a chain the last one
+	Only     []bool          // of the Query that Decision answers; nil mostly
 	HasECS   bool            // the reply carries ECS
 	Scope    int             // of the reply's ECS, in bits: the longest of a chain; 0 without ECS
 	TTL      uint32          // the least TTL in the answer section, seconds

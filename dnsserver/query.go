@@ -54,6 +54,8 @@ const (
 	typeRRSIG  = 46
 	typeNSEC   = 47
 	typeNSEC3  = 50
+	typeSVCB   = 64
+	typeHTTPS  = 65
 	typeNXNAME = 128
 	typeTKEY   = 249
 	typeTSIG   = 250

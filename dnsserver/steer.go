@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"perigee.example/policy"
 	"perigee.example/zones"
@@ -13,6 +14,7 @@ import (
 type steered struct {
 	root  policy.Name
 	alias bool // an alias name: the zone owns a CNAME there, and every endpoint has a target
+	mixed bool // an address name whose endpoints may lack a family that it has
 }
 
 // serve makes the table of steered names of a zone. The errors are of
@@ -62,11 +64,16 @@ func (v *View) bind(s *servedZone, b Binding, names map[string]Binding) *Binding
 	}
 	_, alias := s.zone.RRset(node, typeCNAME)
 	for _, i := range v.policies.Reaches(root) {
-		if e := v.suits(s, node, alias, name, i); e != nil {
+		if e := v.suits(s, node, alias, b.Mixed, name, i); e != nil {
 			return e
 		}
 	}
-	s.steer[node] = &steered{root: root, alias: alias}
+	if b.Mixed && !alias {
+		if e := v.covers(s, node, root); e != nil {
+			return e
+		}
+	}
+	s.steer[node] = &steered{root: root, alias: alias, mixed: b.Mixed && !alias}
 	return nil
 }
 
@@ -102,7 +109,7 @@ func steerable(s *servedZone, name []byte) (zones.NodeID, *BindingError) {
 }
 
 // suits checks that endpoint i can answer for a name.
-func (v *View) suits(s *servedZone, node zones.NodeID, alias bool, name []byte, i int) *BindingError {
+func (v *View) suits(s *servedZone, node zones.NodeID, alias, mixed bool, name []byte, i int) *BindingError {
 	p := &v.endpoints[i]
 	label := v.policies.Endpoint(i).Name
 	if alias {
@@ -119,14 +126,31 @@ func (v *View) suits(s *servedZone, node zones.NodeID, alias bool, name []byte, 
 		return &BindingError{Text: fmt.Sprintf("has addresses in the zone, and endpoint %s has none to put there", label),
 			Hint: "give the endpoint addresses, or the name a CNAME instead of its addresses"}
 	}
-	for _, f := range []struct {
-		rrtype uint16
-		name   string
-		family string
-	}{{typeA, "A", "IPv4"}, {typeAAAA, "AAAA", "IPv6"}} {
-		if _, has := s.zone.RRset(node, f.rrtype); has && p.of(f.rrtype) == nil {
+	for _, f := range addressTypes {
+		if _, has := s.zone.RRset(node, f.rrtype); has && p.of(f.rrtype) == nil && !mixed {
 			return &BindingError{Text: fmt.Sprintf("has %s records in the zone, and endpoint %s has no %s address", f.name, label, f.family),
-				Hint: fmt.Sprintf("give the endpoint an %s address, or remove the %s records from the name", f.family, f.name)}
+				Hint: fmt.Sprintf(`give the endpoint an %s address, remove the %s records from the name, or write families = "mixed" in the policy`, f.family, f.name)}
+		}
+	}
+	return nil
+}
+
+// addressTypes are the types of an address name.
+var addressTypes = [...]struct {
+	rrtype       uint16
+	name, family string
+}{{typeA, "A", "IPv4"}, {typeAAAA, "AAAA", "IPv6"}}
+
+// covers checks that for each family that a name has there is some endpoint.
+func (v *View) covers(s *servedZone, node zones.NodeID, root policy.Name) *BindingError {
+	for _, f := range addressTypes {
+		if _, has := s.zone.RRset(node, f.rrtype); !has {
+			continue
+		}
+		having := v.having(f.rrtype)
+		if !slices.ContainsFunc(v.policies.Reaches(root), func(i int) bool { return having[i] }) {
+			return &BindingError{Text: fmt.Sprintf("has %s records in the zone, and no endpoint of the policy has an %s address", f.name, f.family),
+				Hint: fmt.Sprintf("give one of them an %s address, or remove the %s records from the name", f.family, f.name)}
 		}
 	}
 	return nil

@@ -59,7 +59,7 @@ func newRealWorld(t testing.TB, seed uint64) *realWorld {
 	text := "$TTL 300\n@ IN SOA ns1 hostmaster 7 3600 900 604800 60\n@ IN NS ns1\nns1 IN A 127.0.0.53\n"
 	for i, p := range w.cfg.Policies {
 		roots = append(roots, p.Name)
-		text += fmt.Sprintf("n%d IN A 192.0.2.250\nn%d IN AAAA 2001:db8::ff\n", i, i)
+		text += fmt.Sprintf("n%d IN A 192.0.2.250\nn%d IN AAAA 2001:db8::ff\nn%d IN HTTPS 1 .\n", i, i, i)
 		v.Steer = append(v.Steer, dnsserver.Binding{Zone: "example.test", Name: fmt.Sprintf("n%d.example.test", i), Policy: p.Name})
 	}
 	w.names = len(roots)
@@ -173,9 +173,31 @@ func (r wireReply) equal(o wireReply) bool {
 	return slices.Equal(r.addresses, o.addresses) && r.ttl == o.ttl && r.scope == o.scope
 }
 
-// ask puts a query with a client subnet option (RFC 7871 §6) and reads what is
-// on the wire. It fails when the option's echo is wrong.
+// ask puts a query with a client subnet option (RFC 7871 §6) and reads the
+// answer section. It fails when the option's echo is wrong.
 func (w *realWorld) ask(t *testing.T, name int, qtype uint16, client netip.Prefix, c *dnsserver.Context) wireReply {
+	t.Helper()
+	reply, scope := w.exchange(t, name, qtype, client, c)
+	return w.read(t, reply, reply.Answer, scope)
+}
+
+// askHTTPS asks for the HTTPS RRset and reads what of rrtype comes beside it.
+func (w *realWorld) askHTTPS(t *testing.T, name int, rrtype uint16, client netip.Prefix, c *dnsserver.Context) wireReply {
+	t.Helper()
+	reply, scope := w.exchange(t, name, dns.TypeHTTPS, client, c)
+	var beside []dns.RR
+	for _, rr := range reply.Extra {
+		if rr.Header().Rrtype == rrtype {
+			beside = append(beside, rr)
+		}
+	}
+	if len(beside) == 0 {
+		t.Fatalf("seed %d: n%d for %v: nothing beside HTTPS: %v", w.seed, name, client, reply)
+	}
+	return w.read(t, reply, beside, scope)
+}
+
+func (w *realWorld) exchange(t *testing.T, name int, qtype uint16, client netip.Prefix, c *dnsserver.Context) (*dns.Msg, int) {
 	t.Helper()
 	m := new(dns.Msg)
 	m.SetQuestion(fmt.Sprintf("n%d.example.test.", name), qtype)
@@ -195,14 +217,19 @@ func (w *realWorld) ask(t *testing.T, name int, qtype uint16, client netip.Prefi
 	if err := reply.Unpack(w.view.Answer(nil, query, c, &out)); err != nil {
 		t.Fatalf("seed %d: %v", w.seed, err)
 	}
-	var r wireReply
 	echo, ok := reply.IsEdns0().Option[0].(*dns.EDNS0_SUBNET)
 	if !ok || reply.Id != m.Id || reply.Rcode != dns.RcodeSuccess || len(reply.Answer) == 0 ||
 		echo.Family != sub.Family || echo.SourceNetmask != sub.SourceNetmask || !echo.Address.Equal(sub.Address) {
 		t.Fatalf("seed %d: n%d for %v: %v", w.seed, name, client, &reply)
 	}
-	r.scope, r.ttl = int(echo.SourceScope), reply.Answer[0].Header().Ttl
-	for _, rr := range reply.Answer {
+	return &reply, int(echo.SourceScope)
+}
+
+// read takes addresses over, which must have one TTL.
+func (w *realWorld) read(t *testing.T, reply *dns.Msg, records []dns.RR, scope int) wireReply {
+	t.Helper()
+	r := wireReply{scope: scope, ttl: records[0].Header().Ttl}
+	for _, rr := range records {
 		var a netip.Addr
 		switch rr := rr.(type) {
 		case *dns.A:
@@ -211,7 +238,7 @@ func (w *realWorld) ask(t *testing.T, name int, qtype uint16, client netip.Prefi
 			a, _ = netip.AddrFromSlice(rr.AAAA)
 		}
 		if !a.IsValid() || rr.Header().Ttl != r.ttl {
-			t.Fatalf("seed %d: n%d for %v: %v", w.seed, name, client, &reply)
+			t.Fatalf("seed %d: %v", w.seed, reply)
 		}
 		r.addresses = append(r.addresses, a)
 	}
@@ -279,6 +306,14 @@ func TestSteeredReplies(t *testing.T) {
 				t.Fatalf("%s\nby UDP %+v\nby TCP %+v", says(), got, tcp)
 			}
 			c.Transport = dnsserver.UDP
+			if i%4 == 0 {
+				if beside := w.askHTTPS(t, name, dns.TypeA, client, c); !beside.equal(got) {
+					t.Fatalf("%s\nA            %+v\nbeside HTTPS %+v", says(), got, beside)
+				}
+				if beside := w.askHTTPS(t, name, dns.TypeAAAA, client, c); !beside.equal(six) {
+					t.Fatalf("%s\nAAAA         %+v\nbeside HTTPS %+v", says(), six, beside)
+				}
+			}
 			scopes[got.scope]++
 			// Explain walks all of a large block, up to a second: a part of them will do.
 			if got.scope >= 10 || w.blind(w.cfg.Policies[name].Name) || w.rnd.IntN(200) == 0 {
@@ -335,11 +370,15 @@ func TestSteeredAnswerAllocatesNothing(t *testing.T) {
 	w, query, c := steeredQuestion(t)
 	out := new(dnsserver.Outcome)
 	dst := make([]byte, 0, 2048)
-	if n := testing.AllocsPerRun(1000, func() { w.view.Answer(dst, query, c, out) }); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-	if !out.Steered || out.Scope == 0 {
-		t.Errorf("not the answer that was meant: %+v", out)
+	for _, qtype := range []uint16{dns.TypeA, dns.TypeAAAA, dns.TypeHTTPS} {
+		query := slices.Clone(query)
+		binary.BigEndian.PutUint16(query[12+len("\x02n0\x07example\x04test\x00"):], qtype)
+		if n := testing.AllocsPerRun(1000, func() { w.view.Answer(dst, query, c, out) }); n != 0 {
+			t.Errorf("type %d: %v allocations", qtype, n)
+		}
+		if !out.Steered || out.Scope == 0 || out.QType != qtype {
+			t.Errorf("not the answer that was meant: %+v", out)
+		}
 	}
 }
 

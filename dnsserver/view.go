@@ -21,6 +21,8 @@ type View struct {
 	policies  *policy.Set
 	unknown   *policy.State // for a Context without State
 	endpoints []packedEndpoint
+	has4      []bool // which endpoints have IPv4 addresses
+	has6      []bool
 	nsid      []byte
 	chaos     Chaos
 	bindings  map[string][]Binding // by origin, lower case with the final dot
@@ -77,6 +79,9 @@ type Binding struct {
 	Zone   string // origin, presentation form
 	Name   string // owner, fully qualified, presentation form; may be a wildcard
 	Policy string // a root of Policies
+	// Mixed allows endpoints that lack addresses of a family that the name has:
+	// what has none of the type asked for is then left out of the choice.
+	Mixed bool
 }
 
 // Endpoint is what DNS hands out for one endpoint: addresses, for names that
@@ -109,7 +114,7 @@ func (e *BindingError) Error() string { return e.Binding.Name + ": " + e.Text }
 //
 // Steering replaces an RRset and never creates one: the name must be in the
 // zone with A or AAAA, and then every endpoint that its policy can lead to
-// needs addresses of the families it has; or with a CNAME, and then every one
+// needs addresses of the families it has (but see Binding.Mixed); or with a CNAME, and then every one
 // needs a target. It may be a wildcard owner. It may not be the target of an
 // NS record of the zone, stand below a zone cut or a DNAME, or be in a zone
 // that is signed elsewhere.
@@ -136,6 +141,7 @@ func NewView(c ViewConfig) (*View, error) {
 			errs = append(errs, fmt.Errorf("endpoint %d: %w", i, err))
 		}
 		v.endpoints = append(v.endpoints, p)
+		v.has4, v.has6 = append(v.has4, p.v4 != nil), append(v.has6, p.v6 != nil)
 	}
 	served := map[string]bool{}
 	for _, z := range c.Zones {
@@ -356,6 +362,14 @@ func appendAddress(b []byte, rrtype uint16, addr []byte) []byte {
 	b = binary.BigEndian.AppendUint16(b, rrtype)
 	b = append(b, 0, classIN, 0, 0, 0, 0, 0, byte(len(addr)))
 	return append(b, addr...)
+}
+
+// having says which endpoints have addresses of a type.
+func (v *View) having(rrtype uint16) []bool {
+	if rrtype == typeA {
+		return v.has4
+	}
+	return v.has6
 }
 
 // of returns the packed records of an address type.

@@ -37,6 +37,7 @@ type evaluation struct {
 	region int
 	key    uint64 // see blockKey
 	now    time.Duration
+	only   []bool // as in Query
 	level  leniency
 }
 
@@ -52,15 +53,19 @@ func (s *Set) Decide(root Name, q Query, st *State, d *Decision) {
 	d.Endpoints, d.Why = d.Endpoints[:0], d.Why[:0]
 	d.TTL, d.Scope, d.Open = DefaultTTL, where.scope, false
 	e := evaluation{
-		s: s, atlas: &r.atlas, st: st, d: d, region: int(where.region), now: q.Now,
+		s: s, atlas: &r.atlas, st: st, d: d, region: int(where.region), now: q.Now, only: q.Only,
 		key: blockKey(q.Draw, client.Addr().Is4(), where.start, where.length),
-	}
-	for !e.usable(r.ref) && e.level < openAll {
-		e.level++
-		d.Open = true
 	}
 	if r.ref >= 0 {
 		d.TTL = s.nodes[r.ref].ttl
+	}
+	for !e.usable(r.ref) {
+		if e.level == openAll { // of those that Only leaves there is none here
+			d.Open = false
+			return
+		}
+		e.level++
+		d.Open = true
 	}
 	e.choose(r.ref, d.TTL)
 }
@@ -84,7 +89,8 @@ func (e *evaluation) ranking(ref int32) []uint16 {
 // with a usable choice.
 func (e *evaluation) usable(ref int32) bool {
 	if ref < 0 {
-		return e.level.admits(e.state(^ref))
+		i := ^ref
+		return (e.only == nil || int(i) < len(e.only) && e.only[i]) && e.level.admits(e.state(i))
 	}
 	n := &e.s.nodes[ref]
 	if n.kind == Geo || n.kind == Latency {

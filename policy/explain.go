@@ -35,7 +35,15 @@ func (s *Set) Explain(root Name, q Query, st *State, d *Decision) {
 	block := w.where.block
 	w.key = blockKey(q.Draw, block.Addr().Is4(), unit(block.Addr()), block.Bits())
 	w.introduce(name, client)
-	for !w.up(name) && w.level < openAll {
+	if p := s.written(name); p != nil {
+		d.TTL = ttlOf(*p)
+	}
+	for !w.up(name) {
+		if w.level == openAll {
+			d.Open = false
+			w.say(name, "nothing that this client can come to has an address of the family asked for")
+			return
+		}
 		w.level++
 		d.Open = true
 		if w.level == openDown {
@@ -43,9 +51,6 @@ func (s *Set) Explain(root Name, q Query, st *State, d *Decision) {
 		} else {
 			w.say(name, "nothing else exists: what is drained or forced down counts as up too")
 		}
-	}
-	if p := s.written(name); p != nil {
-		d.TTL = ttlOf(*p)
 	}
 	w.choose(name, d.TTL)
 	w.conclude(name)
@@ -128,6 +133,9 @@ func (w *witness) state(name string) EndpointState {
 func (w *witness) up(name string) bool {
 	p := w.s.written(name)
 	if p == nil {
+		if w.lacking(name) {
+			return false
+		}
 		st := w.state(name)
 		out := st.Draining || st.Force == ForceDown
 		switch w.level {
@@ -139,6 +147,13 @@ func (w *witness) up(name string) bool {
 		return !out && (st.Health != Down || st.Force == ForceUp)
 	}
 	return slices.ContainsFunc(w.choices(p), func(o option) bool { return w.up(o.to) })
+}
+
+// lacking reports whether the endpoint called name does not exist for this
+// question.
+func (w *witness) lacking(name string) bool {
+	i := ^w.s.names[name]
+	return w.q.Only != nil && (i >= len(w.q.Only) || !w.q.Only[i])
 }
 
 // choices lists what p may choose for this client.
@@ -157,6 +172,9 @@ func (w *witness) choices(p *Policy) []option {
 func (w *witness) out(name string) string {
 	if w.s.written(name) != nil {
 		return "is down: all that it may choose is out"
+	}
+	if w.lacking(name) {
+		return "has no address of the family asked for"
 	}
 	st := w.state(name)
 	var said []string

@@ -36,7 +36,8 @@
 // it is a policy with all choices out. Each kind then takes its next best: geo
 // the next less specific rule that matches. When all that a root can choose is
 // out, only the root opens: what is down counts as up, and when nothing is left
-// even so, what is drained and forced down too. A Decision is never empty.
+// even so, what is drained and forced down too. A Decision is never empty, but
+// for a question that leaves endpoints out itself (Query.Only).
 //
 // # Limits
 //
@@ -185,6 +186,11 @@ type Query struct {
 	Draw uint64
 	// Now is the time since the Unix epoch. Only epochs depend on it.
 	Now time.Duration
+	// Only, if not nil, has an entry for each endpoint: one whose entry is
+	// false does not exist for this question, as when it has no address of the
+	// family asked for. Scope and draws stay the same. A Decision is empty when
+	// the rules lead this client to no endpoint that exists.
+	Only []bool
 }
 
 // Decision is the answer to a Query. Reuse one: Decide appends to Endpoints

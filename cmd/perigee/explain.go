@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -31,6 +32,7 @@ type explanation struct {
 	Policy   string        `json:"policy,omitempty"` // empty: not steered
 	Steps    []policy.Step `json:"steps,omitempty"`
 	Answers  []explained   `json:"answers"`
+	Apart    *apart        `json:"apart,omitempty"`
 	TTL      uint32        `json:"ttl"`             // seconds
 	Scope    string        `json:"scope,omitempty"` // the block in which the answer holds
 	Open     bool          `json:"open,omitempty"`
@@ -46,6 +48,14 @@ type explained struct {
 	Target    string   `json:"target,omitempty"`
 	Health    string   `json:"health"`
 	Why       string   `json:"why,omitempty"`
+}
+
+// apart is the AAAA of a name whose endpoints differ in families, when it has
+// others than A.
+type apart struct {
+	Type    string        `json:"type"`
+	Steps   []policy.Step `json:"steps"`
+	Answers []explained   `json:"answers"`
 }
 
 // siteWay is what an edge does with a request for the name.
@@ -129,15 +139,36 @@ func explain(ctx context.Context, o *options, q explainQuestion) (*explanation, 
 			e.Draws = "those of the DNS node with the state folder " + dir
 		}
 	}
-	var out dnsserver.Outcome
-	query, err := addressQuery(q.name, q.client)
-	if err != nil {
-		return nil, &usageError{err}
+	if err := e.ask(w, v, zs, c, q); err != nil {
+		return nil, err
 	}
-	v.Answer(nil, query, c, &out)
-	e.fill(w, zs, c, q, &out)
 	e.Site = siteFor(cfg, q.name, fleet)
 	return e, nil
+}
+
+// ask asks for A and AAAA as the client's resolver would. Both are one decision
+// unless the name's endpoints differ in families.
+func (e *explanation) ask(w *world, v *dnsserver.View, zs []*zones.Zone, c *dnsserver.Context, q explainQuestion) error {
+	var out, six dnsserver.Outcome
+	for _, a := range []struct {
+		qtype uint16
+		out   *dnsserver.Outcome
+	}{{typeA, &out}, {typeAAAA, &six}} {
+		query, err := addressQuery(q.name, a.qtype, q.client)
+		if err != nil {
+			return &usageError{err}
+		}
+		v.Answer(nil, query, c, a.out)
+	}
+	if six.Steered && !out.Steered {
+		out = six // a name with AAAA alone
+	}
+	e.fill(w, zs, c, q, &out)
+	if six.Steered && !slices.Equal(six.Decision.Endpoints, out.Decision.Endpoints) {
+		d := w.explain(c, q, &six)
+		e.Apart = &apart{Type: "AAAA", Steps: d.Why, Answers: w.explained(c, &d)}
+	}
+	return nil
 }
 
 // offlineWorld loads everything that an answer needs, from disk.
@@ -169,22 +200,35 @@ func (e *explanation) fill(w *world, zs []*zones.Zone, c *dnsserver.Context, q e
 	if !out.Steered {
 		return
 	}
-	client := netip.PrefixFrom(q.client, q.client.BitLen())
-	var d policy.Decision
-	w.set.Explain(out.Root, policy.Query{Client: clientPrefix(client), Draw: policy.ResolverDraw(c.Seed, q.resolver), Now: c.Now}, c.State, &d)
+	d := w.explain(c, q, out)
 	e.Policy = w.rootName(out.Root)
 	e.Steps, e.Open = d.Why, d.Open
 	if p, err := q.client.Prefix(d.Scope); err == nil {
 		e.Scope = p.String()
 	}
+	e.Answers = w.explained(c, &d)
+}
+
+// explain is the decision behind an outcome, with its reasons.
+func (w *world) explain(c *dnsserver.Context, q explainQuestion, out *dnsserver.Outcome) policy.Decision {
+	client := netip.PrefixFrom(q.client, q.client.BitLen())
+	var d policy.Decision
+	w.set.Explain(out.Root, policy.Query{Client: clientPrefix(client), Draw: policy.ResolverDraw(c.Seed, q.resolver), Now: c.Now, Only: out.Only}, c.State, &d)
+	return d
+}
+
+// explained is what DNS hands out for a decision.
+func (w *world) explained(c *dnsserver.Context, d *policy.Decision) []explained {
 	endpoints := w.endpoints()
+	var list []explained
 	for _, i := range d.Endpoints {
 		x := explained{Endpoint: w.set.Endpoint(i).Name, Target: endpoints[i].Target, Health: healthText(c.State.Endpoints[i]), Why: c.State.Endpoints[i].Why}
 		for _, a := range endpoints[i].Addresses {
 			x.Addresses = append(x.Addresses, a.String())
 		}
-		e.Answers = append(e.Answers, x)
+		list = append(list, x)
 	}
+	return list
 }
 
 // rootName is the policy or endpoint that a handle stands for.
@@ -213,18 +257,23 @@ func clientPrefix(p netip.Prefix) netip.Prefix {
 	return p
 }
 
-// addressQuery is a query for A, or for AAAA when the client is IPv6, with the
-// client's network as ECS.
-func addressQuery(name string, client netip.Addr) ([]byte, error) {
+const (
+	typeA    = 1
+	typeAAAA = 28
+)
+
+// addressQuery is a query for addresses of a name, with the client's network
+// as ECS.
+func addressQuery(name string, qtype uint16, client netip.Addr) ([]byte, error) {
 	wire, err := zones.ParseName(name)
 	if err != nil {
 		return nil, err
 	}
 	const (
-		typeA, typeAAAA, typeOPT, classIN = 1, 28, 41, 1
-		optionECS, family4, family6       = 8, 1, 2 // RFC 7871 §6
+		typeOPT, classIN            = 41, 1
+		optionECS, family4, family6 = 8, 1, 2 // RFC 7871 §6
 	)
-	qtype, family := uint16(typeA), uint16(family4)
+	family := uint16(family4)
 	if client.Is6() {
 		family = family6
 	}
@@ -285,19 +334,26 @@ func (e *explanation) print(w io.Writer) error {
 		line("state", "%s", e.State)
 		line("draws", "%s", e.Draws)
 	}
-	for i, s := range e.Steps {
-		line(fmt.Sprintf("  %d. %s", i+1, s.Policy), "%s", s.Text)
+	steps := func(list []policy.Step, answers []explained) {
+		for i, s := range list {
+			line(fmt.Sprintf("  %d. %s", i+1, s.Policy), "%s", s.Text)
+		}
+		for _, a := range answers {
+			where := strings.Join(append(a.Addresses, a.Target), " ")
+			line("answer", "%s %s (%s)", a.Endpoint, strings.TrimSpace(where), a.Health)
+		}
 	}
-	for _, a := range e.Answers {
-		where := strings.Join(append(a.Addresses, a.Target), " ")
-		line("answer", "%s %s (%s)", a.Endpoint, strings.TrimSpace(where), a.Health)
-	}
+	steps(e.Steps, e.Answers)
 	if e.Policy != "" {
 		open := ""
 		if e.Open {
 			open = "; every choice was down, so all count as up"
 		}
 		line("", "TTL %d s, holds for every client in %s%s", e.TTL, e.Scope, open)
+	}
+	if e.Apart != nil {
+		line(e.Apart.Type, "is chosen apart: what answers the other type has no such address")
+		steps(e.Apart.Steps, e.Apart.Answers)
 	}
 	if s := e.Site; s != nil {
 		line("edge", "site %s", s.Name)

@@ -234,18 +234,14 @@ func (s *steering) explain(words []string) (string, error) {
 	if !q.resolver.IsValid() {
 		q.resolver = q.client
 	}
-	query, err := addressQuery(q.name, q.client)
-	if err != nil {
-		return "", err
-	}
 	c := s.context(netip.AddrPortFrom(q.resolver, 53), at)
 	e := &explanation{Name: q.name, Client: q.client, Resolver: q.resolver, State: "this conversation's", Draws: "this conversation's"}
-	var out dnsserver.Outcome
-	s.view.Answer(nil, query, c, &out)
-	e.fill(s.w, s.zones, c, q, &out)
+	if err := e.ask(s.w, s.view, s.zones, c, q); err != nil {
+		return "", err
+	}
 	e.Site = siteFor(s.w.cfg, q.name, fleetView{})
 	var b strings.Builder
-	err = e.print(&b)
+	err := e.print(&b)
 	return b.String(), err
 }
 
@@ -339,7 +335,7 @@ func (s *steering) each(c *crowd, visit func(c *dnsserver.Context, query []byte)
 			return fmt.Errorf("only %d blocks are told apart", found)
 		}
 		client := netip.AddrFrom4([4]byte{byte(1 + rnd.IntN(223)), byte(rnd.IntN(256)), byte(rnd.IntN(256)), 0})
-		query, err := addressQuery(c.name, client)
+		query, err := addressQuery(c.name, typeA, client)
 		if err != nil {
 			return err
 		}

@@ -41,7 +41,7 @@ func (w *world) view(zs []*zones.Zone) (*dnsserver.View, error) {
 	}
 	for _, z := range w.cfg.Zones {
 		for _, s := range z.Steer {
-			c.Steer = append(c.Steer, dnsserver.Binding{Zone: z.Origin, Name: s.Name, Policy: s.To})
+			c.Steer = append(c.Steer, dnsserver.Binding{Zone: z.Origin, Name: s.Name, Policy: s.To, Mixed: s.Mixed})
 		}
 	}
 	v, err := dnsserver.NewView(c)

@@ -16,6 +16,11 @@ func (c *Config) check(r *reader) {
 	for _, e := range c.Endpoints {
 		c.Policy.Endpoints = append(c.Policy.Endpoints, policy.Endpoint{Name: e.Name, Lat: e.Lat, Lon: e.Lon, Located: e.Located})
 	}
+	for _, z := range c.Zones {
+		for i := range z.Steer {
+			z.Steer[i].Mixed = c.mixed[z.Steer[i].To]
+		}
+	}
 	c.checkUnique(r)
 	c.checkChoices(r)
 	c.checkSteer(r)

@@ -48,6 +48,7 @@ type Config struct {
 	Sites  []Site // in file order
 
 	src    *source
+	mixed  map[string]bool // policies with families = "mixed"
 	root   *node
 	hash   [sha256.Size]byte
 	globs  []span // of DNS.ZoneFiles, in order
@@ -87,9 +88,12 @@ type Zone struct {
 
 // Steer binds a policy, an edge or an endpoint to an owner name.
 type Steer struct {
-	Name string   // fully qualified, lower case, with the final dot; may be a wildcard
-	To   string   // a policy, an edge or an endpoint
-	Pos  Position // of the name
+	Name string // fully qualified, lower case, with the final dot; may be a wildcard
+	To   string // a policy, an edge or an endpoint
+	// Mixed says that To is a policy with families = "mixed": its endpoints may
+	// lack addresses of a family that the name has.
+	Mixed bool
+	Pos   Position // of the name
 
 	path string // in the words of the file
 }
@@ -119,6 +123,12 @@ type Cache struct {
 const (
 	AccessJSON = "json"
 	AccessOff  = "off"
+)
+
+// The words of families in a policy.
+const (
+	FamiliesSame  = "same"  // whatever is chosen has the families of the name
+	FamiliesMixed = "mixed" // A and AAAA may be chosen apart
 )
 
 // Log is [log].

@@ -145,6 +145,9 @@ func (c *Config) readPolicy(name string, t *table) {
 	}
 	p := policy.Policy{Name: name}
 	p.TTL = t.ttl()
+	if t.word("families", FamiliesSame, []string{FamiliesSame, FamiliesMixed}, nil) == FamiliesMixed {
+		c.mixed[name] = true
+	}
 	by := t.word("by", "", words, nil)
 	i := slices.Index(words, by)
 	if i < 0 {

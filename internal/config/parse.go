@@ -85,7 +85,7 @@ func Parse(name string, text []byte, dir string) (*Config, error) {
 		return nil, report([]*Error{syntax})
 	}
 	r := &reader{src: src, dir: dir, zones: map[string]int{}}
-	c := &Config{File: name, src: src, root: root, hash: sha256.Sum256(text)}
+	c := &Config{File: name, src: src, root: root, mixed: map[string]bool{}, hash: sha256.Sum256(text)}
 	top := &table{reader: r, n: root}
 	c.readTop(top)
 	if !r.fatal {
