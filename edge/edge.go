@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"path"
 	"strings"
 	"sync"
@@ -85,6 +86,7 @@ type Config struct {
 	MemoryBytes int64            // budget of the store; 0 means DefaultMemoryBytes
 	Log         *slog.Logger     // events; nil discards
 	Access      AccessLog        // one record a request; nil: off
+	Limits      *Limits          // of one client; nil means DefaultLimits
 	Now         func() time.Time // nil means time.Now; its monotonic reading is used for ages
 	// FullCacheStatus adds key, fwd-status and detail to Cache-Status (RFC
 	// 9211), for an edge that only operators can reach: they tell too much.
@@ -119,6 +121,7 @@ type Edge struct {
 	store    *store
 	purges   *purgeTable
 	flights  flights
+	clients  clients
 	releases *origin.Releases
 	blobs    *origin.Blobs
 	log      *slog.Logger
@@ -155,7 +158,12 @@ func New(c Config) (*Edge, error) {
 		name: c.Name, id: "perigee-" + c.Name, store: newStore(c.MemoryBytes), purges: newPurgeTable(),
 		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, now: c.Now, full: c.FullCacheStatus,
 	}
-	e.flights.m = map[string]*flight{}
+	e.flights.m, e.clients.m = map[string]*flight{}, map[netip.Addr]*client{}
+	if c.Limits == nil {
+		l := DefaultLimits()
+		c.Limits = &l
+	}
+	e.SetLimits(*c.Limits)
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	if err := e.SetSites(c.Sites); err != nil {
 		return nil, err

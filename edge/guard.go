@@ -21,10 +21,11 @@ var errFraming = errors.New("the request's framing is malformed")
 const refusedMethod = "REFUSED"
 
 // badBodyLine is what net/http gets in place of a line of a body that we
-// refuse. It is malformed to net/http at each place where such a line may stand.
+// refuse. It is malformed to net/http at each place where such a line may stand,
+// and ends what it may be (trailers are looked at when their end has come).
 // An error instead would be one of the connection, and abort the request before
 // it can be answered.
-var badBodyLine = []byte("?\r\n")
+var badBodyLine = []byte("?\r\n\r\n")
 
 var refusedRequest = []byte(refusedMethod + " / HTTP/1.1\r\nHost: refused.invalid\r\nConnection: close\r\n\r\n")
 

@@ -61,6 +61,7 @@ func (x *exchange) answer() {
 		return
 	}
 	q, err := readRequest(x.r, x.snap.tls)
+	q.client = e.clientOf(q.client, q.fields())
 	x.q, x.rec.Client = q, q.client
 	var bad *refused
 	if errors.As(err, &bad) {
@@ -153,6 +154,7 @@ func (x *exchange) pull() {
 	case q.cc.onlyIfCached: // RFC 9111 §5.2.1.7
 		x.status.detail = "only-if-cached"
 		x.fail(http.StatusGatewayTimeout, "nothing usable is stored, and the request forbids to fetch it")
+	case f.obj == nil && !x.missAllowed():
 	case q.method == http.MethodHead, q.cc.noStore:
 		x.pass(f.why)
 	default:
@@ -254,11 +256,12 @@ func (x *exchange) badBody(body *clientBody) bool {
 	return true
 }
 
-// clientBody is a request's body on its way to the origin. It bounds the wait
-// for each part, and knows that it was the client who failed.
+// clientBody is a request's body on its way to the origin. It holds the client
+// to a least rate, and knows that it was the client who failed.
 type clientBody struct {
 	io.ReadCloser
 	control *http.ResponseController
+	pace    pace
 	failed  atomic.Bool
 	late    atomic.Bool // it failed because it did not come in time
 	ended   atomic.Bool
@@ -298,8 +301,12 @@ func (b *clientBody) stop() {
 }
 
 func (b *clientBody) Read(p []byte) (int, error) {
-	b.control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every server can
+	now := time.Now()
+	b.control.SetReadDeadline(b.pace.deadline(now, slowGrace)) // not every server can
 	n, err := b.ReadCloser.Read(p)
+	if !b.pace.moved(n, time.Since(now), minSendRate) && err == nil {
+		err = os.ErrDeadlineExceeded
+	}
 	if err == io.EOF {
 		b.ended.Store(true)
 		b.once.Do(func() { close(b.done) })

@@ -9,6 +9,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,7 @@ import (
 
 const (
 	// maxConns bounds the connections of one listener: at some 10 KiB each,
-	// 160 MiB. Beyond it new ones are closed at once.
+	// 160 MiB. Beyond it an idle one makes way, or new ones are closed at once.
 	maxConns = 16384
 	// headTimeout bounds the time from a head's first octet, or from the
 	// connection's start, to the head's end: whoever takes longer is a
@@ -25,12 +26,6 @@ const (
 	headTimeout = 10 * time.Second
 	// idleTimeout is how long a connection may rest between two requests.
 	idleTimeout = 75 * time.Second
-	// writeTimeout bounds each write, and writeBytes its size: a client must
-	// take some 2 KiB a second.
-	writeTimeout = 30 * time.Second
-	writeBytes   = 64 << 10
-	// bodyTimeout bounds the wait for more of a request's body.
-	bodyTimeout = 30 * time.Second
 	// shutdownGrace is how long requests under way may take when Serve ends.
 	shutdownGrace = 15 * time.Second
 	// lingerBytes and lingerTimeout bound what is still read after an error
@@ -39,6 +34,8 @@ const (
 	lingerTimeout = time.Second
 	// firstBuffer is what a connection starts to read with.
 	firstBuffer = 4 << 10
+	// maxIdleLooks bounds the search for an idle connection that makes room.
+	maxIdleLooks = 64
 	// maxAcceptPause bounds the pause after Accept failed, for want of file
 	// descriptors say.
 	maxAcceptPause = time.Second
@@ -53,17 +50,26 @@ const (
 // connection, to a net/http server, which sees only what guard lets through:
 // heads are as strict there as here.
 func (e *Edge) Serve(ctx context.Context, ln net.Listener) error {
-	s := &server{e: e, conns: map[*conn]struct{}{}, handoff: make(chan net.Conn), done: make(chan struct{}), addr: ln.Addr()}
+	return newServer(e, ln).serve(ctx, ln)
+}
+
+func newServer(e *Edge, ln net.Listener) *server {
+	s := &server{e: e, most: maxConns, conns: map[*conn]struct{}{}, handoff: make(chan net.Conn), done: make(chan struct{}), addr: ln.Addr()}
 	s.http = &http.Server{
 		Handler:           http.HandlerFunc(s.serveHTTP),
 		ReadHeaderTimeout: headTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeadBytes,
 		ErrorLog:          log.New(io.Discard, "", 0),
+		ConnState:         func(c net.Conn, state http.ConnState) { c.(*conn).idle.Store(state == http.StateIdle) },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, &connFacts{c.(*conn).state, &c.(*conn).guard})
 		},
 	}
+	return s
+}
+
+func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	go s.http.Serve(s)
 	stop := context.AfterFunc(ctx, func() { s.closing.Store(true); ln.Close() })
 	defer stop()
@@ -82,6 +88,7 @@ type server struct {
 	done    chan struct{}
 	addr    net.Addr
 	closing atomic.Bool
+	most    int // connections
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
 	wg      sync.WaitGroup
@@ -154,7 +161,8 @@ func (s *server) acceptAll(ctx context.Context, ln net.Listener) error {
 			continue
 		}
 		pause = time.Millisecond
-		c := &conn{Conn: nc, s: s}
+		boundUnsent(nc)
+		c := &conn{Conn: nc, s: s, peer: hostOf(nc.RemoteAddr())}
 		if !s.add(c) {
 			nc.Close()
 			continue
@@ -166,7 +174,10 @@ func (s *server) acceptAll(ctx context.Context, ln net.Listener) error {
 func (s *server) add(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.conns) >= maxConns {
+	if len(s.conns) >= s.most && !s.endIdle() {
+		return false
+	}
+	if !s.e.clients.connect(c.peer, s.e.now()) {
 		return false
 	}
 	s.conns[c] = struct{}{}
@@ -174,11 +185,28 @@ func (s *server) add(c *conn) bool {
 	return true
 }
 
+// endIdle makes room: it ends a connection that rests between two requests. It
+// looks at a few, and says whether it found one; mu is held.
+func (s *server) endIdle() bool {
+	looked := 0
+	for c := range s.conns { // in random order
+		if c.idle.CompareAndSwap(true, false) {
+			c.SetReadDeadline(time.Unix(1, 0))
+			return true
+		}
+		if looked++; looked == maxIdleLooks {
+			break
+		}
+	}
+	return false
+}
+
 func (s *server) remove(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.conns[c]; ok {
 		delete(s.conns, c)
+		s.e.clients.disconnect(c.peer)
 		s.wg.Done()
 	}
 }
@@ -215,6 +243,7 @@ func (s *server) shutdown() {
 type conn struct {
 	net.Conn
 	s     *server
+	peer  string // its address without port
 	state *tls.ConnectionState
 	mem   []byte // all of the read buffer
 	buf   []byte // the part of mem that is read and not consumed
@@ -223,17 +252,27 @@ type conn struct {
 	snap  *Snapshot
 	out   []byte
 	guard guard // for what net/http reads, once the connection is its own
+	pace  pace  // at which the client takes what it asked for
 }
 
-// Write bounds how long a client may take for what it asked for.
+// Write holds the client to a least rate: one that takes less for longer than
+// its grace is cut off.
 func (c *conn) Write(p []byte) (int, error) {
-	done := 0
-	for {
-		part := p[done:min(len(p), done+writeBytes)]
-		c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-		n, err := c.Conn.Write(part)
-		if done += n; err != nil || done == len(p) {
+	most, tick := writeBytes, writeTick
+	if c.state != nil {
+		most, tick = tlsWriteBytes, slowGrace
+	}
+	for done := 0; ; {
+		now := time.Now()
+		c.Conn.SetWriteDeadline(c.pace.deadline(now, tick))
+		n, err := c.Conn.Write(p[done:min(len(p), done+most)])
+		goesOn := c.pace.moved(n, time.Since(now), minTakeRate)
+		done += n
+		if err != nil && (!goesOn || c.state != nil || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			return done, err
+		}
+		if done == len(p) {
+			return done, nil
 		}
 	}
 }
@@ -369,7 +408,7 @@ func (c *conn) answer(h *head, n int) bool {
 	sent, err := c.send(out, &body)
 	if e.access != nil {
 		r := AccessRecord{
-			Time: now, Duration: e.now().Sub(now), TLS: c.state, Client: hostOf(c.RemoteAddr()),
+			Time: now, Duration: e.now().Sub(now), TLS: c.state, Client: e.clientOf(c.peer, h),
 			Site: body.Site.Name, Method: h.method, Host: body.target.host, Path: loggedPath(body.target.path, body.target.query),
 			Status: body.Status, Bytes: sent, Cache: body.Cache, Release: body.Release,
 			CacheStatus: string(out[body.status[0]:body.status[1]]),
@@ -423,7 +462,7 @@ func (c *conn) refuse(bad *refused) {
 		return
 	}
 	if e := c.s.e; e.access != nil {
-		e.access.Log(&AccessRecord{Time: e.now(), Client: hostOf(c.RemoteAddr()), Status: bad.status, Bytes: int64(len(text)), Cache: "local", TLS: c.state})
+		e.access.Log(&AccessRecord{Time: e.now(), Client: c.peer, Status: bad.status, Bytes: int64(len(text)), Cache: "local", TLS: c.state})
 	}
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		half.CloseWrite()

@@ -205,24 +205,6 @@ func TestAbsoluteFormWins(t *testing.T) {
 	})
 }
 
-func TestSlowRequestBody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, true, nil)
-		defer w.stop()
-		c, err := w.network.DialFrom(context.Background(), clientAddr, edgeAddr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		io.WriteString(c, "POST /a HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 100\r\n\r\nhalf")
-		start := time.Now()
-		got, err := io.ReadAll(c)
-		if d := time.Since(start); d > bodyTimeout+5*time.Second || !strings.HasPrefix(string(got), "HTTP/1.1 408 ") {
-			t.Errorf("got %q, %v after %v", got, err, d)
-		}
-	})
-}
-
 // failingWriter takes nothing.
 type failingWriter struct{ gate chan struct{} }
 

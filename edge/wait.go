@@ -51,6 +51,8 @@ func (x *exchange) fetch(f found) {
 				w.rangeField, w.exact = part, exact
 			}
 			go w.run()
+		} else if try == 1 && f.obj == nil {
+			e.clients.spare(q.client)
 		}
 		next = x.await(fl, leader, try < maxTries, f)
 		switch next {

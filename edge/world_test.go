@@ -156,7 +156,8 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 		// Every option whose default is the safe one, turned on.
 		{Name: "open", Hosts: []string{"open.test"}, Origin: transport, Heuristic: true, ShareSetCookie: true, StoreClientErrors: true, EarlyHintsAll: true},
 	},
-		Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+		Log:    slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Limits: &Limits{}} // every request comes from one client
 	if adjust != nil {
 		adjust(&config)
 	}

@@ -89,7 +89,8 @@ func (p *edgePart) open(c *config.Edge) error {
 		return err
 	}
 	p.pools = pools
-	ec := edge.Config{Name: p.name, Sites: sites, Releases: p.releases, Blobs: p.blobs, MemoryBytes: c.CacheMemory, Log: p.s.log}
+	limits := clientLimits(p.s.cfg.Load())
+	ec := edge.Config{Limits: &limits, Name: p.name, Sites: sites, Releases: p.releases, Blobs: p.blobs, MemoryBytes: c.CacheMemory, Log: p.s.log}
 	if p.s.cfg.Load().Log.Access == config.AccessJSON {
 		p.access = edge.NewJSONLog(os.Stdout)
 		ec.Access = p.access
@@ -256,6 +257,10 @@ func (p *edgePart) troubles() []string {
 	return list
 }
 
+func clientLimits(cfg *config.Config) edge.Limits {
+	return edge.Limits(cfg.Limit)
+}
+
 // certWarning is how long before its end a certificate is a trouble.
 const certWarning = 14 * 24 * time.Hour
 
@@ -277,6 +282,7 @@ func (p *edgePart) configure(_ context.Context, cfg *config.Config) error {
 		closePools(pools)
 		return err
 	}
+	p.edge.SetLimits(clientLimits(cfg))
 	p.mu.Lock()
 	old := p.pools
 	p.pools = pools

@@ -39,6 +39,7 @@ type Config struct {
 	Control   Control
 	Health    Health
 	Cache     Cache
+	Limit     ClientLimit
 	Log       Log
 	Edges     []Edge     // in file order
 	Endpoints []Endpoint // in file order
@@ -75,6 +76,15 @@ type Limit struct {
 	Rate   int            // a second to one network in one class of answers; 0: no limit
 	Slip   int            // of the replies over the rate, one in so many goes out small; 0: none
 	Exempt []netip.Prefix // networks without a limit
+}
+
+// ClientLimit is [limit]: what one client, an IPv4 address or an IPv6 /64, may
+// ask of an edge.
+type ClientLimit struct {
+	Connections int            // at once; 0: no limit
+	Misses      int            // requests a second for what is not stored; 0: no limit
+	Exempt      []netip.Prefix // clients without a limit
+	Proxies     []netip.Prefix // peers whose X-Forwarded-For says who the client is
 }
 
 // Zone is one zone: where its master file is and which of its names are steered.

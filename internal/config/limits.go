@@ -14,6 +14,15 @@ const (
 	// DefaultSlip lets every second one over the rate come back by TCP.
 	DefaultSlip = 2
 
+	// DefaultConnections is room for some eighty browsers behind one address.
+	DefaultConnections = 512
+	// DefaultMisses a second is more than any page has; ten times as many may
+	// come at once. Who asks for more that nobody has asked for makes it up.
+	DefaultMisses = 100
+
+	maxConnections = 16_384 // what an edge's listener has in all
+	maxMisses      = 1_000_000
+
 	maxRate   = 1_000_000 // a second: more than one network is ever sent
 	maxSlip   = 100
 	maxExempt = 64
@@ -44,6 +53,14 @@ func (c *Config) readLimit(t *table) {
 	c.DNS.Limit.Rate = t.int("rate", DefaultRate, 0, maxRate)
 	c.DNS.Limit.Slip = t.int("slip", DefaultSlip, 0, maxSlip)
 	c.DNS.Limit.Exempt = t.prefixes("exempt", defaultExempt())
+	t.done()
+}
+
+func (c *Config) readClientLimit(t *table) {
+	c.Limit.Connections = t.int("connections", DefaultConnections, 0, maxConnections)
+	c.Limit.Misses = t.int("misses", DefaultMisses, 0, maxMisses)
+	c.Limit.Exempt = t.prefixes("exempt", defaultExempt())
+	c.Limit.Proxies = t.prefixes("proxies", nil)
 	t.done()
 }
 

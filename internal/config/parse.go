@@ -108,6 +108,7 @@ func (c *Config) readTop(t *table) {
 	c.readControl(t.table("control"))
 	c.readHealth(t.table("health"))
 	c.readCache(t.table("cache"))
+	c.readClientLimit(t.table("limit"))
 	c.readLog(t.table("log"))
 	t.table("zone").tables(c.readZone)
 	t.table("edge").tables(c.readEdge)
