@@ -333,3 +333,27 @@ func TestHostileSignatures(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkCostliestAnswers has the queries that cost the most for their size:
+// deep names below a signed zone, chains, and what is not a query.
+func BenchmarkCostliestAnswers(b *testing.B) {
+	k := openEverything(b)
+	deep := strings.Repeat("a.", 118)
+	for _, text := range []string{
+		"static.example.test", deep + "signed.test +do", deep + "nsec.test +do", deep + "old.signed.test +do", deep + "deep.example.test", "x.sub.signed.test +do",
+		"signed.test DNSKEY +do +tcp", "raw 2f1d0100ffffffffffffffff",
+	} {
+		q, err := txtest.ParseQuery(text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c := &dnsserver.Context{From: q.From, Transport: dnsserver.UDP, State: k.state, Cookies: k.cookies}
+		dst, out := make([]byte, 0, 4096), new(dnsserver.Outcome)
+		b.Run(strings.ReplaceAll(strings.ReplaceAll(text, deep, "118-labels."), " ", "_"), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				k.view.Answer(dst, q.Wire, c, out)
+			}
+		})
+	}
+}

@@ -10,6 +10,11 @@ const (
 	// maxCompressible is the number of label starts that later names may point
 	// to. A reply with a chain, NS and glue has some thirty.
 	maxCompressible = 48
+	// maxCompressing bounds the suffixes and labels that are compared for the
+	// sake of compression in one reply; beyond it names are written out. A
+	// referral to 13 name servers takes 130; without a bound, one query for
+	// a name of a hundred labels below a DNAME took milliseconds.
+	maxCompressing = 1024
 	// maxPointer is the first offset that a pointer cannot reach (RFC 1035 §4.1.4).
 	maxPointer = 0x4000
 
@@ -37,9 +42,16 @@ type message struct {
 
 	// Offsets, from base, of labels that a name may point to; those of the
 	// question are entered when first needed.
-	known    [maxCompressible]uint16
+	known    [maxCompressible]knownName
 	nknown   int
 	question bool
+	compared int // see maxCompressing
+}
+
+// knownName is a name that stands in the message.
+type knownName struct {
+	at   uint16
+	size uint8 // its octets without compression: what is longer or shorter is another
 }
 
 // mark is a state to fall back to when an RRset does not fit.
@@ -157,11 +169,11 @@ func (m *message) addRdata(rrtype uint16, rdata []byte) int {
 func (m *message) addName(name []byte) int {
 	m.knowQuestion()
 	start := len(m.b) - m.base
-	for i := 0; name[i] != 0; i += 1 + int(name[i]) {
+	for i := 0; name[i] != 0 && m.compared < maxCompressing; i += 1 + int(name[i]) {
 		if at := m.find(name[i:]); at != 0 {
 			m.b = append(m.b, name[:i]...)
 			m.b = append(m.b, 0xC0|byte(at>>8), byte(at))
-			m.know(start, start+i)
+			m.know(start, i, len(name))
 			if i == 0 {
 				return at
 			}
@@ -169,7 +181,7 @@ func (m *message) addName(name []byte) int {
 		}
 	}
 	m.b = append(m.b, name...)
-	m.know(start, start+len(name)-1)
+	m.know(start, len(name)-1, len(name))
 	return start
 }
 
@@ -180,23 +192,28 @@ func (m *message) knowQuestion() {
 	}
 	m.question = true
 	q := m.b[m.base+headerLen:]
-	m.know(headerLen, headerLen+nameLen(q)-1)
+	size := nameLen(q)
+	m.know(headerLen, size-1, size)
 }
 
-// know enters the labels that begin from offset at up to, not with, end.
-func (m *message) know(at, end int) {
-	for at < end && at < maxPointer && m.nknown < maxCompressible {
-		m.known[m.nknown] = uint16(at)
+// know enters the labels in the first n octets of the name at an offset, which
+// has size octets without compression.
+func (m *message) know(at, n, size int) {
+	for end := at + n; at < end && at < maxPointer && m.nknown < maxCompressible; {
+		m.known[m.nknown] = knownName{uint16(at), uint8(size)}
 		m.nknown++
-		at += 1 + int(m.b[m.base+at])
+		label := 1 + int(m.b[m.base+at])
+		at += label
+		size -= label
 	}
 }
 
 // find returns the offset of a known name that equals name, or 0.
 func (m *message) find(name []byte) int {
-	for _, at := range m.known[:m.nknown] {
-		if m.equal(int(at), name) {
-			return int(at)
+	m.compared++
+	for _, k := range m.known[:m.nknown] {
+		if int(k.size) == len(name) && m.equal(int(k.at), name) {
+			return int(k.at)
 		}
 	}
 	return 0
@@ -225,6 +242,7 @@ func (m *message) equal(at int, name []byte) bool {
 		}
 		at += 1 + n
 		name = name[1+n:]
+		m.compared++
 	}
 }
 
