@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz packets lint conformance-http bench cross docs clean tools
+.PHONY: help build demo test race fuzz packets lint conformance-dns conformance-http bench cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ lint: ## gofmt, go vet, staticcheck
 	$(STATICCHECK) ./...
 	$(GO) -C tools vet ./...
 	cd tools && $(GO) tool staticcheck ./...
+
+conformance-dns: tools ## the same questions to perigee, Knot, NSD and BIND, each difference explained (SEED=n repeats a run)
+	$(GO) test -count=1 -v -timeout 30m -run TestPeers ./internal/conformance -args -zones 32 -questions 1000000 -seed $(or $(SEED),0)
 
 conformance-http: build ## the public HTTP cache test suite against the edge, twice; exit 1 below its floors
 	tools/conformance-http/run.sh

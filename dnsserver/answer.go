@@ -237,7 +237,7 @@ func (a *answer) alias(s *servedZone, node zones.NodeID) bool {
 	if st := s.steer[node]; st != nil && st.alias {
 		if a.decide(st, nil); len(a.out.Decision.Endpoints) > 0 {
 			target := a.v.endpoints[a.out.Decision.Endpoints[0]].target
-			return a.cname(target, seconds(a.out.Decision.TTL), nil)
+			return a.cname(target, seconds(a.out.Decision.TTL), nil) && a.q.qtype != typeCNAME && a.q.qtype != typeANY
 		}
 	}
 	set, ok := s.zone.RRset(node, typeCNAME)
@@ -249,11 +249,11 @@ func (a *answer) alias(s *servedZone, node zones.NodeID) bool {
 	if a.signed(s) {
 		sigs, _ = s.zone.Signatures(node, typeCNAME)
 	}
-	return a.cname(set.Wire[pointerLen+recordFixed:], set.TTL, &sigs)
+	return a.cname(set.Wire[pointerLen+recordFixed:], set.TTL, &sigs) && a.q.qtype != typeCNAME && a.q.qtype != typeANY
 }
 
 // cname appends a CNAME record of the name at hand, with its signatures if it
-// has any, and goes to its target.
+// has any, and goes to its target. It is false when the answer ends here.
 func (a *answer) cname(target []byte, ttl uint32, sigs *zones.RRset) bool {
 	m := &a.m
 	k := m.mark(sectionAnswer)
@@ -274,11 +274,12 @@ func (a *answer) cname(target []byte, ttl uint32, sigs *zones.RRset) bool {
 		return false
 	}
 	a.len, a.at = len(target), at
-	return a.q.qtype != typeCNAME && a.q.qtype != typeANY
+	return true
 }
 
 // redirect appends a DNAME and the CNAME made from it (RFC 6672 §3.1), and goes
-// to the target. A target too long for a name is YXDOMAIN (§2.2).
+// to the target, also for ANY: nothing is there that could answer it (§3.2). A
+// target too long for a name is YXDOMAIN (§2.2).
 func (a *answer) redirect(s *servedZone, r *zones.Result) bool {
 	set, ok := s.zone.RRset(r.Node, typeDNAME)
 	if !ok || len(set.Wire) <= pointerLen+recordFixed {
@@ -302,7 +303,8 @@ func (a *answer) redirect(s *servedZone, r *zones.Result) bool {
 	var to [maxNameLen]byte
 	n := a.rawPrefix(to[:], r.Suffix)
 	n += copy(to[n:], target)
-	return a.cname(to[:n], set.TTL, nil) // RFC 6672 §5.3.1: not signed, since the DNAME is
+	// RFC 6672 §5.3.1: not signed, since the DNAME is.
+	return a.cname(to[:n], set.TTL, nil) && a.q.qtype != typeCNAME
 }
 
 // rawPrefix copies the first n octets of the name at hand as they stand in the

@@ -57,7 +57,8 @@ func (v *validator) check(m *dns.Msg) (verdict, error) {
 				return out, nil // the answer
 			}
 		}
-		if alias == nil || q.Qtype == dns.TypeCNAME || q.Qtype == dns.TypeANY {
+		made := dnameAbove(m.Answer, name) != nil
+		if alias == nil || q.Qtype == dns.TypeCNAME || q.Qtype == dns.TypeANY && !made {
 			return out, nil
 		}
 		name = strings.ToLower(alias.Target)
