@@ -49,7 +49,7 @@ func Load(path string, o Options) (*Zone, []Finding) {
 // Parse is Load for text at hand; name is used in findings. $INCLUDE is refused.
 func Parse(name string, text []byte, o Options) (*Zone, []Finding) {
 	l := newLoader("", nil)
-	r := l.run(name, text, o)
+	r := l.run(name, text, nil, o)
 	return r.zone, r.findings
 }
 
@@ -92,13 +92,15 @@ func load(path string, o Options) loaded {
 	l := newLoader(dir, root.FS())
 	// The path itself is the operator's word, and may be a symbolic link to
 	// anywhere; what the text includes is not.
-	text, info, err := readWhole(path, os.Stat, func(path string) (fs.File, error) { return os.Open(path) }, maxZoneBytes)
+	f, info, err := openRegular(path, os.Stat, openFile)
 	if err != nil {
 		return failed(err)
 	}
 	l.see(name, info)
-	return l.run(name, text, o)
+	return l.run(name, nil, f, o)
 }
+
+func openFile(path string) (fs.File, error) { return os.Open(path) }
 
 func unreadable(path string, err error) Finding {
 	var pe *fs.PathError
@@ -112,9 +114,9 @@ func unreadable(path string, err error) Finding {
 	return f
 }
 
-// readWhole reads a regular file of at most limit octets. It looks before it
-// opens, since opening a named pipe waits for who writes into it.
-func readWhole(name string, stat func(string) (fs.FileInfo, error), open func(string) (fs.File, error), limit int64) ([]byte, fs.FileInfo, error) {
+// openRegular opens a regular file. It looks before it opens, since opening a
+// named pipe waits for who writes into it.
+func openRegular(name string, stat func(string) (fs.FileInfo, error), open func(string) (fs.File, error)) (fs.File, fs.FileInfo, error) {
 	info, err := stat(name)
 	if err != nil {
 		return nil, nil, err
@@ -126,10 +128,19 @@ func readWhole(name string, stat func(string) (fs.FileInfo, error), open func(st
 	if err != nil {
 		return nil, nil, err
 	}
-	defer f.Close()
 	if info, err = f.Stat(); err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, info, nil
+}
+
+// readWhole reads a regular file of at most limit octets.
+func readWhole(name string, stat func(string) (fs.FileInfo, error), open func(string) (fs.File, error), limit int64) ([]byte, fs.FileInfo, error) {
+	f, info, err := openRegular(name, stat, open)
+	if err != nil {
 		return nil, nil, err
 	}
+	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err == nil && int64(len(text)) > limit {
 		err = fmt.Errorf("more than %d octets of zone text", limit)
@@ -147,6 +158,9 @@ type loader struct {
 	bytes    int64
 	includes int
 	stopped  bool // an error was noted that ends the load
+	skip     bool // the next record of the parser is none
+	plain    bool // the scanner is off: for tests
+	count    int  // records so far
 
 	origin   []byte
 	max      int
@@ -167,19 +181,29 @@ func newLoader(dir string, fsys fs.FS) *loader {
 }
 
 // run reads, compiles and lints.
-func (l *loader) run(name string, text []byte, o Options) loaded {
+func (l *loader) run(name string, text []byte, file fs.File, o Options) loaded {
 	l.max = o.MaxRecords
 	if l.max <= 0 {
 		l.max = DefaultMaxRecords
 	}
-	l.push(name, text)
+	size := int64(len(text))
+	main := l.push(name, text)
+	if file != nil {
+		main.file, main.sum = file, sha256.New()
+		defer main.closeFile(nil)
+		if info := l.files[0].info; info != nil {
+			size = info.Size()
+		}
+	}
 	out := loaded{}
 	origin, err := ParseName(o.Origin)
 	if err != nil {
 		l.report(Finding{File: l.shown(name), Text: "origin: " + err.Error()})
 	} else {
 		l.origin = appendLower(nil, origin)
-		l.b = newBuilder(l, &Zone{text: FormatName(l.origin), origin: l.origin}, int64(len(text)))
+		l.b = newBuilder(l, &Zone{text: FormatName(l.origin), origin: l.origin}, size)
+		main.scanner = newScanner(l.origin)
+		main.scanner.on = !l.plain
 		l.read()
 		if l.stopped {
 			l.b.free()
@@ -233,11 +257,17 @@ func (l *loader) push(name string, text []byte) *source {
 	l.open = append(l.open, s)
 	l.see(name, nil)
 	l.bytes += int64(len(text))
-	sum := textHash(sha256.Sum256(text))
+	if text != nil {
+		l.digest(name, sha256.Sum256(text))
+	}
+	return s
+}
+
+// digest notes the hash of a file that has been read.
+func (l *loader) digest(name string, sum textHash) {
 	l.sum.Write(sum[:])
 	shown := l.shown(name)
 	l.files[slices.IndexFunc(l.files, func(f seenFile) bool { return f.path == shown })].sum = sum
-	return s
 }
 
 // see notes that the zone depends on a file.
@@ -281,8 +311,7 @@ func (l *loader) read() {
 		p.SetIncludeAllowed(true)
 		p.SetIncludeFS(l)
 	}
-	// Records that are ignored or bad count too: they cost as much to read.
-	for n := 1; !l.stopped; n++ {
+	for !l.stopped {
 		l.left = l.left[:0]
 		rr, ok := p.Next()
 		if l.stopped {
@@ -294,14 +323,30 @@ func (l *loader) read() {
 			}
 			return
 		}
+		if l.skip { // a source has made it up for the parser
+			l.skip = false
+			continue
+		}
 		src := l.open[len(l.open)-1]
 		if err := l.add(rr, src); err != nil {
 			l.report(Finding{File: l.shown(src.name), Line: src.start, Text: err.Error(), Hint: hintOf(err)})
 		}
-		if n > l.max {
-			l.stop(src.name, src.start, fmt.Sprintf("more than %d records in the zone", l.max), "split the zone, or look for a $GENERATE or $INCLUDE that runs wild")
-		}
+		l.counted(src, src.start)
 	}
+}
+
+// counted counts a record. Those that are ignored or bad count too: they cost
+// as much to read.
+func (l *loader) counted(src *source, line int) {
+	if l.count++; l.count > l.max {
+		l.stop(src.name, line, fmt.Sprintf("more than %d records in the zone", l.max), "split the zone, or look for a $GENERATE or $INCLUDE that runs wild")
+	}
+}
+
+// take gives a record that the scanner read to the builder.
+func (l *loader) take(src *source, owner []byte, r record, rdata []byte) {
+	l.b.add(owner, r, rdata)
+	l.counted(src, int(r.line))
 }
 
 // syntax turns what the parser says into a finding. Its line numbers do not
@@ -342,22 +387,23 @@ func hintOf(err error) string {
 func (l *loader) add(rr dns.RR, src *source) error {
 	h := rr.Header()
 	typ := dns.Type(h.Rrtype).String()
+	src.scanner.took(nil, h.Ttl)
 	switch {
 	case h.Name == "":
 		return &cured{"a " + typ + " record without an owner", "start the line with a name, or @ for the origin"}
 	case h.Class != dns.ClassINET:
-		return &cured{h.Name + " " + typ + " has class " + dns.Class(h.Class).String(), "only class IN is served"}
+		return &cured{shownName(h.Name) + " " + typ + " has class " + dns.Class(h.Class).String(), "only class IN is served"}
 	case h.Rrtype == 0 || h.Rrtype == dns.TypeOPT || (h.Rrtype >= 128 && h.Rrtype <= 255):
-		return &cured{h.Name + " has type " + typ + ", which only queries and messages have (RFC 6895 §3.1)", "remove the record"}
+		return &cured{shownName(h.Name) + " has type " + typ + ", which only queries and messages have (RFC 6895 §3.1)", "remove the record"}
 	}
 	n, err := packInto(rr, l.buf)
 	if err != nil {
-		return &cured{h.Name + " " + typ + ": " + err.Error(), "look at the data of the record: something in it is out of range or not well encoded"}
+		return &cured{shownName(h.Name) + " " + typ + ": " + err.Error(), "look at the data of the record: something in it is out of range or not well encoded"}
 	}
 	own := nameLen(l.buf[:n])
 	name, rdata := l.buf[:own], l.buf[own+10:n]
 	if l.isBare(rr, len(rdata), src) || !walkRdata(h.Rrtype, rdata, nil) {
-		return &cured{h.Name + " " + typ + " lacks data, or has data that is not of that type", "complete the record, or remove it"}
+		return &cured{shownName(h.Name) + " " + typ + " lacks data, or has data that is not of that type", "complete the record, or remove it"}
 	}
 	lowered := appendLower(make([]byte, 0, maxNameBytes), name)
 	if !below(lowered, l.origin) {
@@ -376,8 +422,18 @@ func (l *loader) add(rr dns.RR, src *source) error {
 		return &cured{"SOA at " + FormatName(name) + ", which is not the apex",
 			"the origin of this file is " + l.b.z.text + ": check the name of the file or of the zone in perigee.toml, and $ORIGIN"}
 	}
-	l.b.add(name[:len(name)-len(l.origin)], record{pos: pos{uint32(src.start), l.fileIndex(src)}, rrtype: h.Rrtype, ttl: h.Ttl}, rdata)
+	owner := name[:len(name)-len(l.origin)]
+	src.scanner.took(owner, src.scanner.ttl)
+	l.b.add(owner, record{pos: pos{uint32(src.start), l.fileIndex(src)}, rrtype: h.Rrtype, ttl: h.Ttl}, rdata)
 	return nil
+}
+
+// shownName is a name of the parser's as we show names.
+func shownName(name string) string {
+	if wire, err := ParseName(name); err == nil {
+		return FormatName(wire)
+	}
+	return name
 }
 
 // maxTTL is the largest TTL (RFC 2181 §8).

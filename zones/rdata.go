@@ -8,7 +8,9 @@ const (
 	typeNS     = 2
 	typeCNAME  = 5
 	typeSOA    = 6
+	typePTR    = 12
 	typeMX     = 15
+	typeTXT    = 16
 	typeKEY    = 25
 	typeAAAA   = 28
 	typeSRV    = 33

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -329,7 +328,7 @@ func unchanged(files []seenFile) bool {
 		if f.sum == (textHash{}) {
 			return false
 		}
-		text, _, err := readWhole(f.path, os.Stat, func(path string) (fs.File, error) { return os.Open(path) }, maxZoneBytes)
+		text, _, err := readWhole(f.path, os.Stat, openFile, maxZoneBytes)
 		if err != nil || sha256.Sum256(text) != f.sum {
 			return false
 		}

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 )
@@ -15,14 +17,18 @@ import (
 var errStopped = errors.New("stopped")
 
 // source feeds one master file to the parser octet by octet and keeps track of
-// lines, since the parser does not tell where a record stood. It expands
-// $GENERATE itself: the parser's own ignores $TTL, lacks nibble mode, and lets
-// a generated $INCLUDE escape from the zone's folder.
+// lines, since the parser does not tell where a record stood. It takes out what
+// the scanner reads alone. It expands $GENERATE itself: the parser's own ignores
+// $TTL, lacks nibble mode, and lets a generated $INCLUDE escape from the zone's
+// folder.
 type source struct {
 	l    *loader
 	name string // within the zone's folder
-	text []byte
+	text []byte // what is at hand of it
 	at   int
+
+	file io.ReadCloser // where more text comes from; nil when there is no more
+	sum  hash.Hash     // of what has come from file
 
 	line  int // of the last octet handed out
 	start int // line at which the current entry began
@@ -31,12 +37,68 @@ type source struct {
 
 	newline, quote, escape, comment, ended bool
 
-	gen  generator
-	rest []byte // of the generated line at hand
+	gen     generator
+	rest    []byte // of the generated line at hand
+	scanner scanner
 }
 
 func newSource(l *loader, name string, text []byte) *source {
 	return &source{l: l, name: name, text: text, newline: true, ended: true}
+}
+
+// chunk is how much of a file is read at a time.
+const chunk = 256 << 10
+
+// fill reads more text. What is before the current entry goes. It is false when
+// there is no more.
+func (s *source) fill() bool {
+	if s.file == nil {
+		return false
+	}
+	keep := s.begin
+	if s.ended {
+		keep = s.at
+	}
+	n := copy(s.text, s.text[keep:])
+	s.at, s.begin = s.at-keep, max(0, s.begin-keep)
+	s.text = slices.Grow(s.text[:n], chunk)
+	k, err := io.ReadFull(s.file, s.text[n:n+chunk])
+	s.text = s.text[:n+k]
+	s.sum.Write(s.text[n:])
+	s.l.bytes += int64(k)
+	switch {
+	case s.l.bytes > maxZoneBytes:
+		s.l.stop(s.name, 0, fmt.Sprintf("cannot read the file: more than %d octets of zone text", maxZoneBytes), "split the zone")
+	case err == io.EOF || err == io.ErrUnexpectedEOF:
+		s.closeFile(nil)
+		s.l.digest(s.name, textHash(s.sum.Sum(nil)))
+	case err != nil:
+		s.closeFile(nil)
+		s.l.stop(s.name, 0, unreadable(s.name, err).Text, "")
+	}
+	return k > 0
+}
+
+// closeFile closes the file, if it is not yet.
+func (s *source) closeFile(err error) error {
+	if s.file != nil {
+		err = errors.Join(err, s.file.Close())
+		s.file = nil
+	}
+	return err
+}
+
+// ready reads until there is a whole line at hand, or the end. It is false when
+// nothing is left.
+func (s *source) ready() bool {
+	for from := s.at; bytes.IndexByte(s.text[from:], '\n') < 0; {
+		have := len(s.text) - s.at
+		if !s.fill() {
+			break
+		}
+		from = s.at + have
+	}
+	return s.at < len(s.text)
 }
 
 // ReadByte implements io.ByteReader, by which the parser reads.
@@ -57,10 +119,19 @@ func (s *source) ReadByte() (byte, error) {
 		s.rest = s.rest[1:]
 		return c, nil
 	}
+	if s.newline && s.ended && s.scanner.on && s.ready() {
+		if s.scan(); s.scanner.behind && !s.l.stopped && s.at < len(s.text) {
+			s.rest = s.catchUp()
+			return s.ReadByte()
+		}
+	}
 	if s.l.stopped {
 		return 0, errStopped
 	}
-	if s.at >= len(s.text) {
+	if s.newline {
+		s.ready()
+	}
+	if s.at >= len(s.text) && !s.fill() {
 		return 0, io.EOF
 	}
 	if s.newline {
