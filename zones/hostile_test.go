@@ -56,3 +56,27 @@ func TestHostileZoneText(t *testing.T) {
 		t.Error("all were loaded or all refused: this test shows nothing")
 	}
 }
+
+// FuzzParseName: no text panics; what is taken is a name, comes back as itself,
+// and is what miekg/dns makes of the text when it takes it too.
+func FuzzParseName(f *testing.F) {
+	for _, text := range []string{".", "", "a", "a.b.", `\000\255.x`, `a\.b`, `\`, `\25`, `\256`, "a..b", strings.Repeat("a.", 127), strings.Repeat("a", 64), "*.é"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		wire, err := ParseName(text)
+		if err != nil {
+			return
+		}
+		if nameLen(wire) != len(wire) || len(wire) > maxNameBytes {
+			t.Fatalf("%q is taken as %x, which is no name", text, wire)
+		}
+		if back, err := ParseName(FormatName(wire)); err != nil || string(back) != string(wire) {
+			t.Fatalf("%q is %x, as text %s, and back %x, %v", text, wire, FormatName(wire), back, err)
+		}
+		buf := make([]byte, 300)
+		if n, err := dns.PackDomainName(dns.Fqdn(text), buf, 0, nil, false); err == nil && string(buf[:n]) != string(wire) {
+			t.Fatalf("%q is %x, miekg/dns makes %x", text, wire, buf[:n])
+		}
+	})
+}
