@@ -152,6 +152,7 @@ func nextDirective(v string) (name, arg string, hasArg bool, rest string) {
 	if i == len(v) || v[i] == ',' {
 		return name, "", false, after(v, i)
 	}
+	spaced := i > 0 && (v[i-1] == ' ' || v[i-1] == '\t')
 	i++ // "="
 	if i < len(v) && v[i] == '"' {
 		arg, n := unquote(v[i:])
@@ -159,14 +160,20 @@ func nextDirective(v string) (name, arg string, hasArg bool, rest string) {
 		for i < len(v) && v[i] != ',' {
 			i++
 		}
+		if spaced {
+			arg = " " + arg
+		}
 		return name, arg, true, after(v, i)
 	}
 	j := i
 	for j < len(v) && v[j] != ',' {
 		j++
 	}
-	// Space after "=" is no part of the grammar; the argument keeps it, so
-	// that a number with it is refused.
+	// Space at "=" is no part of the grammar; the argument keeps it, so that a
+	// number with it is refused.
+	if spaced {
+		return name, " " + v[i:j], true, after(v, j)
+	}
 	return name, strings.TrimRight(v[i:j], " \t"), true, after(v, j)
 }
 

@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -50,8 +51,9 @@ type outcome struct {
 
 // flights are the fetches under way, by cache key and selecting fields.
 type flights struct {
-	mu sync.Mutex
-	m  map[string]*flight
+	mu      sync.Mutex
+	m       map[string]*flight
+	watches uint64
 }
 
 // flightKey is the key and the values of the fields that responses to it are
@@ -120,6 +122,25 @@ func (e *Edge) joinOnly(key string) *flight {
 	}
 	fl.waiting++
 	return fl
+}
+
+// watch is a flight that nobody joins: it is doomed when the URI is invalidated.
+// The caller ends it with unwatch.
+func (e *Edge) watch(primary string) *flight {
+	fl := e.newFlight("", primary, purgeScopes{})
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	e.flights.watches++
+	fl.key = "\x00" + strconv.FormatUint(e.flights.watches, 10) // no request has such a key
+	e.flights.m[fl.key] = fl
+	return fl
+}
+
+// unwatch ends a watch and reports whether the URI was invalidated meanwhile.
+func (e *Edge) unwatch(fl *flight) bool {
+	fl.cancel()
+	e.forget(fl)
+	return e.isDoomed(fl)
 }
 
 func (e *Edge) newFlight(key, primary string, scopes purgeScopes) *flight {

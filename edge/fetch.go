@@ -21,9 +21,10 @@ type fill struct {
 	header  http.Header // to send; ours
 	fields  fields      // of the request, for Vary
 	auth    bool
-	old     *stored // to validate; nil when nothing is stored
-	onError bool    // old may stand in for a failed origin
-	limit   int64   // the largest body to fetch, or -1
+	old     *stored   // to validate; nil when nothing is stored
+	offered []*stored // variants that the origin may choose, when there is no old
+	onError bool      // old may stand in for a failed origin
+	limit   int64     // the largest body to fetch, or -1
 	// rangeField is the Range to ask for, "" for the whole; exact says that it
 	// is what the client asked for.
 	rangeField string
@@ -51,6 +52,9 @@ func (e *Edge) newFill(fl *flight, site *Site, q *request, f found) *fill {
 		if w.rangeField, w.exact, ok = firstRange(v); !ok {
 			w.rangeField = rangeField(0, sliceBytes)
 		}
+	}
+	if f.obj == nil && f.why == "vary-miss" && !w.auth {
+		w.offered = e.offered(site, fl.primary, w.fields)
 	}
 	return w
 }
@@ -133,6 +137,10 @@ func (w *fill) fetch(ctx context.Context, old *stored) outcome {
 			h["If-Modified-Since"] = lm
 		}
 	}
+	if old == nil && len(w.offered) > 0 {
+		h = h.Clone()
+		h["If-None-Match"] = []string{offeredTags(w.offered)}
+	}
 	asked := w.e.now()
 	resp, err := w.site.Origin.RoundTrip(w.request(ctx, h))
 	came := w.e.now()
@@ -146,7 +154,11 @@ func (w *fill) fetch(ctx context.Context, old *stored) outcome {
 	case resp.StatusCode == http.StatusNotModified:
 		resp.Body.Close()
 		if old == nil {
-			return outcome{err: errStray304}
+			if len(w.offered) == 0 {
+				return outcome{err: errStray304}
+			}
+			old = chosen(w.offered, resp.Header)
+			w.offered = nil
 		}
 		return w.confirmed(ctx, old, resp, asked, came)
 	case failures[resp.StatusCode] && w.standsIn(old):
@@ -178,24 +190,16 @@ var failures = map[int]bool{500: true, 502: true, 503: true, 504: true}
 
 // confirmed makes a new stored response of an old one and a 304.
 func (w *fill) confirmed(ctx context.Context, old *stored, resp *http.Response, asked, came time.Time) outcome {
-	fresh := received(resp.Header)
-	if !old.confirms(fresh) || w.purged(old) {
+	if old == nil || !old.confirms(resp.Header) || w.purged(old) {
 		// Not of the response that we validated (RFC 9111 §4.3.4): it tells us
 		// nothing. Nor may it revive one that was purged meanwhile.
 		return w.fetch(ctx, nil)
 	}
-	if _, ok := fresh["Date"]; !ok {
-		fresh["Date"] = []string{came.UTC().Format(http.TimeFormat)}
-	}
-	next := newStored(w.site, old.status, updatedHeader(old.header, fresh), asked, came)
-	next.key, next.scopes, next.sel = old.key, old.scopes, old.sel
-	if hasTags(resp.Header) {
-		next.scopes = next.scopes.tagged(resp.Header, &w.target)
-	}
-	next.asOf, next.body, next.size, next.part = w.fl.asOf, old.body, old.size, old.part
-	o := outcome{obj: next, validated: true, status: http.StatusNotModified, exclusive: !next.shareable(came)}
-	o.own = next.withhold()
-	next.pack()
+	w.freshenOthers(old, resp, asked, came)
+	next, own := w.e.freshened(w.site, &w.target, old, resp, asked, came)
+	next.asOf = w.fl.asOf
+	next.sel = selectingFields(varyNames(next.header["Vary"], w.site.KeyFields), w.fields)
+	o := outcome{obj: next, own: own, validated: true, status: http.StatusNotModified, exclusive: !next.shareable(came)}
 	switch {
 	case storable(w.site, next.status, next.header, &next.cc, w.auth, next.hasLifetime) != "":
 		o.exclusive = true
@@ -297,7 +301,7 @@ func newStored(site *Site, status int, h http.Header, asked, came time.Time) *st
 	o.cc, o.targeted = responseDirectives(h)
 	o.validators.date = date
 	if tags := h["Etag"]; len(tags) == 1 {
-		if _, rest, ok := nextETag(tags[0]); ok && rest == "" {
+		if _, rest, ok := nextETag(tags[0]); ok && rest == "" || unquotedTag(tags[0]) {
 			o.etag = tags[0]
 		}
 	}

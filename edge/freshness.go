@@ -124,6 +124,9 @@ var dateForms = [...]string{
 // parseDate reads an HTTP-date. near tells which century a two-digit year is in.
 func parseDate(s string, near time.Time) (time.Time, bool) {
 	s = trimOWS(s)
+	if zone := len(s) - len("GMT"); zone > 0 && strings.EqualFold(s[zone:], "GMT") {
+		s = s[:zone] + "GMT" // names of days and months are read in any case too
+	}
 	for i, form := range dateForms {
 		t, err := time.Parse(form, s)
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"sync"
@@ -80,7 +79,7 @@ func (x *exchange) answer() {
 		return
 	}
 	x.rec.Site = x.site.Name
-	if e.looped(q.header) {
+	if e.looped(x.r.Header) {
 		x.fail(http.StatusLoopDetected, "this request has been here before: the origin of this site leads back to this edge")
 		return
 	}
@@ -165,6 +164,11 @@ func (x *exchange) pull() {
 // serveStored answers with a response that the store has whole.
 func (x *exchange) serveStored(o *stored, age time.Duration, how string) {
 	x.status.hit = true
+	x.answerStored(o, age, how)
+}
+
+// answerStored answers with a stored response, however it came there.
+func (x *exchange) answerStored(o *stored, age time.Duration, how string) {
 	x.status.ttl, x.status.hasTTL = o.ttl(age), true
 	x.rec.Cache = how
 	x.storedHeader(o, age)
@@ -217,7 +221,14 @@ func (x *exchange) pass(why string) {
 		}
 		defer body.stop()
 	}
+	asOf, asked := e.asOf(), e.now()
+	var before *flight
+	if q.method == http.MethodPost {
+		before = e.watch(x.key)
+		defer e.unwatch(before)
+	}
 	resp, err := x.site.Origin.RoundTrip(req)
+	came := e.now()
 	// net/http ends the request's context when a body turns out to be malformed,
 	// and an origin may answer before it has all of it: what counts is the body.
 	if body != nil && (err != nil || resp.StatusCode < 400) && body.fails() && err == nil {
@@ -234,10 +245,23 @@ func (x *exchange) pass(why string) {
 		x.originFailed(err)
 		return
 	}
-	if !q.safe() && resp.StatusCode >= 200 && resp.StatusCode < 400 {
-		x.invalidated(resp.Header)
+	if q.method == http.MethodHead {
+		if o := x.headed(resp, asked, came); o != nil {
+			resp.Body.Close()
+			x.status.fwdStatus, x.status.stored = resp.StatusCode, true
+			x.answerStored(o, o.currentAge(came), "revalidated")
+			return
+		}
 	}
-	x.passOn(resp)
+	var keep *keeper
+	if !q.safe() && resp.StatusCode >= 200 && resp.StatusCode < 400 {
+		if before != nil && !e.unwatch(before) {
+			keep = x.posted(resp, asOf, asked, came)
+		}
+		x.invalidated(resp.Header)
+		keep.start()
+	}
+	x.passOn(resp, keep)
 }
 
 // badBody answers when it was the client's body that failed the request.
@@ -320,38 +344,18 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// invalidated forgets what an unsafe request has changed: its target, and what
-// Location and Content-Location name on the same origin (RFC 9111 §4.4).
-func (x *exchange) invalidated(h http.Header) {
-	x.e.invalidate(x.key)
-	base := x.q.url()
-	for _, name := range []string{"Location", "Content-Location"} {
-		ref, err := url.Parse(h.Get(name))
-		if h.Get(name) == "" || err != nil {
-			continue
-		}
-		u := base.ResolveReference(ref)
-		u.Fragment = ""
-		t, err := parseTarget(u.String(), "", x.q.tls)
-		if err == nil && t.authority == x.q.authority {
-			t.query = x.site.Query.apply(t.query)
-			x.e.invalidate(t.key())
-		}
-	}
-	for i, group := range groupsOf(h["Cache-Group-Invalidation"]) { // RFC 9875 §3
-		if i < maxTags && group != "" && len(group) <= maxTagBytes {
-			x.e.purgeScope(scope{scopeGroup, x.q.origin(), group}, x.site.Name, 0, false)
-		}
-	}
-}
-
-// passOn streams a response that is this client's alone.
-func (x *exchange) passOn(resp *http.Response) {
+// passOn streams a response that is this client's alone, but for what keep
+// makes of it.
+func (x *exchange) passOn(resp *http.Response, keep *keeper) {
 	defer resp.Body.Close()
+	whole := false
+	defer func() { keep.end(whole) }()
 	x.status.fwdStatus = resp.StatusCode
 	h := x.w.Header()
 	for name, lines := range received(resp.Header) {
-		h[name] = lines
+		if name != vendorControl || x.q.has("Cdn-Loop") {
+			h[name] = lines
+		}
 	}
 	if _, ok := h["Date"]; !ok {
 		h["Date"] = []string{x.e.now().UTC().Format(http.TimeFormat)}
@@ -372,11 +376,13 @@ func (x *exchange) passOn(resp *http.Response) {
 	for {
 		n, err := resp.Body.Read(buf)
 		if n > 0 {
+			keep.add(buf[:n])
 			if _, werr := x.Write(buf[:n]); werr != nil {
 				x.abort()
 			}
 		}
 		if err == io.EOF {
+			whole = true
 			if resp.ContentLength < 0 {
 				x.trailers(resp.Trailer)
 			}

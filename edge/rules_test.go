@@ -30,6 +30,8 @@ func TestParseCacheControl(t *testing.T) {
 		{"max-age=1 0", func(cc *cacheControl) { cc.maxAge = 0 }},
 		{"max-age='5'", func(cc *cacheControl) { cc.maxAge = 0 }},
 		{"max-age= 5", func(cc *cacheControl) { cc.maxAge = 0 }},
+		{"max-age =5", func(cc *cacheControl) { cc.maxAge = 0 }},
+		{`max-age ="5"`, func(cc *cacheControl) { cc.maxAge = 0 }},
 		// RFC 9111 §1.2.2.
 		{"max-age=2147483648", func(cc *cacheControl) { cc.maxAge = maxDeltaSeconds * time.Second }},
 		{"max-age=99999999999999999999999", func(cc *cacheControl) { cc.maxAge = maxDeltaSeconds * time.Second }},
@@ -120,7 +122,10 @@ func TestETags(t *testing.T) {
 		{`"a,b"`, `"b"`, false, false},
 		{`,, "a"`, `"a"`, true, true},
 		{`*`, `"a"`, true, true},
-		{`a`, `a`, false, false},
+		{`a`, `a`, false, true}, // quotes forgotten
+		{`a`, `"a"`, false, false},
+		{`"a"`, `a`, false, false},
+		{`a, b`, `a`, false, false},
 		{`w/"a"`, `"a"`, false, false},
 		{`"a`, `"a`, false, false},
 		{``, ``, false, false},

@@ -35,7 +35,7 @@ func (o *stored) covers(start, n int64) bool {
 // representations that do may share theirs.
 func (o *stored) strongValidator() string {
 	if o.etag != "" {
-		if strings.HasPrefix(o.etag, "W/") {
+		if !strings.HasPrefix(o.etag, `"`) {
 			return ""
 		}
 		return o.etag

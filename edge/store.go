@@ -110,6 +110,14 @@ func (s *store) get(key []byte, f fields) (found *stored, other bool) {
 	return found, false
 }
 
+// variants returns the stored responses of key, newest last. The list does not
+// change.
+func (s *store) variants(key string) []*stored {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keys[key]
+}
+
 // varyOf returns the field names that responses to key vary by, as far as known.
 func (s *store) varyOf(key string) []selecting {
 	s.mu.Lock()
@@ -121,7 +129,9 @@ func (s *store) varyOf(key string) []selecting {
 }
 
 // put stores a response in place of the one with the same selecting fields.
-// It reports whether there was room. It forgets that key was not shareable.
+// It reports whether it did: whether there was room, and the one there is not
+// from after a purge that o is from before. It forgets that key was not
+// shareable.
 func (s *store) put(o *stored) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,10 +140,14 @@ func (s *store) put(o *stored) bool {
 		return false
 	}
 	for _, v := range s.keys[o.key] {
-		if sameSelecting(v.sel, o.sel) {
-			s.drop(v)
-			break
+		if !sameSelecting(v.sel, o.sel) {
+			continue
 		}
+		if v.asOf.after(o.asOf) {
+			return false // a purge lies between: o was asked for before it, v after
+		}
+		s.drop(v)
+		break
 	}
 	if v := s.keys[o.key]; len(v) >= maxVariants {
 		s.drop(v[0])

@@ -73,7 +73,7 @@ func (v *validators) rangeApplies(f fields) bool {
 // or is "*" (a representation exists whenever this is asked).
 func etagListed(list, etag string, match func(a, b string) bool) bool {
 	list = trimOWS(list)
-	if list == "*" {
+	if list == "*" || unquotedTag(list) && match(list, etag) {
 		return true
 	}
 	for list != "" {
@@ -108,9 +108,21 @@ func nextETag(s string) (tag, rest string, ok bool) {
 	return s[:n], strings.TrimLeft(s[n:], " \t,"), true
 }
 
-// strongMatch is the strong comparison of RFC 9110 §8.8.3.2.
+// strongMatch is the strong comparison of RFC 9110 §8.8.3.2. A tag without
+// quotes is never strong.
 func strongMatch(a, b string) bool {
-	return a == b && a != "" && !strings.HasPrefix(a, "W/")
+	return a == b && strings.HasPrefix(a, `"`)
+}
+
+// unquotedTag reports an entity tag whose origin forgot the quotes. It is good
+// enough to ask whether something has changed.
+func unquotedTag(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c == '"' || c == ',' || c == '*' || c == 0x7f {
+			return false
+		}
+	}
+	return s != "" && !strings.HasPrefix(s, "W/")
 }
 
 // weakMatch is the weak comparison of RFC 9110 §8.8.3.2.

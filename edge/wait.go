@@ -104,7 +104,7 @@ func (x *exchange) await(fl *flight, leader, boxed bool, f found) flightVerdict 
 		resp := x.e.claim(fl)
 		defer fl.cancel()
 		x.status.detail = string(o.why)
-		x.passOn(resp)
+		x.passOn(resp, nil)
 	case !leader && (o.resp != nil || o.exclusive):
 		x.status.collapsed = false
 		return verdictAlone

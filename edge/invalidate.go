@@ -1,0 +1,31 @@
+package edge
+
+import (
+	"net/http"
+	"net/url"
+)
+
+// invalidated forgets what an unsafe request has changed: its target, and what
+// Location and Content-Location name on the same origin (RFC 9111 §4.4).
+func (x *exchange) invalidated(h http.Header) {
+	x.e.invalidate(x.key)
+	base := x.q.url()
+	for _, name := range []string{"Location", "Content-Location"} {
+		ref, err := url.Parse(h.Get(name))
+		if h.Get(name) == "" || err != nil {
+			continue
+		}
+		u := base.ResolveReference(ref)
+		u.Fragment = ""
+		t, err := parseTarget(u.String(), "", x.q.tls)
+		if err == nil && t.authority == x.q.authority {
+			t.query = x.site.Query.apply(t.query)
+			x.e.invalidate(t.key())
+		}
+	}
+	for i, group := range groupsOf(h["Cache-Group-Invalidation"]) { // RFC 9875 §3
+		if i < maxTags && group != "" && len(group) <= maxTagBytes {
+			x.e.purgeScope(scope{scopeGroup, x.q.origin(), group}, x.site.Name, 0, false)
+		}
+	}
+}
