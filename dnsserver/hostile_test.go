@@ -16,6 +16,7 @@ import (
 
 	"perigee.example/dnsserver"
 	"perigee.example/internal/txtest"
+	"perigee.example/zones"
 )
 
 // The attacks of docs/rfcs.md ("Hostile queries") that are not conversations.
@@ -306,6 +307,37 @@ func checkReplyText(t *testing.T, k *talk, text string) *dnsserver.Outcome {
 		transport = dnsserver.TCP
 	}
 	return checkReply(t, k, q.Wire, transport)
+}
+
+// TestHostileData serves records of every type with the least and the oddest data
+// that a zone file can bring: whoever looks into it for targets or compression
+// finds no name there, or none that ends.
+func TestHostileData(t *testing.T) {
+	served := 0
+	for rrtype, name := range dns.TypeToString {
+		for _, data := range []string{"", `\# 0`, `\# 1 00`, `\# 2 0000`, `\# 3 000000`, `\# 3 000100`, `\# 4 c00cc00c`, `\# 6 00000361c00c`, `\# 8 0001036161610000`, "0 .", "1 . alpn=h2", "0 x", "1 x", ".", "x"} {
+			if rrtype == dns.TypeSOA || rrtype == dns.TypeNS || rrtype == dns.TypeCNAME {
+				continue // these have conversations
+			}
+			text := "$TTL 300\n@ IN SOA ns1 hostmaster 7 3600 900 604800 60\n@ IN NS ns1\nns1 IN A 127.0.0.53\nx IN " + name + " " + data + "\n"
+			z, _ := zones.Parse("hostile.zone", []byte(text), zones.Options{Origin: "example.test"})
+			if z == nil {
+				continue
+			}
+			v, err := dnsserver.NewView(dnsserver.ViewConfig{Zones: []*zones.Zone{z}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			served++
+			k := &talk{view: v}
+			for _, words := range []string{name, name + " +do +tcp", "ANY", "A +noedns"} {
+				checkReplyText(t, k, "x.example.test "+words)
+			}
+		}
+	}
+	if served < 50 {
+		t.Errorf("%d zones were served: this test shows little", served)
+	}
 }
 
 // TestHostileSignatures sends SIG(0) and TSIG records: nobody verifies anything
