@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz packets lint conformance-dns conformance-http bench cross docs clean tools
+.PHONY: help build demo test test-upgrade race fuzz packets lint conformance-dns conformance-http bench cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: build tools ## a whole CDN on loopback, with commands to paste (Ctrl-C end
 test: tools ## every test, with the race detector; names what was skipped
 	$(GO) test -race -json ./... | $(GO) run ./internal/testsum
 	$(GO) -C tools test ./...
+
+test-upgrade: ## upgrades and ends under full load: a million queries, 40,000 requests
+	PERIGEE_TEST_QUERIES=1000000 PERIGEE_TEST_REQUESTS=40000 $(GO) test ./cmd/perigee -count=1 -v -run 'TestUpgrade|TestEndEdge'
 
 race: ## the tests without installing tools first, in go test's own words
 	$(GO) test -race ./...
