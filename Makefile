@@ -43,7 +43,7 @@ lint: ## gofmt, go vet, staticcheck
 	cd tools && $(GO) tool staticcheck ./...
 
 conformance-dns: tools ## the same questions to perigee, Knot, NSD and BIND, each difference explained (SEED=n repeats a run)
-	$(GO) test -count=1 -v -timeout 30m -run TestPeers ./internal/conformance -args -zones 32 -questions 1000000 -seed $(or $(SEED),0)
+	$(GO) test -count=1 -v -timeout 30m -run 'TestPeers|TestResolvers' ./internal/conformance -args -whole -zones 32 -questions 1000000 -seed $(or $(SEED),0)
 
 conformance-http: build ## the public HTTP cache test suite against the edge, twice; exit 1 below its floors
 	tools/conformance-http/run.sh

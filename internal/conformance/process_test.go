@@ -49,6 +49,7 @@ type program struct {
 	args  func(dir string) []string
 	ready func(addr string) bool
 	host  string // "" is an address of the test's own
+	port  string // "" is one that is free
 }
 
 // errEnded: a server may have found its port taken.
@@ -71,7 +72,10 @@ func start(t *testing.T, p program) *server {
 
 func startOnce(t *testing.T, p program) (*server, error) {
 	dir := t.TempDir()
-	host, port := freeAddress(t, p.host)
+	host, port := p.host, p.port
+	if port == "" {
+		host, port = freeAddress(t, p.host)
+	}
 	for name, text := range p.files(dir, host, port) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
