@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // country is a geography of the size of a country database: all of both
@@ -108,9 +110,8 @@ func TestBigAtlas(t *testing.T) {
 	c, roots := fleet(t, 2)
 	s := mustCompile(t, c, g, roots...)
 	for _, r := range s.roots {
-		for i, f := range families {
-			checkTable(t, f, &r.atlas.tables[i])
-		}
+		checkTable(t, families[0], &r.atlas.four)
+		checkTable(t, families[1], &r.atlas.six)
 	}
 	rnd := rand.New(rand.NewPCG(2, 2))
 	var d, x Decision
@@ -127,43 +128,89 @@ func TestBigAtlas(t *testing.T) {
 	}
 }
 
-func checkTable(t *testing.T, f family, tb *table) {
+func checkTable[C uint32 | uint64](t *testing.T, f family, tb *table[C]) {
 	t.Helper()
 	at := uint64(0)
-	for i, b := range tb.blocks {
-		size := f.size(int(b.length))
-		if b.start != at || b.start%size != 0 || int(b.length) > f.maxBits || b.length < 1 {
-			t.Fatalf("block %d is at unit %d /%d, the one before ends at %d", i, b.start, b.length, at)
+	for i, p := range tb.blocks(f) {
+		size := f.size(p.Bits())
+		if at%size != 0 || p.Bits() > f.maxBits || p.Bits() < 1 {
+			t.Fatalf("block %d is %v", i, p)
 		}
-		if i > 0 && (b.deep < b.length || int(b.deep) > f.maxBits) {
-			t.Fatalf("block %d: the longest block around its start is /%d, and it is /%d itself", i, b.deep, b.length)
-		}
-		at += size
-		for _, u := range []uint64{b.start, at - 1} {
-			if got := tb.find(u); got != i {
+		for _, u := range []uint64{at, at + size - 1} {
+			if got := tb.find(f, u); got != i {
 				t.Fatalf("unit %d is found in block %d, want %d", u, got, i)
 			}
 		}
+		at += size
 	}
 	if at != f.units() {
 		t.Fatalf("the blocks end at unit %d of %d", at, f.units())
 	}
-	t.Logf("%d blocks to /%d", len(tb.blocks), f.maxBits)
+	t.Logf("%d blocks to /%d, %d buckets with an index, %d wide nodes", len(tb.cells), f.maxBits, len(tb.steps), len(tb.wide))
+}
+
+// TestCoarsens bounds the blocks of latency policies of the real data ever
+// more: latency is coarsened, and maps never. The compiled tables go on to
+// agree with the rules as written.
+func TestCoarsens(t *testing.T) {
+	var list []Place
+	for i := range 4096 { // a way around the globe, through 64 countries
+		loc := Location{Country: string([]byte{'A' + byte(i/512), 'A' + byte(i/64%8)}), Continent: "EU", Located: true, Lat: 60 * math.Sin(float64(i)/300), Lon: float64(i)/4096*360 - 180}
+		list = append(list, Place{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 4), byte(i << 4), 0}), 20), loc})
+	}
+	g := mustPlaces(t, list...)
+	c, _ := fleet(t, 9) // near8 has eleven choices
+	c.Policies = append(c.Policies, Policy{Name: "geo", Kind: Geo, Map: []Rule{rule(t, "AB", "e1"), rule(t, "CD", "e2"), rule(t, "EF", "e3"), rule(t, "default", "near8")}})
+	roots := []string{"near8", "geo"}
+	fine := mustCompile(t, c, g, roots...)
+	steps := map[time.Duration]int{}
+	refused := 0
+	rnd := rand.New(rand.NewPCG(6, 6))
+	var d, x Decision
+	for _, name := range roots {
+		root, _ := fine.Root(name)
+		blocks := len(fine.Blocks(root)[0]) + len(fine.Blocks(root)[1])
+		for _, share := range []int{100, 90, 75, 50, 25, 10, 1} {
+			s, err := compile(c, []string{name}, g, limits{blocks*share/100 + 2, maxRegions})
+			if err != nil {
+				refused++
+				if many := (*tooManyBlocks)(nil); !strings.Contains(err.Error(), "cut the address space into more than") || errors.As(err, &many) {
+					t.Errorf("%s: error %v", name, err)
+				}
+				continue
+			}
+			got := s.Blocks(0)
+			if n := len(got[0]) + len(got[1]); n > blocks*share/100+2 {
+				t.Errorf("%s: %d blocks within %d", name, n, blocks*share/100+2)
+			}
+			steps[s.Coarse(0)]++
+			for range 5 {
+				b := g.blocks[rnd.IntN(len(g.blocks))].Prefix
+				q := Query{Client: netip.PrefixFrom(b.Addr(), b.Addr().BitLen()), Draw: rnd.Uint64()}
+				s.Decide(0, q, nil, &d)
+				s.Explain(0, q, nil, &x)
+				if !slices.Equal(d.Endpoints, x.Endpoints) || d.Scope != x.Scope || d.TTL != x.TTL {
+					t.Fatalf("%s in steps of %v, %v: Decide %+v, Explain %+v%s", name, s.Coarse(0), q.Client, d, x, why(&x))
+				}
+			}
+		}
+	}
+	t.Logf("compiled with latency in steps of %v; %d times the maps alone were too much", steps, refused)
+	if len(steps) < 3 || steps[0] == 0 || refused == 0 {
+		t.Error("too few outcomes came up")
+	}
 }
 
 func TestCutIsBounded(t *testing.T) {
-	f := families[0]
-	runs := []run[uint16]{{1, 1}, {f.units(), 2}} // one /24, then the rest in 24 blocks
-	blocks, err := cut(f, runs, 25)
-	if err != nil || len(blocks) != 25 {
-		t.Fatalf("%d blocks, %v, want 25", len(blocks), err)
+	g := mustPlaces(t, Place{mustPrefix("10.0.0.0/24"), Location{Country: "DE"}}) // one /24 of IPv4, which leaves 24 blocks, and two of IPv6
+	c := Config{Endpoints: edges("a", "b"), Policies: []Policy{{Name: "p", Kind: Geo, Map: []Rule{rule(t, "DE", "a"), rule(t, "default", "b")}}}}
+	s, err := compile(c, []string{"p"}, g, limits{27, maxRegions})
+	if err != nil || len(s.Blocks(0)[0]) != 25 || len(s.Blocks(0)[1]) != 2 {
+		t.Fatalf("%v, want 25 and 2 blocks", err)
 	}
-	_, err = cut(f, runs, 24)
-	if !errors.Is(err, errTooManyBlocks) {
-		t.Fatalf("error %v, want %v", err, errTooManyBlocks)
-	}
-	if got := tooLarge("by-city", err).Error(); !strings.HasPrefix(got, "policy.by-city: its maps and latency rankings cut the address space into more than 2097152 blocks") {
-		t.Errorf("the user reads %q", got)
+	_, err = compile(c, []string{"p"}, g, limits{26, maxRegions})
+	if err == nil || !strings.HasPrefix(err.Error(), "policy.p: its maps and latency rankings cut the address space into more than 26 blocks") {
+		t.Errorf("the user reads %v", err)
 	}
 }
 
@@ -172,23 +219,13 @@ func TestRegionsAreBounded(t *testing.T) {
 	c := Config{Endpoints: edges("a", "b", "c"), Policies: []Policy{
 		{Name: "p", Kind: Geo, Map: []Rule{rule(t, "DE", "a"), rule(t, "US", "b"), rule(t, "default", "c")}},
 	}}
-	s := mustCompile(t, c, g, "p")
-	sv, err := look(g, nil, s.keep())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := newRegions(s, []*ranker{newRanker(s, sv, 0)}, len(sv.classes), 0)
 	for _, limit := range []int{3, 2} {
-		r.limit, r.ids = limit, map[string]int32{}
-		for i := range r.byClass {
-			r.byClass[i] = -1
-		}
-		_, err := newAtlas(sv, r)
+		_, err := compile(c, []string{"p"}, g, limits{maxBlocks, limit})
 		if (err == nil) != (limit == 3) {
 			t.Errorf("three regions with a limit of %d: %v", limit, err)
 		}
-		if err != nil && !strings.HasPrefix(tooLarge("p", err).Error(), "policy.p: its maps and latency rankings tell more than 2 kinds") {
-			t.Errorf("the user reads %q", tooLarge("p", err))
+		if err != nil && !strings.HasPrefix(err.Error(), "policy.p: its maps and latency rankings tell more than 2 kinds") {
+			t.Errorf("the user reads %q", err)
 		}
 	}
 }

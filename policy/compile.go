@@ -42,6 +42,7 @@ type root struct {
 	ref     int32
 	name    string
 	reaches []int
+	grain   int // how far latency was coarsened, in grains
 	atlas   atlas
 }
 
@@ -54,6 +55,10 @@ type root struct {
 // country database of half a million networks takes well under a second, ten
 // roots over it a few.
 func Compile(c Config, roots []string, g Geography) (*Set, error) {
+	return compile(c, roots, g, limits{maxBlocks, maxRegions})
+}
+
+func compile(c Config, roots []string, g Geography, most limits) (*Set, error) {
 	c = clone(c)
 	names, errs := check(c)
 	for _, name := range roots {
@@ -79,7 +84,7 @@ func Compile(c Config, roots []string, g Geography) (*Set, error) {
 		ref := int32(names[name])
 		s.roots = append(s.roots, root{ref: ref, name: name, reaches: s.reach(ref)})
 	}
-	return s, s.draw(g)
+	return s, s.draw(g, most)
 }
 
 // clone copies c deeply, so that the caller may go on changing it.
@@ -175,7 +180,7 @@ func (s *Set) reach(ref int32) []int {
 }
 
 // draw draws the atlas of every root.
-func (s *Set) draw(g Geography) error {
+func (s *Set) draw(g Geography, most limits) error {
 	var cidrs []netip.Prefix
 	for _, p := range s.cfg.Policies {
 		for _, sel := range selectors(p) {
@@ -191,20 +196,53 @@ func (s *Set) draw(g Geography) error {
 	if err != nil {
 		return err
 	}
-	rankers := make([]*ranker, len(s.nodes))
-	for i, n := range s.nodes {
-		if n.kind == Geo || n.kind == Latency {
-			rankers[i] = newRanker(s, sv, i)
-		}
-	}
+	var rankers [len(grains)][]*ranker
 	var errs []error
 	for i := range s.roots {
 		r := &s.roots[i]
-		if r.atlas, err = newAtlas(sv, newRegions(s, rankers, len(sv.classes), r.ref)); err != nil {
-			errs = append(errs, tooLarge(r.name, err))
+		for ; ; r.grain++ {
+			if rankers[r.grain] == nil {
+				rankers[r.grain] = s.rankers(sv, rankers[0], grains[r.grain])
+			}
+			regions := newRegions(s, rankers[r.grain], len(sv.classes), r.ref, most.regions)
+			if r.atlas, err = newAtlas(sv, regions, most.blocks); err == nil {
+				break
+			}
+			if r.grain+1 == len(grains) || !regions.latency {
+				errs = append(errs, tooLarge(r.name, err))
+				break
+			}
 		}
 	}
 	return join(errs)
+}
+
+// rankers makes what ranks the choices of each policy, at a grain. Only Latency
+// depends on it: for the rest fine ones serve, if there are any.
+func (s *Set) rankers(sv *survey, fine []*ranker, g grain) []*ranker {
+	list := make([]*ranker, len(s.nodes))
+	for i, n := range s.nodes {
+		switch {
+		case n.kind == Geo && fine != nil:
+			list[i] = fine[i]
+		case n.kind == Geo || n.kind == Latency:
+			list[i] = newRanker(s, sv, i, g)
+			if fine != nil {
+				list[i].ids = fine[i].ids // they number one list of rankings
+			}
+		}
+	}
+	return list
+}
+
+// Coarse returns the step to which root's latency policies round, when they
+// were coarsened because all that the root tells apart would have cut the
+// address space into too many blocks; else 0.
+func (s *Set) Coarse(root Name) time.Duration {
+	if g := s.roots[root].grain; g > 0 {
+		return grains[g].step
+	}
+	return 0
 }
 
 func (s *Set) looksAtClients() bool {

@@ -4,16 +4,25 @@ import (
 	"net/netip"
 )
 
-// Blocks counts the blocks of a root, IPv4 and IPv6.
-func (s *Set) Blocks(root Name) [2]int {
-	t := &s.roots[root].atlas.tables
-	return [2]int{len(t[0].blocks), len(t[1].blocks)}
+// Blocks lists the blocks of a root, of IPv4 and of IPv6.
+func (s *Set) Blocks(root Name) [2][]netip.Prefix {
+	a := &s.roots[root].atlas
+	return [2][]netip.Prefix{a.four.blocks(families[0]), a.six.blocks(families[1])}
 }
 
-// Block is block i of a family of a root.
-func (s *Set) Block(root Name, fam, i int) netip.Prefix {
-	f, b := families[fam], s.roots[root].atlas.tables[fam].blocks[i]
-	return f.prefix(b.start, int(b.length))
+func (t *table[C]) blocks(f family) []netip.Prefix {
+	list, at := make([]netip.Prefix, 0, len(t.cells)), uint64(0)
+	for _, cell := range t.cells {
+		length := int(uint8(cell >> 16))
+		list = append(list, f.prefix(at, length))
+		at += f.size(length)
+	}
+	return list
+}
+
+// CompileWithin is Compile with other bounds on what a root tells apart.
+func CompileWithin(c Config, roots []string, g Geography, blocks, regions int) (*Set, error) {
+	return compile(c, roots, g, limits{blocks, regions})
 }
 
 func (f family) prefix(start uint64, length int) netip.Prefix {

@@ -53,52 +53,84 @@ func measureReal(t testing.TB) (*policy.Set, []string, string) {
 	blocks := 0
 	for i := range roots {
 		n := set.Blocks(policy.Name(i))
-		blocks += n[0] + n[1]
+		blocks += len(n[0]) + len(n[1])
 	}
 	return set, roots, fmt.Sprintf("Atlas of %d names over the built-in data: %d blocks, built in %v, %.1f MiB",
 		len(roots), blocks, took.Round(time.Millisecond), float64(int64(heap()-before))/(1<<20))
 }
 
-// TestScopesAreExactAndMinimalOnRealData takes 10,000 random blocks of ten
-// names and asks the rules as written, without the blocks: inside a block they
-// say the same of everybody, and with one bit less they do not. Blocks that
-// had to stop at /24 or /48 are counted apart.
-func TestScopesAreExactAndMinimalOnRealData(t *testing.T) {
-	const seed, blocks = 11, 10_000
-	t.Logf("seed %d", seed)
-	set, roots := compileReal(t)
-	rnd := rand.New(rand.NewPCG(seed, 1))
-	witnesses := make([]policy.Witness, len(roots))
-	for i := range witnesses {
-		witnesses[i] = policy.NewWitness(set, policy.Name(i))
-	}
-	largest := [2]int{24, 48}
-	halves, atLimit, cutOff := 0, [2]int{}, [2]int{}
-	for i := range blocks {
-		root := rnd.IntN(len(roots))
-		w, fam := witnesses[root], i%2
-		p := set.Block(policy.Name(root), fam, rnd.IntN(set.Blocks(policy.Name(root))[fam]))
+// blockCounts says what kinds of block came up.
+type blockCounts struct {
+	tried           int
+	atLimit, cutOff [2]int // IPv4 at /24, IPv6 at /48; those that would be smaller but for the limit
+	halves          int    // of a family: a scope of 0 would hold for the other one too
+}
+
+// hold takes n random blocks of a root, half of each family, and asks the rules
+// as written, without the blocks: inside a block they say the same of
+// everybody, and with one bit less they do not.
+func (c *blockCounts) hold(t *testing.T, rnd *rand.Rand, set *policy.Set, root policy.Name, n int) {
+	t.Helper()
+	w, list := policy.NewWitness(set, root), set.Blocks(root)
+	for i := range n {
+		fam := i % 2
+		p := list[fam][rnd.IntN(len(list[fam]))]
+		c.tried++
 		if !w.Agree(p) {
-			t.Fatalf("seed %d: %s: block %v holds clients of whom the rules say different things", seed, roots[root], p)
+			t.Fatalf("root %d: block %v holds clients of whom the rules say different things", root, p)
 		}
-		if p.Bits() == largest[fam] {
-			atLimit[fam]++
+		if p.Bits() == [2]int{policy.MaxBits4, policy.MaxBits6}[fam] {
+			c.atLimit[fam]++
 			if w.Split(p) {
-				cutOff[fam]++
+				c.cutOff[fam]++
 			}
 		}
 		if p.Bits() == 1 {
-			halves++ // a scope of 0 would hold for the other family too
+			c.halves++
 			continue
 		}
 		if parent := netip.PrefixFrom(p.Addr(), p.Bits()-1).Masked(); w.Agree(parent) {
-			t.Fatalf("seed %d: %s: block %v could be %v: the rules say the same of everybody in it", seed, roots[root], p, parent)
+			t.Fatalf("root %d: block %v could be %v: the rules say the same of everybody in it", root, p, parent)
 		}
 	}
-	t.Logf("%d blocks: %d at /24 and %d at /48, of them cut off there %d and %d; halves of a family %d",
-		blocks, atLimit[0], atLimit[1], cutOff[0], cutOff[1], halves)
-	if atLimit[0] < 100 || atLimit[1] < 100 {
+}
+
+func (c *blockCounts) String() string {
+	return fmt.Sprintf("%d blocks hold: %d are /24 and %d /48, of them cut off there %d and %d; %d are half a family",
+		c.tried, c.atLimit[0], c.atLimit[1], c.cutOff[0], c.cutOff[1], c.halves)
+}
+
+// TestScopesAreExactAndMinimalOnRealData: 10,000 random blocks of ten names,
+// and apart from them those of a name whose latency was coarsened.
+func TestScopesAreExactAndMinimalOnRealData(t *testing.T) {
+	const seed, blocks, coarsened = 11, 10_000, 1000
+	t.Logf("seed %d", seed)
+	set, roots := compileReal(t)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	var counts, coarse blockCounts
+	for i := range roots {
+		if step := set.Coarse(policy.Name(i)); step != 0 {
+			t.Errorf("%s is coarsened to %v", roots[i], step)
+		}
+		counts.hold(t, rnd, set, policy.Name(i), blocks/len(roots))
+	}
+	t.Log(&counts)
+	if min(counts.atLimit[0], counts.atLimit[1]) < 100 || counts.tried != blocks {
 		t.Error("too few blocks at the limits came up")
+	}
+	db, err := geo.Builtin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := realFleet(t)
+	few, err := policy.CompileWithin(c, []string{"near4"}, db, 900_000, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	coarse.hold(t, rnd, few, 0, coarsened)
+	t.Logf("coarsened to steps of %v: %v", few.Coarse(0), &coarse)
+	if few.Coarse(0) == 0 {
+		t.Error("nothing was coarsened")
 	}
 }
 

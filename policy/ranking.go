@@ -11,12 +11,30 @@ import (
 // A ranking is the order in which a Geo or Latency policy tries its choices
 // for a client, as indexes of the choices. For Geo they are the targets of all
 // rules that match, the most specific first. For Latency they are the best
-// maxRanked choices by round trip, then all others in the order written.
+// few choices by round trip (see grain), then all others in the order written.
 //
-// maxRanked bounds how finely Latency tells clients apart: the orders of n
-// choices on a globe number about n to the fourth, and nobody can tell whether
-// the ninth best edge is better than the tenth.
-const maxRanked = 8
+// A grain is how finely Latency tells clients apart: round trips are rounded to
+// a step, and the best few choices are ranked. The orders of n choices on a
+// globe number about n to the fourth, and nobody can tell whether the ninth
+// best edge is better than the tenth.
+type grain struct {
+	step   time.Duration
+	ranked int
+}
+
+// grains are tried from the finest on until the blocks of a root are within
+// their bound: latency is coarsened, never a map. The last one leaves the order
+// written.
+var grains = [...]grain{{rttStep, 8}, {4 * rttStep, 8}, {16 * rttStep, 4}, {32 * rttStep, 2}, {64 * rttStep, 1}, {128 * rttStep, 1}, {MaxRTT, 0}}
+
+// round is a round trip as a grain sees it. The finest takes the rows of a
+// table as they are.
+func (g grain) round(rtt time.Duration) time.Duration {
+	if g.step == rttStep {
+		return rtt
+	}
+	return rtt.Round(g.step)
+}
 
 // ranker finds the rankings of one Geo or Latency policy.
 type ranker struct {
@@ -24,6 +42,7 @@ type ranker struct {
 	cfg     *Config
 	node    *node
 	policy  *Policy
+	grain   grain
 	rules   map[Selector]int32 // index in Map or RTT
 	cidrs   map[int32]int32    // the same for rules with a prefix, by index in survey.cidrs
 	choice  map[string]int32
@@ -32,9 +51,9 @@ type ranker struct {
 	scratch []int32
 }
 
-func newRanker(s *Set, sv *survey, i int) *ranker {
+func newRanker(s *Set, sv *survey, i int, g grain) *ranker {
 	r := &ranker{
-		sv: sv, cfg: &s.cfg, node: &s.nodes[i], policy: &s.cfg.Policies[i],
+		sv: sv, cfg: &s.cfg, grain: g, node: &s.nodes[i], policy: &s.cfg.Policies[i],
 		rules: make(map[Selector]int32), cidrs: make(map[int32]int32), choice: make(map[string]int32), ids: make(map[string]int32),
 		byClass: slices.Repeat([]int32{-1}, len(sv.classes)),
 	}
@@ -142,11 +161,11 @@ func (r *ranker) nearest(rows []int32, loc Location) []uint16 {
 	var known []timed
 	for at, c := range r.policy.Choices {
 		if rtt, ok := r.rtt(rows, c.To, loc, at); ok {
-			known = append(known, timed{uint16(at), rtt})
+			known = append(known, timed{uint16(at), r.grain.round(rtt)})
 		}
 	}
 	slices.SortStableFunc(known, func(a, b timed) int { return cmp.Compare(a.rtt, b.rtt) })
-	known = known[:min(len(known), maxRanked)]
+	known = known[:min(len(known), r.grain.ranked)]
 	ranking := make([]uint16, 0, len(r.policy.Choices))
 	ranked := make([]bool, len(r.policy.Choices))
 	for _, k := range known {
@@ -182,7 +201,8 @@ type regions struct {
 	root    int32
 	pos     []int32 // by policy: its place in an outcome, or -1
 	deps    int     // policies that look at the client
-	limit   int     // how many there may be: maxRegions
+	limit   int     // how many there may be
+	latency bool    // a Latency policy is among them
 	byClass []int32
 	ids     map[string]int32
 	ranks   []int32 // region × deps: rankings, -1 for a policy that these clients cannot reach
@@ -191,8 +211,8 @@ type regions struct {
 	seen    []int64 // by policy: the last class that was followed through it, plus 1
 }
 
-func newRegions(s *Set, rankers []*ranker, classes int, root int32) *regions {
-	r := &regions{s: s, rankers: rankers, root: root, limit: maxRegions, ids: make(map[string]int32), byClass: slices.Repeat([]int32{-1}, classes)}
+func newRegions(s *Set, rankers []*ranker, classes int, root int32, limit int) *regions {
+	r := &regions{s: s, rankers: rankers, root: root, limit: limit, ids: make(map[string]int32), byClass: slices.Repeat([]int32{-1}, classes)}
 	r.pos = slices.Repeat([]int32{-1}, len(s.nodes))
 	seen := make([]bool, len(s.nodes))
 	var visit func(ref int32)
@@ -204,6 +224,7 @@ func newRegions(s *Set, rankers []*ranker, classes int, root int32) *regions {
 		if rankers[ref] != nil {
 			r.pos[ref] = int32(r.deps)
 			r.deps++
+			r.latency = r.latency || s.nodes[ref].kind == Latency
 		}
 		for _, to := range s.nodes[ref].to {
 			visit(to)

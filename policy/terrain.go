@@ -15,6 +15,7 @@ import (
 type terrain struct {
 	s     *Set
 	root  string
+	grain grain
 	blind bool           // no policy that the root reaches looks at the client
 	cidrs []netip.Prefix // of all rules that the root reaches
 	said  map[spot]string
@@ -27,7 +28,7 @@ type spot struct {
 }
 
 func newTerrain(s *Set, root string) *terrain {
-	t := &terrain{s: s, root: root, blind: true, said: make(map[spot]string)}
+	t := &terrain{s: s, root: root, grain: grains[s.roots[s.byName[root]].grain], blind: true, said: make(map[spot]string)}
 	seen := make(map[string]bool)
 	var visit func(name string)
 	visit = func(name string) {
@@ -174,11 +175,12 @@ func (t *terrain) order(p *Policy, addr netip.Addr, loc Location) []option {
 	var known []timed
 	for _, c := range p.Choices {
 		if rtt, why, ok := t.rtt(p, c.To, match, loc); ok {
+			rtt = t.grain.round(rtt)
 			known = append(known, timed{option{c.To, rtt.String() + " " + why}, rtt})
 		}
 	}
 	slices.SortStableFunc(known, func(a, b timed) int { return cmp.Compare(a.rtt, b.rtt) })
-	for _, k := range known[:min(maxRanked, len(known))] {
+	for _, k := range known[:min(t.grain.ranked, len(known))] {
 		add(k.to, k.why)
 	}
 	for _, c := range p.Choices {

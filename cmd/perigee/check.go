@@ -76,6 +76,7 @@ func check(path string) (*checkResult, error) {
 	if err != nil {
 		return r, errors.Join(append(errs, err)...)
 	}
+	r.Warnings = append(r.Warnings, w.coarse()...)
 	if zoneErr == nil { // else a steered name would seem to be missing
 		_, err = w.view(zs)
 		errs = append(errs, err)

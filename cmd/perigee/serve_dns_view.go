@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"perigee.example/dnsserver"
 	"perigee.example/internal/config"
@@ -25,17 +27,43 @@ func (p *dnsPart) rebuild() {
 }
 
 func (p *dnsPart) rebuildLoop(ctx context.Context) error {
+	takeIn(ctx, p.again, &p.geoNew, p.swapGeo, func() {
+		p.swapZones()
+		p.tellZones()
+	})
+	return nil
+}
+
+// geoEvery is how often at most every Atlas is built anew: a core is busy with
+// it for a second or more, and places do not change by the minute.
+const geoEvery = time.Minute
+
+// takeIn calls zones, or geography when geoNew says so, each time that again
+// tells of something new, until ctx ends. A geography that comes too soon after
+// the one before waits, and zones do not.
+func takeIn(ctx context.Context, again <-chan struct{}, geoNew *atomic.Bool, geography, zones func()) {
+	var last time.Time
+	var due <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
-		case <-p.again:
-			if p.geoNew.Swap(false) {
-				p.swapGeo()
-			} else {
-				p.swapZones()
-				p.tellZones()
+			return
+		case <-due:
+			due, last = nil, time.Now()
+			geography()
+		case <-again:
+			if geoNew.Swap(false) {
+				wait := geoEvery - time.Since(last)
+				if due == nil && (last.IsZero() || wait <= 0) {
+					last = time.Now()
+					geography() // over the zones as they are now
+					continue
+				}
+				if due == nil {
+					due = time.After(wait)
+				}
 			}
+			zones() // they may have changed as well
 		}
 	}
 }
@@ -102,6 +130,9 @@ func (p *dnsPart) install(w *world) error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, text := range w.coarse() {
+		p.s.log.Warn("steering is coarse", "why", text)
+	}
 	p.w, p.view = w, v
 	p.server.SetView(v)
 	p.swapState() // of the new policies, at once

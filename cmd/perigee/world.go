@@ -28,6 +28,18 @@ func newWorld(cfg *config.Config, g policy.Geography) (*world, error) {
 	return &world{cfg: cfg, geo: g, set: set}, nil
 }
 
+// coarse says of which policies the latency had to be coarsened.
+func (w *world) coarse() []string {
+	var list []string
+	for _, name := range w.cfg.Roots() {
+		root, _ := w.set.Root(name)
+		if step := w.set.Coarse(root); step > 0 {
+			list = append(list, fmt.Sprintf("policy %s tells too many networks apart, so round trips count in steps of %v: put fewer choices into the latency policies that it leads to", name, step))
+		}
+	}
+	return list
+}
+
 // openGeo opens the databases that cfg names, or the built-in one.
 func openGeo(cfg *config.Config) (*geo.DB, error) {
 	return geo.Open(geo.Files{Place: cfg.DNS.GeoIP, ASN: cfg.DNS.GeoIPASN})

@@ -1,0 +1,216 @@
+package policy
+
+import (
+	"math/bits"
+	"slices"
+)
+
+const (
+	// topBits is how many leading bits of a unit find its bucket: an array of
+	// 512 KiB, of which the networks in use touch a part.
+	topBits = 16
+
+	// perStep is how many blocks of a bucket share an entry of its index.
+	perStep = 4
+
+	// maxWalk bounds the blocks that are looked at, one by one, to find what
+	// covers most of a client that is larger than they are. Beyond, it is
+	// known before.
+	maxWalk = 32
+)
+
+// table is the blocks of one family in address order, packed into cells:
+//
+//	the unit at which the block begins, without its topBits | its length (8 bits) | its region (16 bits)
+//
+// so that of IPv4 a block takes 4 octets, of IPv6 8, and the few cells that a
+// search compares lie in one or two lines of the cache. It holds no pointers
+// but those of its slices.
+//
+// Blocks are aligned to their size. So a bucket, which is all units with the
+// same topBits, lies in one block whole, or begins with one of its own.
+type table[C uint32 | uint64] struct {
+	cells   []C
+	buckets []bucket // by topBits, and one more
+	steps   []uint32 // of large buckets: see search
+	wide    []wide   // by middle
+}
+
+// bucket is where the blocks that begin in it stand.
+type bucket struct {
+	first uint32 // in cells
+	steps uint32 // its first entry in steps, when it is large
+}
+
+// wide is an inner node of the binary trie of blocks with more than maxWalk
+// blocks below it. Its two halves meet where a block begins, and at no other
+// node's middle: the blocks cover the whole space.
+type wide struct {
+	middle uint32 // that block
+	mostly uint16 // the region that covers most of it
+	deep   uint8  // the length of the longest block in it
+}
+
+// rest is the number of bits of a unit behind topBits.
+func (f family) rest() int { return f.maxBits - topBits }
+
+// shift is where in a cell the start of its block stands.
+func (t *table[C]) shift(f family) int { return bits.Len64(uint64(^C(0))) - f.rest() }
+
+func newTable[C uint32 | uint64](f family, runs []run[uint16], blocks, regions int) table[C] {
+	t := table[C]{cells: make([]C, 0, blocks), buckets: make([]bucket, 1<<topBits+1)}
+	shift, top := t.shift(f), 0
+	cut(f, runs, func(start uint64, length int, region uint16) {
+		for ; top <= int(start>>f.rest()); top++ {
+			t.buckets[top].first = uint32(len(t.cells))
+		}
+		t.cells = append(t.cells, C(start&(1<<f.rest()-1))<<shift|C(length)<<16|C(region))
+	})
+	for ; top < len(t.buckets); top++ {
+		t.buckets[top].first = uint32(len(t.cells))
+	}
+	t.index(f)
+	s := summary[C]{t: &t, f: f, cover: make([]uint64, regions)}
+	s.node(0, len(t.cells), 0, 0)
+	t.wide = s.wide
+	slices.SortFunc(t.wide, func(a, b wide) int { return int(a.middle) - int(b.middle) })
+	return t
+}
+
+// stepBits is how many bits behind topBits the index of a bucket of n blocks
+// has entries for; 0 for none.
+func stepBits(n uint32) int { return max(0, bits.Len32(n/(2*perStep))) }
+
+// index makes the entries of steps: for each value of the next stepBits, the
+// first cell that begins there or behind it.
+func (t *table[C]) index(f family) {
+	shift := t.shift(f)
+	for i := range t.buckets[:1<<topBits] {
+		b := &t.buckets[i]
+		end := t.buckets[i+1].first
+		k := min(stepBits(end-b.first), f.rest())
+		if k == 0 {
+			continue
+		}
+		b.steps = uint32(len(t.steps))
+		at := b.first
+		for v := range uint64(1) << k {
+			for at < end && uint64(t.cells[at]>>shift) < v<<(f.rest()-k) {
+				at++
+			}
+			t.steps = append(t.steps, at)
+		}
+		t.steps = append(t.steps, end)
+	}
+}
+
+// find returns the cell of the block that holds unit u.
+func (t *table[C]) find(f family, u uint64) int {
+	top := u >> f.rest()
+	b, next := &t.buckets[top], t.buckets[top+1].first
+	lo, hi := b.first, next // of those that begin in the bucket
+	low := u & (1<<f.rest() - 1)
+	if k := min(stepBits(hi-lo), f.rest()); k > 0 {
+		at := b.steps + uint32(low>>(f.rest()-k))
+		lo, hi = t.steps[at], t.steps[at+1]
+	}
+	// The last cell that begins at or before u is cells[lo-1], or one behind it.
+	for above := C(low)<<t.shift(f) | (1<<24 - 1); lo < hi; {
+		if middle := (lo + hi) / 2; t.cells[middle] <= above {
+			lo = middle + 1
+		} else {
+			hi = middle
+		}
+	}
+	return int(lo) - 1
+}
+
+func (t *table[C]) locate(f family, u uint64, length int) area {
+	at := t.find(f, u)
+	cell := t.cells[at]
+	if own := int(uint8(cell >> 16)); length >= own {
+		return area{region: uint16(cell), scope: own, start: u &^ (f.size(own) - 1), length: own}
+	}
+	region, deep := t.most(f, at, u, length)
+	return area{region: region, scope: deep, start: u, length: length}
+}
+
+// most returns the region that covers most of a client that is larger than the
+// blocks in it, of which the first is cells[at], and the length of the longest.
+// On a tie it is the region that comes first in address order.
+func (t *table[C]) most(f family, at int, u uint64, length int) (region uint16, deep int) {
+	end := t.find(f, u+f.size(length)-1) + 1
+	if end-at > maxWalk {
+		middle := uint32(t.find(f, u+f.size(length+1)))
+		i, _ := slices.BinarySearchFunc(t.wide, middle, func(w wide, middle uint32) int { return int(w.middle) - int(middle) })
+		return t.wide[i].mostly, int(t.wide[i].deep)
+	}
+	var met [maxWalk]struct {
+		region uint16
+		cover  uint64
+	}
+	n := 0
+	for _, cell := range t.cells[at:end] {
+		own := int(uint8(cell >> 16))
+		deep = max(deep, own)
+		i := 0
+		for i < n && met[i].region != uint16(cell) {
+			i++
+		}
+		if i == n {
+			met[i].region = uint16(cell)
+			n++
+		}
+		met[i].cover += f.size(own)
+	}
+	best := met[0]
+	for _, m := range met[1:n] {
+		if m.cover > best.cover {
+			best = m
+		}
+	}
+	return best.region, deep
+}
+
+// summary finds the wide nodes of a table.
+type summary[C uint32 | uint64] struct {
+	t     *table[C]
+	f     family
+	cover []uint64 // by region
+	met   []uint16 // the regions with cover, in address order
+	wide  []wide
+}
+
+// node looks at the node whose blocks are cells[lo:hi].
+func (s *summary[C]) node(lo, hi int, start uint64, length int) {
+	if hi-lo <= maxWalk {
+		return
+	}
+	middle := start + s.f.size(length+1)
+	split, deep, at := 0, 0, start
+	for i, cell := range s.t.cells[lo:hi] {
+		region, own := uint16(cell), int(uint8(cell>>16))
+		if at == middle {
+			split = lo + i
+		}
+		if s.cover[region] == 0 {
+			s.met = append(s.met, region)
+		}
+		s.cover[region] += s.f.size(own)
+		at += s.f.size(own)
+		deep = max(deep, own)
+	}
+	best := s.met[0]
+	for _, region := range s.met {
+		if s.cover[region] > s.cover[best] {
+			best = region
+		}
+	}
+	for _, region := range s.met {
+		s.cover[region] = 0
+	}
+	s.met = s.met[:0]
+	s.wide = append(s.wide, wide{middle: uint32(split), mostly: best, deep: uint8(deep)})
+	s.node(lo, split, start, length+1)
+	s.node(split, hi, middle, length+1)
+}
