@@ -46,7 +46,6 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if e.access != nil {
 		defer x.log()
 	}
-	defer x.survive()
 	x.answer()
 }
 

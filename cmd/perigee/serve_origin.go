@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -35,16 +36,17 @@ func (s *server) runOrigin(ctx context.Context, dir string) error {
 		if s.dir, err = stateDir(s.stateFlag, nil); err != nil {
 			return err
 		}
-		if err := s.takeLock(); err != nil {
+		lock, err := lockState(s.dir)
+		if err != nil {
 			return err
 		}
-		defer s.lock.Close()
+		defer lock.Close()
 	}
 	addr, err := netip.ParseAddrPort(s.listen)
 	if err != nil {
 		return usagef("--listen wants an address and a port, such as 127.0.0.1:9080, not %q", s.listen)
 	}
-	ln, err := s.sockets.Listen(config.Network("tcp", addr), addr.String())
+	ln, err := net.Listen(config.Network("tcp", addr), addr.String())
 	if err != nil {
 		return addressInUse(err, "tcp", addr)
 	}

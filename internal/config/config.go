@@ -117,12 +117,11 @@ type Control struct {
 	Addresses  []*url.URL     // how commands reach Listen; never empty
 }
 
-// Health is [health]: how DNS nodes probe, and how an edge leaves.
+// Health is [health]: how DNS nodes probe.
 type Health struct {
 	Path              string // begins with "/"
 	Interval, Timeout time.Duration
-	Rise, Fall        int           // probes in a row
-	Drain             time.Duration // how long an edge that ends says so before it takes no more
+	Rise, Fall        int // probes in a row
 }
 
 // Cache is [cache].
