@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -50,7 +51,8 @@ type Server struct {
 	done    chan struct{} // closed by Shutdown
 	active  sync.WaitGroup
 
-	nstreams atomic.Int64 // streams.Len(), to be read without mu
+	nstreams atomic.Int64  // streams.Len(), to be read without mu
+	turns    chan struct{} // as many as are held; see turn
 
 	mu      sync.Mutex
 	sockets map[io.Closer]struct{} // listeners and packet conns
@@ -66,6 +68,7 @@ func NewServer(c ServerConfig) *Server {
 	return &Server{
 		config:  c,
 		done:    make(chan struct{}),
+		turns:   make(chan struct{}, max(runtime.GOMAXPROCS(0)/2, 1)),
 		sockets: map[io.Closer]struct{}{},
 		clients: map[netip.Addr]int{},
 	}

@@ -204,6 +204,29 @@ func (s *Server) idle() time.Duration {
 	return tcpIdle
 }
 
+// turn is a stream's right to answer. There are half as many as cores, at least
+// one, so that streams full of queries, however many, leave time for UDP: each
+// waits in line before every read's worth of queries, not in the scheduler, which
+// would let it run for 10 ms. It is not held while the stream waits for its client.
+type turn struct {
+	turns chan struct{} // of the Server
+	held  bool
+}
+
+func (t *turn) take() {
+	if !t.held {
+		t.turns <- struct{}{}
+		t.held = true
+	}
+}
+
+func (t *turn) give() {
+	if t.held {
+		<-t.turns
+		t.held = false
+	}
+}
+
 // serveStream answers the queries of one stream until it ends, idles, or does
 // not take its replies. It waits, for a query or for the client to read, only
 // when every query that is there whole has been answered.
@@ -211,7 +234,7 @@ func (s *Server) serveStream(st *stream) {
 	conn := st.conn
 	a := asker{s: s}
 	r := bufio.NewReaderSize(conn, tcpBuffer)
-	w := replies{conn: conn}
+	w := replies{conn: conn, turn: turn{turns: s.turns}}
 	defer w.flush()
 	from, local := addrPort(conn.RemoteAddr()), addrPort(conn.LocalAddr())
 	for answered := true; ; {
@@ -278,6 +301,7 @@ func (a *asker) serveMessage(r *bufio.Reader, w *replies, size int, from, local 
 	}
 	room := rooms.Get().(*[tcpRoom]byte)
 	defer rooms.Put(room)
+	w.turn.take()
 	reply := a.answer(room[:2], packet, from, local, TCP)
 	if inPlace {
 		r.Discard(2 + size)
@@ -294,6 +318,7 @@ func (a *asker) serveMessage(r *bufio.Reader, w *replies, size int, from, local 
 // before it, so that both go out in one segment (RFC 7766 §8).
 type replies struct {
 	conn net.Conn
+	turn turn
 	room *[tcpReplies]byte // from batches while there are any
 	n    int
 }
@@ -315,8 +340,9 @@ func (w *replies) add(reply []byte) error {
 	return nil
 }
 
-// flush writes what waits.
+// flush writes what waits, and ends the stream's turn.
 func (w *replies) flush() error {
+	w.turn.give()
 	if w.room == nil {
 		return nil
 	}
@@ -327,6 +353,7 @@ func (w *replies) flush() error {
 }
 
 func (w *replies) write(b []byte) error {
+	w.turn.give()
 	if err := w.conn.SetWriteDeadline(time.Now().Add(tcpWrite)); err != nil {
 		return err
 	}

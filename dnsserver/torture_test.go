@@ -1,6 +1,7 @@
 package dnsserver
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -90,9 +91,11 @@ type scripted struct {
 	in       []byte
 	piece    int
 	out      []byte
+	waiting  func() // called when the stream waits for its client
 }
 
 func (c *scripted) Read(b []byte) (int, error) {
+	c.wait()
 	if len(c.in) == 0 {
 		return 0, io.EOF
 	}
@@ -101,9 +104,20 @@ func (c *scripted) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-func (c *scripted) Write(b []byte) (int, error) { c.out = append(c.out, b...); return len(b), nil }
-func (c *scripted) Close() error                { return nil }
-func (c *scripted) LocalAddr() net.Addr         { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 53), Port: 53} }
+func (c *scripted) Write(b []byte) (int, error) {
+	c.wait()
+	c.out = append(c.out, b...)
+	return len(b), nil
+}
+
+func (c *scripted) wait() {
+	if c.waiting != nil {
+		c.waiting()
+	}
+}
+
+func (c *scripted) Close() error        { return nil }
+func (c *scripted) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 53), Port: 53} }
 func (c *scripted) RemoteAddr() net.Addr {
 	return &net.TCPAddr{IP: net.IPv4(198, 51, 100, 7), Port: 4000}
 }
@@ -126,8 +140,12 @@ func frames(b []byte) (list [][]byte, rest []byte) {
 // checkStream serves a stream of these octets and compares the replies with
 // those that the same messages get one by one.
 func checkStream(s *Server, in []byte, piece int) error {
-	c := &scripted{in: in, piece: piece}
+	held := 0
+	c := &scripted{in: in, piece: piece, waiting: func() { held = max(held, len(s.turns)) }}
 	s.serveStream(&stream{conn: c})
+	if held += len(s.turns); held != 0 {
+		return errors.New("a stream keeps others from answering while it waits for its client, or for ever")
+	}
 	got, rest := frames(c.out)
 	if len(rest) > 0 {
 		return fmt.Errorf("%d octets that are no message: %x", len(rest), rest)
@@ -206,5 +224,44 @@ func TestStreamsOfAnySize(t *testing.T) {
 		if err := checkStream(s, in, 1+rnd.IntN(5000)); err != nil {
 			t.Fatalf("stream %d of seed %d, %d: %v", i, seed1, seed2, err)
 		}
+	}
+}
+
+// TestTurns: streams full of queries leave half of the cores to UDP, and one that
+// waits for its client keeps no other from answering.
+func TestTurns(t *testing.T) {
+	s := tortured(t)
+	if want := max(runtime.GOMAXPROCS(0)/2, 1); cap(s.turns) != want {
+		t.Fatalf("%d streams may answer at once, want %d", cap(s.turns), want)
+	}
+	q, err := txtest.ParseQuery("www.example.test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := append(binary.BigEndian.AppendUint16(nil, uint16(len(q.Wire))), q.Wire...)
+	many := bytes.Repeat(one, 500)
+	if err := checkStream(s, many, len(many)); err != nil {
+		t.Error(err)
+	}
+	answering := 0
+	s.config.OnOutcome = func(*Context, *Outcome) { answering = max(answering, len(s.turns)) }
+	s.serveStream(&stream{conn: &scripted{in: one, piece: len(one)}})
+	if answering != 1 {
+		t.Errorf("%d turns were held while one stream answered", answering)
+	}
+	// With every turn taken nobody answers; with one given back, somebody does.
+	for range cap(s.turns) {
+		s.turns <- struct{}{}
+	}
+	done := make(chan struct{})
+	c := &scripted{in: one, piece: len(one)}
+	go func() {
+		s.serveStream(&stream{conn: c})
+		close(done)
+	}()
+	<-s.turns
+	<-done
+	if len(c.out) == 0 {
+		t.Error("no answer when there was a turn")
 	}
 }
