@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test race fuzz packets lint conformance-dns conformance-http bench cross docs clean tools
+.PHONY: help build demo test test-upgrade race fuzz packets lint conformance-dns conformance-http bench cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: build tools ## a whole CDN on loopback, with commands to paste (Ctrl-C end
 test: tools ## every test, with the race detector; names what was skipped
 	$(GO) test -race -json ./... | $(GO) run ./internal/testsum
 	$(GO) -C tools test ./...
+
+test-upgrade: ## upgrades and ends under full load: a million queries, 40,000 requests
+	PERIGEE_TEST_QUERIES=1000000 PERIGEE_TEST_REQUESTS=40000 $(GO) test ./cmd/perigee -count=1 -v -run 'TestUpgrade|TestEndEdge'
 
 race: ## the tests without installing tools first, in go test's own words
 	$(GO) test -race ./...
@@ -40,7 +43,7 @@ lint: ## gofmt, go vet, staticcheck
 	cd tools && $(GO) tool staticcheck ./...
 
 conformance-dns: tools ## the same questions to perigee, Knot, NSD and BIND, each difference explained (SEED=n repeats a run)
-	$(GO) test -count=1 -v -timeout 30m -run TestPeers ./internal/conformance -args -zones 32 -questions 1000000 -seed $(or $(SEED),0)
+	$(GO) test -count=1 -v -timeout 30m -run 'TestPeers|TestResolvers' ./internal/conformance -args -whole -zones 32 -questions 1000000 -seed $(or $(SEED),0)
 
 conformance-http: build ## the public HTTP cache test suite against the edge, twice; exit 1 below its floors
 	tools/conformance-http/run.sh

@@ -93,7 +93,8 @@ func (s *Server) SetCookies(c *CookieSecrets) { s.cookies.Store(c) }
 func (s *Server) Panics() uint64 { return s.panics.Load() }
 
 // Shutdown stops the listeners, lets queries that are being answered finish,
-// closes idle streams, and waits. When ctx is done first it closes what is left
+// closes idle streams, and waits, for a moment also for those that have asked
+// nothing yet. When ctx is done first it closes what is left
 // and returns ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
@@ -109,7 +110,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		sock.Close()
 	}
 	for e := s.streams.Front(); e != nil; e = e.Next() {
-		e.Value.(*stream).conn.SetReadDeadline(past)
+		st := e.Value.(*stream)
+		if st.asked.Load() {
+			st.conn.SetReadDeadline(past)
+		} else {
+			st.conn.SetReadDeadline(time.Now().Add(lastQuery))
+		}
 	}
 	s.mu.Unlock()
 

@@ -21,6 +21,9 @@ const (
 	tcpIdle = 10 * time.Second
 	// tcpIdleBusy is tcpIdle once half of maxStreams is in use.
 	tcpIdleBusy = 2 * time.Second
+	// lastQuery is how long a stream that has asked nothing yet may take to do so
+	// at the end: its client is not to be blamed.
+	lastQuery = time.Second
 	// tcpWrite is how long a reply may take to be accepted by the client's
 	// side; who asks and does not read is let go.
 	tcpWrite = 5 * time.Second
@@ -69,10 +72,7 @@ func (s *Server) ServeTCP(ln net.Listener) error {
 	for {
 		conn, err := ln.Accept()
 		switch {
-		case s.closing.Load():
-			if err == nil {
-				conn.Close()
-			}
+		case s.closing.Load() && err != nil:
 			return ErrServerClosed
 		case errors.Is(err, net.ErrClosed):
 			return err
@@ -93,6 +93,9 @@ func (s *Server) ServeTCP(ln net.Listener) error {
 			defer s.leave(st)
 			s.serveStream(st)
 		}()
+		if s.closing.Load() {
+			return ErrServerClosed
+		}
 	}
 }
 
@@ -112,15 +115,16 @@ type stream struct {
 	client netip.Addr
 	// used says that it is new, or has brought a query, since it was last looked
 	// at for making way.
-	used atomic.Bool
-	at   *list.Element // in Server.streams; nil when it has left; under Server.mu
+	used  atomic.Bool
+	asked atomic.Bool   // it has brought a query
+	at    *list.Element // in Server.streams; nil when it has left; under Server.mu
 }
 
-// enter counts a stream in. It is nil when its client has too many, or when the
-// server is closing.
+// enter counts a stream in. It is nil when its client has too many. The caller
+// holds the server open.
 func (s *Server) enter(conn net.Conn, client netip.Addr) *stream {
 	s.mu.Lock()
-	if s.closing.Load() || s.clients[client] >= maxStreamsPerClient {
+	if s.clients[client] >= maxStreamsPerClient {
 		s.mu.Unlock()
 		return nil
 	}
@@ -250,8 +254,14 @@ func (s *Server) serveStream(st *stream) {
 				answered = false
 			}
 		}
-		if s.closing.Load() {
-			return
+		if s.closing.Load() && !whole(r) {
+			if st.asked.Load() {
+				return
+			}
+			// It may have been opened for a query that is on its way.
+			if conn.SetReadDeadline(time.Now().Add(lastQuery)) != nil {
+				return
+			}
 		}
 		head, err := r.Peek(2)
 		if err != nil {
@@ -267,6 +277,7 @@ func (s *Server) serveStream(st *stream) {
 			return
 		}
 		st.used.Store(true)
+		st.asked.Store(true)
 		answered = answered || had
 	}
 }

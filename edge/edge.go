@@ -130,6 +130,8 @@ type Edge struct {
 	full     bool
 	behind   atomic.Bool
 	notReady atomic.Bool
+	draining atomic.Bool
+	panics   atomic.Uint64
 	applied  atomic.Uint64 // feed seq
 	local    atomic.Uint64 // purges of this edge alone
 	applyMu  sync.Mutex
@@ -200,6 +202,11 @@ func (e *Edge) Snapshot() *Snapshot { return e.snap.Load() }
 
 // SetReady says what /-/ready answers: 200 or 503. An edge starts ready.
 func (e *Edge) SetReady(ready bool) { e.notReady.Store(!ready) }
+
+// Drain announces the end, some time before Serve's context ends: from now on
+// every answer says "Connection: close", and the connection is closed after it.
+// Connections are still taken.
+func (e *Edge) Drain() { e.draining.Store(true) }
 
 // siteTable finds the site of a host.
 type siteTable struct {

@@ -61,6 +61,7 @@ func (e *Edge) newFill(fl *flight, site *Site, q *request, f found) *fill {
 
 // run carries the flight out: it settles it, and stores what may be stored.
 func (w *fill) run() {
+	defer w.survive()
 	ctx := withInterim(w.fl.ctx, func(i interim) {
 		select {
 		case w.fl.interim <- i:

@@ -19,16 +19,22 @@ var hopByHop = map[string]bool{
 // no cache key: what a client sends there would poison the page for others
 // (CVE-2018-14773 is one of many). Ours replace them where we have one.
 var unkeyed = map[string]bool{
-	"Forwarded": true, "X-Forwarded-For": true, "X-Forwarded-Host": true, "X-Forwarded-Proto": true,
-	"X-Forwarded-Scheme": true, "X-Forwarded-Port": true, "X-Forwarded-Server": true, "X-Forwarded-Prefix": true,
-	"X-Forwarded-Path": true, "X-Forwarded-Uri": true, "X-Forwarded-Url": true, "X-Forwarded-Ssl": true, "X-Forwarded-By": true,
-	"X-Forwarded": true, "Forwarded-For": true, "X-Host": true, "X-Http-Host-Override": true,
-	"X-Original-Host": true, "X-Original-Url": true, "X-Original-Uri": true, "X-Rewrite-Url": true, "X-Override-Url": true,
-	"X-Scheme": true, "X-Url-Scheme": true, "Front-End-Https": true, "X-Script-Name": true,
+	"Forwarded": true, "Forwarded-For": true, "X-Forwarded": true,
+	"X-Host": true, "X-Http-Host-Override": true, "X-Original-Host": true, "X-Backend-Host": true, "X-Server-Name": true, "Proxy-Host": true,
+	"X-Original-Url": true, "X-Original-Uri": true, "X-Rewrite-Url": true, "X-Override-Url": true, "X-Http-Destinationurl": true, "X-Proxy-Url": true, "Proxy-Url": true,
+	"Base-Url": true, "Request-Uri": true, "X-Envoy-Original-Path": true, "X-Script-Name": true, "X-Scheme": true, "X-Url-Scheme": true, "Front-End-Https": true,
 	"X-Http-Method-Override": true, "X-Http-Method": true, "X-Method-Override": true,
-	"X-Real-Ip": true, "X-Client-Ip": true, "Client-Ip": true, "True-Client-Ip": true, "X-Cluster-Client-Ip": true,
-	"X-Originating-Ip": true, "X-Remote-Ip": true, "X-Remote-Addr": true, "Cf-Connecting-Ip": true, "Fastly-Client-Ip": true,
-	"Proxy": true, "X-Middleware-Subrequest": true,
+	"X-Real-Ip": true, "X-Client-Ip": true, "Client-Ip": true, "True-Client-Ip": true, "X-Cluster-Client-Ip": true, "Proxy-Client-Ip": true, "Wl-Proxy-Client-Ip": true,
+	"X-Originating-Ip": true, "X-Remote-Ip": true, "X-Remote-Addr": true, "X-Proxyuser-Ip": true, "Cf-Connecting-Ip": true, "Fastly-Client-Ip": true,
+	"X-Azure-Clientip": true, "X-Azure-Socketip": true, "X-Envoy-External-Address": true,
+	// Between a server and the application behind it: never from outside.
+	"Proxy": true, "X-Sendfile-Type": true, "X-Accel-Mapping": true, "X-Middleware-Subrequest": true, "X-Now-Route-Matches": true, "X-Invoke-Path": true, "X-Invoke-Status": true, "X-Invoke-Query": true,
+}
+
+// isUnkeyed reports a field, by its canonical name, that origins build pages
+// from and no key covers.
+func isUnkeyed(name string) bool {
+	return unkeyed[name] || strings.HasPrefix(name, "X-Forwarded-") || strings.HasPrefix(name, "X-Forward-")
 }
 
 // conditional fields are a client's own: its conditions are evaluated here,
@@ -64,7 +70,7 @@ func (e *Edge) forwarded(site *Site, q *request) http.Header {
 	out := endToEnd(q.header)
 	for name := range out {
 		plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
-		if unkeyed[plain] && !slices.Contains(site.KeyFields, name) || plain != name && (hopByHop[plain] || framing[plain]) {
+		if isUnkeyed(plain) && !slices.Contains(site.KeyFields, name) || plain != name && (hopByHop[plain] || framing[plain]) {
 			delete(out, name)
 		}
 	}

@@ -46,6 +46,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if e.access != nil {
 		defer x.log()
 	}
+	defer x.survive()
 	x.answer()
 }
 

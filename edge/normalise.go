@@ -45,7 +45,7 @@ func normaliseEncoding(v string) string {
 		coding, parameters, _ := strings.Cut(m, ";")
 		q, valid := quality(parameters)
 		if !valid {
-			return normaliseList(v)
+			continue // junk accepts nothing, and makes no variant of its own
 		}
 		switch coding = trimOWS(coding); {
 		case coding == "*", strings.EqualFold(coding, "identity") && q == 0:

@@ -26,8 +26,6 @@ const (
 	headTimeout = 10 * time.Second
 	// idleTimeout is how long a connection may rest between two requests.
 	idleTimeout = 75 * time.Second
-	// shutdownGrace is how long requests under way may take when Serve ends.
-	shutdownGrace = 15 * time.Second
 	// lingerBytes and lingerTimeout bound what is still read after an error
 	// was answered, so that the answer is not lost to a reset (RFC 9112 §9.6).
 	lingerBytes   = 256 << 10
@@ -42,9 +40,10 @@ const (
 )
 
 // Serve answers connections of ln until ctx ends, and then says "Connection:
-// close" to those that are busy, ends the idle ones, and returns nil when all
-// are gone, or after 15 s. It closes ln. Connections of a TLS listener
-// (Certs.Listener) speak HTTP/1.1 too.
+// close" to those that are busy or have asked nothing yet, ends the idle ones,
+// and returns nil when all are gone, or after 15 s. A client whose request is on
+// its way to an idle connection loses it: call Drain a while before. Serve closes
+// ln. Connections of a TLS listener (Certs.Listener) speak HTTP/1.1 too.
 //
 // The loop answers hits by itself. Whatever Hit leaves goes, with its
 // connection, to a net/http server, which sees only what guard lets through:
@@ -71,7 +70,7 @@ func newServer(e *Edge, ln net.Listener) *server {
 
 func (s *server) serve(ctx context.Context, ln net.Listener) error {
 	go s.http.Serve(s)
-	stop := context.AfterFunc(ctx, func() { s.closing.Store(true); ln.Close() })
+	stop := context.AfterFunc(ctx, func() { s.closing.Store(true); stopAccepting(ln) })
 	defer stop()
 	err := s.acceptAll(ctx, ln)
 	ln.Close()
@@ -114,7 +113,7 @@ func (s *server) Close() error {
 func (s *server) Addr() net.Addr { return s.addr }
 
 func (s *server) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.closing.Load() {
+	if s.last() {
 		w.Header().Set("Connection", "close")
 	}
 	if facts, ok := r.Context().Value(connKey{}).(*connFacts); ok && r.Method == refusedMethod {
@@ -211,48 +210,23 @@ func (s *server) remove(c *conn) {
 	}
 }
 
-// shutdown ends idle connections now, the others when they are through.
-func (s *server) shutdown() {
-	s.closing.Store(true)
-	s.mu.Lock()
-	for c := range s.conns {
-		if c.idle.Load() {
-			c.SetReadDeadline(time.Unix(1, 0))
-		}
-	}
-	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
-	defer cancel()
-	gone := make(chan struct{})
-	go func() { s.wg.Wait(); close(gone) }()
-	s.http.Shutdown(ctx)
-	select {
-	case <-gone:
-	case <-ctx.Done():
-		s.mu.Lock()
-		s.e.log.Warn("connections cut off at shutdown", "listener", s.addr.String(), "connections", len(s.conns))
-		for c := range s.conns {
-			c.Conn.Close()
-		}
-		s.mu.Unlock()
-	}
-	s.Close()
-}
-
 // conn is a client's connection: first in our loop, then maybe net/http's.
 type conn struct {
 	net.Conn
-	s     *server
-	peer  string // its address without port
-	state *tls.ConnectionState
-	mem   []byte // all of the read buffer
-	buf   []byte // the part of mem that is read and not consumed
-	idle  atomic.Bool
-	base  *Snapshot // that snap was made of
-	snap  *Snapshot
-	out   []byte
-	guard guard // for what net/http reads, once the connection is its own
-	pace  pace  // at which the client takes what it asked for
+	s      *server
+	peer   string // its address without port
+	state  *tls.ConnectionState
+	mem    []byte      // all of the read buffer
+	buf    []byte      // the part of mem that is read and not consumed
+	idle   atomic.Bool // between two requests
+	silent atomic.Bool // nothing has come yet
+	begun  bool        // an answer is on its way
+	last   bool        // it has been announced that the connection closes
+	base   *Snapshot   // that snap was made of
+	snap   *Snapshot
+	out    []byte
+	guard  guard // for what net/http reads, once the connection is its own
+	pace   pace  // at which the client takes what it asked for
 }
 
 // Write holds the client to a least rate: one that takes less for longer than
@@ -300,6 +274,7 @@ func (c *conn) serve() {
 		c.state = &state
 		tc.SetDeadline(time.Time{})
 	}
+	defer c.survive()
 	h := new(head)
 	for first := true; ; first = false {
 		n, err := c.readHead(h, first)
@@ -315,7 +290,7 @@ func (c *conn) serve() {
 			keep = c.handOver()
 			return
 		}
-		if c.s.closing.Load() {
+		if c.last {
 			return
 		}
 	}
@@ -337,18 +312,23 @@ func (c *conn) handOver() bool {
 func (c *conn) readHead(h *head, first bool) (int, error) {
 	if len(c.buf) == 0 {
 		c.idle.Store(!first)
+		c.silent.Store(first)
 		wait := idleTimeout
 		if first {
 			wait = headTimeout
 		}
 		c.SetReadDeadline(time.Now().Add(wait))
-		if c.s.closing.Load() {
-			return 0, net.ErrClosed // shutdown may have come between
+		if c.s.closing.Load() { // shutdown may have come between
+			if !first {
+				return 0, net.ErrClosed
+			}
+			c.SetReadDeadline(time.Now().Add(lastChance))
 		}
 		if err := c.readMore(); err != nil {
 			return 0, err
 		}
 		c.idle.Store(false)
+		c.silent.Store(false)
 	}
 	c.SetReadDeadline(time.Now().Add(headTimeout))
 	for looked := false; ; looked = true {
@@ -389,6 +369,7 @@ func (c *conn) readMore() error {
 // answer tries Hit. It reports whether the request has been answered.
 func (c *conn) answer(h *head, n int) bool {
 	e := c.s.e
+	c.begun = false
 	if base := e.snap.Load(); base != c.base {
 		c.base, c.snap = base, base
 		if c.state != nil {
@@ -401,10 +382,10 @@ func (c *conn) answer(h *head, n int) bool {
 		return false
 	}
 	defer body.Close()
-	if c.s.closing.Load() {
+	if c.last = c.s.last(); c.last {
 		out = append(out[:len(out)-2], "Connection: close\r\n\r\n"...)
 	}
-	c.out = out
+	c.out, c.begun = out, true
 	sent, err := c.send(out, &body)
 	if e.access != nil {
 		r := AccessRecord{

@@ -198,6 +198,7 @@ func (x *exchange) startSlice(head *stored, index int64, fl *flight) *heldSlice 
 
 // runSlice carries out the flight of a slice.
 func (w *fill) runSlice(head *stored, key string, want byteRange) {
+	defer w.survive()
 	defer w.e.forget(w.fl)
 	defer w.fl.cancel()
 	obj, resp, err := w.fetchSlice(head, key, want)

@@ -19,8 +19,11 @@ var oneClients = map[int]bool{400: true, 405: true, 413: true, 414: true}
 
 // neverStored are status codes of one client or one moment, whatever a site
 // says: 428, 429, 431 and 511 must not be stored (RFC 6585), 417 answers an
-// expectation that no key covers.
-var neverStored = map[int]bool{417: true, 428: true, 429: true, 431: true, 511: true}
+// expectation that no key covers, and so do 408, 411, 412, 415, 416, 421, 425
+// and 426 a body, a condition, a range or a connection.
+var neverStored = map[int]bool{
+	408: true, 411: true, 412: true, 415: true, 416: true, 417: true, 421: true, 425: true, 426: true, 428: true, 429: true, 431: true, 511: true,
+}
 
 // storable decides whether a shared cache may store the response to a GET,
 // and whether we do (RFC 9111 §3). authorized says that the request carried

@@ -70,7 +70,7 @@ func varyNames(lines, keyed []string) []string {
 			if !ok {
 				break
 			}
-			if name := http.CanonicalHeaderKey(m); !unkeyed[name] || slices.Contains(keyed, name) {
+			if name := http.CanonicalHeaderKey(m); !isUnkeyed(name) || slices.Contains(keyed, name) {
 				names = append(names, name)
 			}
 			line = rest

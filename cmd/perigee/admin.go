@@ -85,10 +85,19 @@ type admin struct {
 	accept  func(zone string) error
 	zone    func(name string) (*zones.Zone, error) // as it is served
 	reload  func(ctx context.Context) error
+	upgrade func() (pid int, err error)
 	about   func(*localStatus) // what the process as a whole has to say
 	ready   atomic.Bool
+	socket  atomic.Pointer[net.UnixListener]
 	started time.Time
 	log     *slog.Logger
+}
+
+// handOver leaves the socket's path to the next process.
+func (a *admin) handOver() {
+	if l := a.socket.Load(); l != nil {
+		l.SetUnlinkOnClose(false)
+	}
 }
 
 // serve listens on the socket in dir until ctx is done.
@@ -104,18 +113,31 @@ func (a *admin) serve(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	a.socket.Store(l)
 	srv := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}
-	context.AfterFunc(ctx, func() { srv.Close() })
+	ended := make(chan struct{})
+	context.AfterFunc(ctx, func() { // who asked for an upgrade gets the answer
+		defer close(ended)
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), adminShutdown)
+		defer cancel()
+		if srv.Shutdown(end) != nil {
+			srv.Close()
+		}
+	})
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
+	<-ended
 	return nil
 }
 
+// adminShutdown is how long commands under way may take at the end.
+const adminShutdown = time.Second
+
 // listenPrivate opens a unix socket of mode 0600. The folder is 0700 already;
 // the mode says it once more.
-func listenPrivate(path string) (net.Listener, error) {
-	l, err := net.Listen("unix", path)
+func listenPrivate(path string) (*net.UnixListener, error) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +159,14 @@ func (a *admin) handler() http.Handler {
 			return
 		}
 		writeJSON(w, http.StatusOK, a.status())
+	})
+	mux.HandleFunc("POST /v1/upgrade", func(w http.ResponseWriter, _ *http.Request) {
+		pid, err := a.upgrade()
+		if err != nil {
+			writeError(w, http.StatusConflict, err)
+			return
+		}
+		writeJSON(w, http.StatusOK, upgradeResult{Old: os.Getpid(), New: pid})
 	})
 	mux.HandleFunc("POST /v1/zones/accept", func(w http.ResponseWriter, r *http.Request) {
 		if a.accept == nil {
@@ -209,13 +239,13 @@ const localTimeout = 60 * time.Second
 // localCall sends one request to the admin socket in a state folder and decodes
 // its answer into v.
 func localCall(ctx context.Context, dir, method, path string, query url.Values, v any) error {
+	ctx, cancel := context.WithTimeout(ctx, localTimeout)
+	defer cancel()
 	return localDo(ctx, dir, method, path, query, func(body io.Reader) error { return json.NewDecoder(body).Decode(v) })
 }
 
-// localDo is localCall for an answer that read reads.
+// localDo is localCall for an answer that read reads, in as much time as ctx has.
 func localDo(ctx context.Context, dir, method, path string, query url.Values, read func(io.Reader) error) error {
-	ctx, cancel := context.WithTimeout(ctx, localTimeout)
-	defer cancel()
 	socket := filepath.Join(dir, adminSocket)
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,

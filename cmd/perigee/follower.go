@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"perigee.example/internal/control"
@@ -19,7 +20,13 @@ const nodeFile = "node.pem"
 // control node.
 type follower struct {
 	name string
+	open func() (*node.Node, error)
+
+	mu   sync.Mutex // guards what follows
 	node *node.Node
+	hold chan struct{} // closed when the follower is to pause, or nil
+	held chan struct{} // closed when it does
+	cont chan struct{} // closed when it is to go on
 }
 
 // followerParts is what a node gives to the one that follows for it.
@@ -63,32 +70,90 @@ func (s *server) openFollower(role string, local *localFeed, parts followerParts
 		}
 		f.name, c.Credentials = cred.Name, cred
 	}
+	f.open = func() (*node.Node, error) { return node.Open(c) }
 	var err error
-	if f.node, err = node.Open(c); err != nil {
+	if f.node, err = f.open(); err != nil {
 		return nil, err
 	}
 	return f, nil
 }
 
-// startFollower begins to follow. From now on the hooks and report of f are
-// called from other goroutines: the part must be whole.
+// startFollower has f follow once every part is started. Then its hooks and
+// report are called from other goroutines: the part must be whole.
 func (s *server) startFollower(f *follower) {
-	if f == nil {
-		return
+	if f != nil {
+		s.followers = append(s.followers, f)
 	}
-	s.tasks.start("feed", func(ctx context.Context) error {
-		err := f.node.Run(ctx)
-		if ctx.Err() != nil {
+}
+
+// follow follows the feed until ctx ends, with a pause whenever pause says so.
+func (f *follower) follow(ctx context.Context) error {
+	for {
+		f.mu.Lock()
+		n, hold, held, cont := f.node, make(chan struct{}), make(chan struct{}), make(chan struct{})
+		f.hold, f.held, f.cont = hold, held, cont
+		f.mu.Unlock()
+		run, cancel := context.WithCancel(ctx)
+		go func() {
+			select {
+			case <-hold:
+				cancel()
+			case <-run.Done():
+			}
+		}()
+		err := n.Run(run)
+		ended := run.Err() != nil
+		cancel()
+		if ended {
 			err = nil
 		}
-		return errors.Join(err, f.node.Close())
-	})
+		err = errors.Join(err, n.Close())
+		close(held)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-cont:
+		}
+		if n, err = f.open(); err != nil {
+			return err
+		}
+		f.mu.Lock()
+		f.node = n
+		f.mu.Unlock()
+	}
+}
+
+// pause lets go of the journal and of the place on the feed, so that another
+// process can have them; resume takes them back. It is nil when there is nothing
+// to let go of yet.
+func (f *follower) pause() (resume func()) {
+	f.mu.Lock()
+	hold, held, cont := f.hold, f.held, f.cont
+	f.hold = nil
+	f.mu.Unlock()
+	if hold == nil {
+		return nil
+	}
+	close(hold)
+	<-held
+	return func() { close(cont) }
+}
+
+// now is the node as it is.
+func (f *follower) now() *node.Node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.node
 }
 
 func (f *follower) status() *feedStatus {
 	if f == nil {
 		return nil
 	}
-	lost := f.node.LostSince()
-	return &feedStatus{Connected: lost.IsZero(), LostSince: lost, Applied: f.node.Position().Seq}
+	n := f.now()
+	lost := n.LostSince()
+	return &feedStatus{Connected: lost.IsZero(), LostSince: lost, Applied: n.Position().Seq}
 }

@@ -67,7 +67,7 @@ func newRoot() *cobra.Command {
 	f.StringVar(&o.control, "control", os.Getenv("PERIGEE_CONTROL"), "control API: https://HOST:PORT or unix:PATH; also $PERIGEE_CONTROL")
 	f.BoolVar(&o.json, "json", false, "print results as JSON")
 	root.AddCommand(
-		newInit(o), newCheck(o), newServe(o), newReload(o),
+		newInit(o), newCheck(o), newServe(o), newReload(o), newUpgrade(o),
 		newExplain(o), newStatus(o), newZone(o), newGeo(o),
 		newPush(o), newReleases(o), newRollback(o), newPurge(o), newDrain(o), newUndrain(o),
 		newLogin(o), newNode(o), newDemo(o), newMan(),

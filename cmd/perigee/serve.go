@@ -18,6 +18,7 @@ import (
 
 	"perigee.example/internal/config"
 	"perigee.example/internal/control"
+	"perigee.example/internal/handover"
 )
 
 func newServe(o *options) *cobra.Command {
@@ -70,7 +71,15 @@ type server struct {
 	reloading sync.Mutex
 	refused   atomic.Pointer[string] // why the newest perigee.toml is not in use
 	control   *control.Server        // when this process is the control node
+	followers []*follower            // of its parts
 	tasks     tasks
+
+	sockets   *handover.Sockets
+	parent    *handover.Parent // the process that this one takes the place of, or nil
+	lock      *os.File         // of the state folder
+	upgrading sync.Mutex
+	ending    atomic.Bool // told to end
+	edgeName  string      // of the edge in this process, or empty
 }
 
 // tasks runs the loops of a process. The first that fails ends all.
@@ -106,9 +115,22 @@ func (t *tasks) wait() error {
 
 // run starts the parts, says that they are ready, and serves until ctx is done.
 func (s *server) run(ctx context.Context, args []string) error {
-	if len(args) > 0 && args[0] == "origin" {
-		return s.runOrigin(ctx, args[1])
+	var err error
+	if s.sockets, s.parent, err = handover.Inherit(); err != nil {
+		return err
 	}
+	if len(args) > 0 && args[0] == "origin" {
+		err = s.runOrigin(ctx, args[1])
+	} else {
+		err = s.runParts(ctx, args)
+	}
+	if s.parent != nil && err != nil {
+		s.parent.Fail(errorLines(err))
+	}
+	return err
+}
+
+func (s *server) runParts(ctx context.Context, args []string) error {
 	cfg, err := config.Load(s.o.config)
 	if err != nil {
 		return err
@@ -117,11 +139,10 @@ func (s *server) run(ctx context.Context, args []string) error {
 	if s.dir, err = stateDir(s.stateFlag, cfg); err != nil {
 		return err
 	}
-	lock, err := lockState(s.dir)
-	if err != nil {
+	if err := s.takeLock(); err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer s.lock.Close()
 	s.begin(ctx)
 	if err := s.startParts(args); err != nil {
 		s.tasks.cancel(nil)
@@ -130,10 +151,12 @@ func (s *server) run(ctx context.Context, args []string) error {
 	return s.serveUntilDone()
 }
 
-// begin prepares the tasks and the admin socket.
+// begin prepares the tasks and the admin socket. When ctx ends, the tasks end
+// after the parts are drained.
 func (s *server) begin(ctx context.Context) {
-	s.tasks.ctx, s.tasks.cancel = context.WithCancelCause(ctx)
-	s.admin = &admin{log: s.log, started: time.Now(), reload: s.reload, about: s.about}
+	s.tasks.ctx, s.tasks.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	s.admin = &admin{log: s.log, started: time.Now(), reload: s.reload, upgrade: s.upgrade, about: s.about}
+	context.AfterFunc(ctx, func() { s.end(false) })
 }
 
 // about is what the whole process says of itself, beside its parts.
@@ -146,30 +169,50 @@ func (s *server) about(st *localStatus) {
 	}
 }
 
-// serveUntilDone opens the admin socket, says that the process is ready, and
-// waits. SIGHUP is `perigee reload`.
+// serveUntilDone takes over from an old process, opens the admin socket, says
+// that the process is ready, and waits. SIGHUP is `perigee reload`, SIGUSR2 is
+// `perigee upgrade`.
 func (s *server) serveUntilDone() error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
-	s.tasks.start("reload", func(ctx context.Context) error {
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-hup:
-				if err := s.admin.reload(ctx); err != nil {
-					s.log.Error("reload failed; the old configuration goes on", "err", err)
-				}
-			}
-		}
-	})
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	if err := s.takeOver(); err != nil {
+		s.tasks.cancel(nil)
+		return errors.Join(err, s.tasks.wait())
+	}
+	s.tasks.start("signals", func(ctx context.Context) error { return s.obey(ctx, signals) })
+	for _, f := range s.followers {
+		s.tasks.start("feed", f.follow)
+	}
 	if s.dir != "" {
 		s.tasks.start("admin socket", func(ctx context.Context) error { return s.admin.serve(ctx, s.dir) })
 	}
 	s.admin.ready.Store(true)
 	s.log.Info("ready", "role", s.admin.status().Role, "pid", os.Getpid(), "version", version())
+	if err := handover.Notify(fmt.Sprintf("MAINPID=%d\nREADY=1", os.Getpid())); err != nil {
+		s.log.Warn("systemd is not told", "err", err)
+	}
 	return s.tasks.wait()
+}
+
+// obey does what signals say.
+func (s *server) obey(ctx context.Context, signals <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case sig := <-signals:
+			if sig == syscall.SIGUSR2 {
+				if _, err := s.upgrade(); err != nil {
+					s.log.Error("upgrade failed; this process goes on", "err", err)
+				}
+				continue
+			}
+			if err := s.admin.reload(ctx); err != nil {
+				s.log.Error("reload failed; the old configuration goes on", "err", err)
+			}
+		}
+	}
 }
 
 // startParts decides from the arguments which parts this process plays.

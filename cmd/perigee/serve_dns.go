@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -179,11 +178,11 @@ func (p *dnsPart) watchZones(ctx context.Context) error {
 // listen opens UDP and TCP on every address.
 func (p *dnsPart) listen() error {
 	for _, addr := range p.s.cfg.Load().DNS.Listen {
-		udp, err := net.ListenPacket(config.Network("udp", addr), addr.String())
+		udp, err := p.s.sockets.ListenPacket(config.Network("udp", addr), addr.String())
 		if err != nil {
 			return addressInUse(err, "udp", addr)
 		}
-		tcp, err := net.Listen(config.Network("tcp", addr), addr.String())
+		tcp, err := p.s.sockets.Listen(config.Network("tcp", addr), addr.String())
 		if err != nil {
 			udp.Close()
 			return addressInUse(err, "tcp", addr)
@@ -268,6 +267,13 @@ func (p *dnsPart) setLost(since time.Time) {
 	p.setState()
 }
 
+// drain implements ender: the edge that ends with this process leaves the
+// answers first. Resolvers are told nothing: they ask another server.
+func (p *dnsPart) drain(bool) bool {
+	p.setState()
+	return false
+}
+
 // setState makes the picture of the fleet from health and drains, and swaps it.
 func (p *dnsPart) setState() {
 	p.mu.Lock()
@@ -282,7 +288,8 @@ func (p *dnsPart) swapState() {
 	probes := p.checks.Snapshot()
 	for i := range st.Endpoints {
 		name := p.w.set.Endpoint(i).Name
-		st.Endpoints[i] = endpointState(probes[name], p.drains.Drained[name], p.drains.Forced[name])
+		leaving := p.s.ending.Load() && name == p.s.edgeName // it is in this process
+		st.Endpoints[i] = endpointState(probes[name], p.drains.Drained[name] || leaving, p.drains.Forced[name])
 	}
 	p.server.SetState(st)
 }

@@ -45,6 +45,7 @@ func (s *server) startEdge(name string, local *localFeed) error {
 		}
 		return usagef("%s has no edge called %q; it has: %s", s.o.config, name, strings.Join(names, ", "))
 	}
+	s.edgeName = name
 	p := &edgePart{s: s, name: name, pools: map[string]*origin.Pool{}}
 	if err := p.open(c); err != nil {
 		return err
@@ -177,7 +178,7 @@ func (p *edgePart) listen(c *config.Edge) error {
 	}
 	var open []net.Listener
 	for i, addr := range slices.Concat(c.Listen, c.ListenTLS) {
-		ln, err := net.Listen(config.Network("tcp", addr), addr.String())
+		ln, err := p.s.sockets.Listen(config.Network("tcp", addr), addr.String())
 		if err != nil {
 			for _, l := range open {
 				l.Close()
@@ -206,7 +207,6 @@ func (p *edgePart) listen(c *config.Edge) error {
 	})
 	p.s.tasks.start("edge end", func(ctx context.Context) error {
 		<-ctx.Done()
-		p.edge.SetReady(false)
 		serving.Wait()
 		p.edge.Close()
 		p.mu.Lock()
@@ -233,6 +233,24 @@ func (p *edgePart) revalidate(why string) {
 	p.s.log.Warn("every stored response is stale from now", "why", why)
 	if err := p.edge.Purge(edge.Purge{All: true, Soft: true}); err != nil {
 		p.s.log.Error("revalidate", "err", err)
+	}
+}
+
+// drain implements ender: health checks see that this edge takes no more, unless
+// another process serves in its place, and clients that it is about to close.
+func (p *edgePart) drain(replaced bool) bool {
+	if !replaced {
+		p.edge.SetReady(false)
+	}
+	p.edge.Drain()
+	return true
+}
+
+// letGo implements follows: purges are the next process's to hear, so nothing
+// stored is served from here without asking the origin.
+func (p *edgePart) letGo() {
+	if p.follow != nil {
+		p.edge.SetBehind(true)
 	}
 }
 

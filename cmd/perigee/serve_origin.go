@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -36,17 +35,16 @@ func (s *server) runOrigin(ctx context.Context, dir string) error {
 		if s.dir, err = stateDir(s.stateFlag, nil); err != nil {
 			return err
 		}
-		lock, err := lockState(s.dir)
-		if err != nil {
+		if err := s.takeLock(); err != nil {
 			return err
 		}
-		defer lock.Close()
+		defer s.lock.Close()
 	}
 	addr, err := netip.ParseAddrPort(s.listen)
 	if err != nil {
 		return usagef("--listen wants an address and a port, such as 127.0.0.1:9080, not %q", s.listen)
 	}
-	ln, err := net.Listen(config.Network("tcp", addr), addr.String())
+	ln, err := s.sockets.Listen(config.Network("tcp", addr), addr.String())
 	if err != nil {
 		return addressInUse(err, "tcp", addr)
 	}

@@ -32,13 +32,16 @@ func stateDir(flag string, cfg *config.Config) (string, error) {
 	return filepath.Join(home, ".local", "state", "perigee"), nil
 }
 
+// lockFile is the state folder's lock.
+const lockFile = "lock"
+
 // lockState makes the folder and takes its lock, so that two processes never
 // share one. The lock is the file's descriptor: it ends with the process.
 func lockState(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, withHint(err, "name a folder that this user may write with --state DIR, or state = \"…\" in perigee.toml")
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, withHint(err, "name a folder that this user may write with --state DIR")
 	}

@@ -117,11 +117,12 @@ type Control struct {
 	Addresses  []*url.URL     // how commands reach Listen; never empty
 }
 
-// Health is [health]: how DNS nodes probe.
+// Health is [health]: how DNS nodes probe, and how an edge leaves.
 type Health struct {
 	Path              string // begins with "/"
 	Interval, Timeout time.Duration
-	Rise, Fall        int // probes in a row
+	Rise, Fall        int           // probes in a row
+	Drain             time.Duration // how long an edge that ends says so before it takes no more
 }
 
 // Cache is [cache].

@@ -70,7 +70,7 @@ func TestExamples(t *testing.T) {
 	var names []string
 	for _, e := range fleet.Edges {
 		names = append(names, e.Name)
-		if len(e.Addresses) != 2 || !e.Located || !strings.HasSuffix(e.Check, ":80/-/health") {
+		if len(e.Addresses) != 2 || !e.Located || !strings.HasSuffix(e.Check, ":80/-/ready") {
 			t.Errorf("edge %+v", e)
 		}
 	}

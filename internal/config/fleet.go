@@ -68,7 +68,7 @@ func (c *Config) readEdge(name string, t *table) {
 		e.Check = "http://" + netip.AddrPortFrom(e.Addresses[0], e.Listen[0].Port()).String() + c.Health.Path
 	case len(e.ListenTLS) > 0 && len(e.Addresses) > 0:
 		t.take("check")
-		t.missing("an edge with listen_tls alone needs check", `write check = "https://a-host-of-a-site/-/health", or check = "" for no probes`)
+		t.missing("an edge with listen_tls alone needs check", `write check = "https://a-host-of-a-site/-/ready", or check = "" for no probes`)
 	default:
 		t.take("check")
 	}
@@ -87,7 +87,7 @@ func (t *table) emptyOrAbsent(key string) bool {
 }
 
 func (t *table) checkURL(key string) string {
-	n := t.want(key, stringKind, strconv.Quote("http://192.0.2.10/-/health"))
+	n := t.want(key, stringKind, strconv.Quote("http://192.0.2.10/-/ready"))
 	if n == nil || n.text == "" {
 		return ""
 	}

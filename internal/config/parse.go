@@ -18,11 +18,12 @@ const (
 	DefaultFeedListen    = "127.0.0.1:7441"
 	DefaultBlobListen    = "127.0.0.1:7442"
 
-	DefaultHealthPath     = "/-/health"
+	DefaultHealthPath     = "/-/ready"
 	DefaultHealthInterval = 5 * time.Second
 	DefaultHealthTimeout  = 2 * time.Second
 	DefaultRise           = 2
 	DefaultFall           = 3
+	DefaultDrain          = time.Second
 
 	DefaultCacheMemory = 256 << 20
 )
@@ -35,6 +36,8 @@ const (
 	maxInterval = time.Hour              // slower, nobody would call it a health check
 	minTimeout  = 10 * time.Millisecond
 	maxInARow   = 100 // probes in a row
+
+	maxDrain = 10 * time.Minute // longer than any TTL of a steered name
 
 	minCacheMemory = 64 << 10 // below, no page of today fits
 	maxCacheMemory = 16 << 40 // beyond any machine: a slip of the unit
@@ -184,6 +187,7 @@ func (c *Config) readHealth(t *table) {
 	c.Health.Timeout = t.duration("timeout", DefaultHealthTimeout, minTimeout, maxInterval)
 	c.Health.Rise = t.int("rise", DefaultRise, 1, maxInARow)
 	c.Health.Fall = t.int("fall", DefaultFall, 1, maxInARow)
+	c.Health.Drain = t.duration("drain", DefaultDrain, 0, maxDrain)
 	if c.Health.Timeout > c.Health.Interval {
 		at := "timeout"
 		if !t.has(at) {
@@ -207,7 +211,7 @@ func (c *Config) readLog(t *table) {
 }
 
 func (t *table) urlPath(key, def string) string {
-	n := t.want(key, stringKind, strconv.Quote("/-/health"))
+	n := t.want(key, stringKind, strconv.Quote(DefaultHealthPath))
 	if n == nil {
 		return def
 	}

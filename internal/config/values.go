@@ -226,7 +226,7 @@ func domainName(name string, wildcard bool) (fqdn, wrong string) {
 func checkURL(text string) (canonical, wrong, hint string) {
 	u, err := url.Parse(text)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.Hostname() == "" {
-		return "", "this is not a URL to probe", `write "http://192.0.2.10/-/health", or "" for no probes`
+		return "", "this is not a URL to probe", `write "http://192.0.2.10/-/ready", or "" for no probes`
 	}
 	if u.User != nil {
 		return "", "a URL here carries no user and no password", urlSecretHint

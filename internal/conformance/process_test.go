@@ -30,7 +30,9 @@ const (
 	// startTries is how often a server is started when its port was taken
 	// between the look and the start.
 	startTries = 3
-	pollEvery  = 20 * time.Millisecond
+	// lastLines is how much of what a server printed is shown when a test fails.
+	lastLines = 30
+	pollEvery = 20 * time.Millisecond
 	// askWithin is how long an answer may take on a machine with much to do.
 	askWithin = 10 * time.Second
 )
@@ -49,6 +51,7 @@ type program struct {
 	args  func(dir string) []string
 	ready func(addr string) bool
 	host  string // "" is an address of the test's own
+	port  string // "" is one that is free
 }
 
 // errEnded: a server may have found its port taken.
@@ -71,7 +74,10 @@ func start(t *testing.T, p program) *server {
 
 func startOnce(t *testing.T, p program) (*server, error) {
 	dir := t.TempDir()
-	host, port := freeAddress(t, p.host)
+	host, port := p.host, p.port
+	if port == "" {
+		host, port = freeAddress(t, p.host)
+	}
 	for name, text := range p.files(dir, host, port) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -103,7 +109,8 @@ func startOnce(t *testing.T, p program) (*server, error) {
 		if err != nil {
 			return err.Error()
 		}
-		return string(text)
+		lines := strings.SplitAfter(string(text), "\n")
+		return strings.Join(lines[max(0, len(lines)-lastLines):], "")
 	}
 	s := &server{name: p.name, addr: net.JoinHostPort(host, port)}
 	for deadline := time.Now().Add(startWithin); !p.ready(s.addr); {

@@ -40,7 +40,7 @@ var all = []string{"knot", "nsd", "bind"}
 
 var rules = []rule{
 	{"the zone's NS", "RFC 1034 §4.3.2 3a adds none to a positive answer; to add them is the server's choice", []string{"nsd", "bind"}, zoneNS, false},
-	{"additional addresses", "RFC 1034 §4.3.2 6, RFC 9471 §2: what is not glue may be left out", all, additionalAddresses, false},
+	{"additional addresses", "RFC 1034 §4.3.2 6, RFC 9460 §4.1, RFC 9471 §2: what is not glue may be left out", all, additionalAddresses, false},
 	{"addresses beside the cut", "RFC 9471 §3.2: glue of sibling names may be left out, and so may what is no glue", all, besideCut, false},
 	{"ANY", "RFC 8482 §4.1: one RRset, and any will do", all, anyOne, false},
 	{"ANY below a DNAME", "RFC 6672 §3.2 3c goes on at the target whatever is asked for; theirs stops", []string{"bind"}, anyBelowDNAME, false},

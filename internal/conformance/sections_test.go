@@ -19,14 +19,22 @@ func zoneNS(c *comparison) {
 	}
 }
 
-// additionalAddresses drops addresses of theirs from a reply that is no referral.
+// additionalAddresses drops the addresses that only theirs has from a reply
+// that is no referral, and those that ours has for the target of an alias.
 func additionalAddresses(c *comparison) {
-	if c.ours.has(authority, dns.TypeNS) && len(c.zones) > 0 && !c.apexNS(c.ours) {
+	if c.ours.has(authority, dns.TypeNS) && !c.apexNS(c.ours) {
 		return
 	}
-	c.theirs.drop(additional, func(k setKey) bool {
-		_, had := c.ours.sections[additional][k]
-		return !had && (isAddress(k) || isDenial(k.rrtype) || isDenial(k.covered)) // knot proves a family's absence as well
+	ours, theirs := c.ours.sections[additional], c.theirs.sections[additional]
+	if q := c.ours.q.qtype; q == dns.TypeHTTPS || q == dns.TypeSVCB {
+		maps.DeleteFunc(ours, func(k setKey, _ []string) bool {
+			_, both := theirs[k]
+			return !both && isAddress(k)
+		})
+	}
+	maps.DeleteFunc(theirs, func(k setKey, _ []string) bool {
+		_, both := ours[k]
+		return !both && (isAddress(k) || isDenial(k.rrtype) || isDenial(k.covered)) // knot proves a family's absence as well
 	})
 }
 

@@ -36,7 +36,9 @@ func withZones(list []zone, name, config string) map[string]string {
 
 // startPerigee serves zones with the real program and as little configuration
 // as it needs.
-func startPerigee(t *testing.T, list []zone) *server {
+func startPerigee(t *testing.T, list []zone) *server { return startPerigeeAt(t, list, "", "") }
+
+func startPerigeeAt(t *testing.T, list []zone, host, port string) *server {
 	t.Helper()
 	bin, err := perigee()
 	if err != nil {
@@ -44,6 +46,8 @@ func startPerigee(t *testing.T, list []zone) *server {
 	}
 	return start(t, program{
 		name: "perigee",
+		host: host,
+		port: port,
 		files: func(dir, host, port string) map[string]string {
 			return withZones(list, "perigee.toml", fmt.Sprintf("version = 1\nstate = %q\n[dns]\nlisten = [\"%s:%s\"]\nzone_files = [\"*.zone\"]\n",
 				filepath.Join(dir, "state"), host, port))

@@ -3,7 +3,7 @@
 //
 //	c, err := health.New(health.Options{Interval: 5 * time.Second, Timeout: 2 * time.Second, Rise: 2, Fall: 3,
 //		OnChange: func(s health.Snapshot) { … }})
-//	err = c.SetTargets([]health.Target{{Name: "fra1", URL: "http://192.0.2.10/-/health"}})
+//	err = c.SetTargets([]health.Target{{Name: "fra1", URL: "http://192.0.2.10/-/ready"}})
 //	c.Snapshot()["fra1"].State
 //	c.Close()
 //

@@ -1,0 +1,556 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// How much the tests of an upgrade and of an end ask. `make test-upgrade` asks
+// for a million queries and 40,000 requests (reliability F38, F39).
+const (
+	envQueries  = "PERIGEE_TEST_QUERIES"
+	envRequests = "PERIGEE_TEST_REQUESTS"
+	fewQueries  = 40_000
+	fewRequests = 4_000
+)
+
+func sizeFromEnv(t *testing.T, name string, otherwise int) int {
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// upgradable is a perigee of its own copy of the binary, in a folder of its own.
+type upgradable struct {
+	t    *testing.T
+	dir  string
+	name string // of the process, for its log and its state
+	bin  string
+	pid  int
+	*process
+}
+
+// startUpgradable starts perigee serve with these arguments, in dir.
+func startUpgradable(t *testing.T, dir, name string, args ...string) *upgradable {
+	t.Helper()
+	self, err := exec.LookPath("perigee")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &upgradable{t: t, dir: dir, name: name, bin: filepath.Join(dir, name+"-bin", "perigee")}
+	if err := os.MkdirAll(filepath.Dir(u.bin), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	u.install(self)
+	cmd := exec.Command(u.bin, append([]string{"serve"}, append(args, "--state", u.state())...)...)
+	cmd.Dir = dir
+	if u.process, err = startProcess(name, filepath.Join(dir, name+".log"), cmd); err != nil {
+		t.Fatal(err)
+	}
+	u.pid = cmd.Process.Pid
+	t.Cleanup(u.finish)
+	u.waitReady(1)
+	return u
+}
+
+func (u *upgradable) state() string { return filepath.Join(u.dir, u.name+"-state") }
+
+// install puts a program in the place of the binary, as install(1) does.
+func (u *upgradable) install(program string) {
+	u.t.Helper()
+	b, err := os.ReadFile(program)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	u.write(b)
+}
+
+func (u *upgradable) write(program []byte) {
+	u.t.Helper()
+	if err := os.WriteFile(u.bin+".new", program, 0o755); err != nil {
+		u.t.Fatal(err)
+	}
+	if err := os.Rename(u.bin+".new", u.bin); err != nil {
+		u.t.Fatal(err)
+	}
+}
+
+// waitReady waits for the n-th process to be ready.
+func (u *upgradable) waitReady(n int) {
+	u.t.Helper()
+	for end := time.Now().Add(eventuallyScript); strings.Count(u.text(), "msg=ready") < n; time.Sleep(pollEvery) {
+		if time.Now().After(end) {
+			u.t.Fatalf("%s is not ready:\n%s", u.name, u.text())
+		}
+	}
+}
+
+// perigee runs a command against the process.
+func (u *upgradable) perigee(args ...string) (stdout, stderr string, err error) {
+	cmd := exec.Command("perigee", append(args, "--state", u.state())...)
+	cmd.Dir = u.dir
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// upgrade has the binary replace itself.
+func (u *upgradable) upgrade() {
+	u.t.Helper()
+	out, errs, err := u.perigee("upgrade", "--json")
+	var r upgradeResult
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &r)
+	}
+	if err != nil || r.Old != u.pid || r.New == r.Old || r.New == 0 {
+		u.t.Fatalf("upgrade of pid %d: %v: %+v\n%s\n%s", u.pid, err, r, errs, u.text())
+	}
+	u.pid = r.New
+}
+
+// finish ends the last process, and waits until it has let go of its folder.
+func (u *upgradable) finish() {
+	syscall.Kill(u.pid, syscall.SIGTERM)
+	for end := time.Now().Add(eventuallyScript); ; time.Sleep(pollEvery) {
+		lock, err := lockState(u.state())
+		if err == nil {
+			lock.Close()
+			break
+		}
+		if time.Now().After(end) {
+			syscall.Kill(u.pid, syscall.SIGKILL)
+			u.t.Errorf("%s does not end: %v", u.name, err)
+			break
+		}
+	}
+	if text := u.text(); u.t.Failed() || strings.Contains(text, raceReport) || strings.Contains(text, "level=ERROR") {
+		u.t.Errorf("%s printed:\n%s", u.name, text)
+	}
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// freeAddr is an address of loopback that nothing listens on.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+const upgradeZone = "$TTL 300\n@ SOA ns1 hostmaster 1 7200 900 1209600 60\n@ NS ns1\nns1 A 192.0.2.53\nwww A 192.0.2.1\n"
+
+// dnsQuery asks for www.example.test A.
+var dnsQuery = []byte("\x00\x00\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03www\x07example\x04test\x00\x00\x01\x00\x01")
+
+// dnsLoad asks over and over until stop, and counts. Each of its sockets has a
+// few queries under way and repeats none.
+type dnsLoad struct {
+	addr           string
+	asked, missing atomic.Int64
+	bad            atomic.Pointer[string]
+}
+
+// answerWithin is when a query counts as lost.
+const answerWithin = 5 * time.Second
+
+func (l *dnsLoad) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	l.bad.CompareAndSwap(nil, &text)
+}
+
+// udp asks n queries from one socket, window at a time.
+func (l *dnsLoad) udp(n, window int) {
+	conn, err := net.Dial("udp", l.addr)
+	if err != nil {
+		l.note("%v", err)
+		return
+	}
+	defer conn.Close()
+	q, reply := bytes.Clone(dnsQuery), make([]byte, 2048)
+	open := map[uint16]bool{}
+	ask := func(id uint16) {
+		binary.BigEndian.PutUint16(q, id)
+		open[id] = true
+		l.asked.Add(1)
+		if _, err := conn.Write(q); err != nil {
+			l.note("write: %v", err)
+		}
+	}
+	next := 0
+	for ; next < min(window, n); next++ {
+		ask(uint16(next))
+	}
+	for len(open) > 0 {
+		conn.SetReadDeadline(time.Now().Add(answerWithin))
+		size, err := conn.Read(reply)
+		if err != nil {
+			l.missing.Add(int64(len(open)))
+			l.note("read: %v", err)
+			clear(open)
+			for i := 0; i < window && next < n; i++ {
+				ask(uint16(next))
+				next++
+			}
+			continue
+		}
+		id := binary.BigEndian.Uint16(reply)
+		if size < 12 || !open[id] || reply[3]&15 != 0 || reply[7] != 1 {
+			l.note("a wrong reply: % x", reply[:size])
+			continue
+		}
+		delete(open, id)
+		if next < n {
+			ask(uint16(next))
+			next++
+		}
+	}
+}
+
+// tcp asks n queries, each on a connection of its own.
+func (l *dnsLoad) tcp(n int) {
+	for range n {
+		l.asked.Add(1)
+		if err := l.tcpOnce(); err != nil {
+			l.missing.Add(1)
+			l.note("tcp: %v", err)
+		}
+	}
+}
+
+func (l *dnsLoad) tcpOnce() error {
+	conn, err := net.Dial("tcp", l.addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(answerWithin))
+	if _, err := conn.Write(append([]byte{0, byte(len(dnsQuery))}, dnsQuery...)); err != nil {
+		return err
+	}
+	head := make([]byte, 14)
+	if _, err := io.ReadFull(conn, head); err != nil {
+		return err
+	}
+	if head[5]&15 != 0 {
+		return fmt.Errorf("rcode %d", head[5]&15)
+	}
+	return nil
+}
+
+// TestUpgradeDNS: upgrade after upgrade under load, and every query is answered.
+func TestUpgradeDNS(t *testing.T) {
+	dir, addr := t.TempDir(), freeAddr(t)
+	writeFile(t, filepath.Join(dir, "perigee.toml"), "version = 1\n[dns]\nlisten = [\""+addr+"\"]\nzone_files = [\"zones/*.zone\"]\n")
+	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)
+	u := startUpgradable(t, dir, "dns", "dns")
+	n := sizeFromEnv(t, envQueries, fewQueries)
+	const sockets, window, byTCP = 4, 16, 100 // one in byTCP
+	l := &dnsLoad{addr: addr}
+	var wg sync.WaitGroup
+	for range sockets {
+		wg.Go(func() { l.udp(n/sockets, window) })
+	}
+	wg.Go(func() { l.tcp(n / byTCP) })
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	upgrades := 0
+	for running := true; running; {
+		u.upgrade()
+		upgrades++
+		u.waitReady(upgrades + 1)
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+	}
+	t.Logf("%d queries (%d by TCP), %d upgrades, %d not answered", l.asked.Load(), n/byTCP, upgrades, l.missing.Load())
+	if bad := l.bad.Load(); bad != nil || l.missing.Load() != 0 {
+		t.Errorf("%d of %d queries not answered; first: %v", l.missing.Load(), l.asked.Load(), *bad)
+	}
+	if want := int64(n/sockets*sockets + n/byTCP); l.asked.Load() != want {
+		t.Errorf("%d queries asked, want %d", l.asked.Load(), want)
+	}
+}
+
+// TestUpgradeFails: a new binary that does not like perigee.toml, or that
+// crashes, leaves the old process serving, and the command says why.
+func TestUpgradeFails(t *testing.T) {
+	dir, addr := t.TempDir(), freeAddr(t)
+	toml := "version = 1\n[dns]\nlisten = [\"" + addr + "\"]\nzone_files = [\"zones/*.zone\"]\n"
+	writeFile(t, filepath.Join(dir, "perigee.toml"), toml)
+	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)
+	u := startUpgradable(t, dir, "dns", "dns")
+	refused := func(want string) {
+		t.Helper()
+		out, errs, err := u.perigee("upgrade")
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(errs, want) {
+			t.Errorf("upgrade: %v, want exit 1 and %q\n%s%s", err, want, out, errs)
+		}
+		if err := (&dnsLoad{addr: addr}).tcpOnce(); err != nil || u.ended() {
+			t.Errorf("the old process does not serve: %v", err)
+		}
+	}
+	writeFile(t, filepath.Join(dir, "perigee.toml"), toml+"[health]\nrise = true\n")
+	refused("perigee.toml:6: health.rise: ")
+	writeFile(t, filepath.Join(dir, "perigee.toml"), toml)
+	u.write([]byte("#!/bin/sh\nexit 3\n"))
+	refused("exit status 3, before it was ready")
+	u.write([]byte("#!/bin/sh\nkill -SEGV $$\n"))
+	refused("signal: segmentation fault")
+	u.write([]byte("no program"))
+	refused("exec format error")
+	if strings.Count(u.text(), "msg=ready") != 1 {
+		t.Errorf("more than one process was ready:\n%s", u.text())
+	}
+	self, _ := exec.LookPath("perigee")
+	u.install(self)
+	u.upgrade()
+	<-u.done
+	if code := u.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("the old process: exit %d", code)
+	}
+	if err := (&dnsLoad{addr: addr}).tcpOnce(); err != nil {
+		t.Errorf("the new process: %v", err)
+	}
+}
+
+// httpLoad asks over kept connections, repeats nothing, and counts what breaks:
+// every error but a connection that could not be made to begin with.
+type httpLoad struct {
+	where          func() string // the edge to ask now
+	asked, refused atomic.Int64
+	broken         atomic.Int64
+	first          atomic.Pointer[string]
+}
+
+func (l *httpLoad) client(n int) {
+	var conn net.Conn
+	var r *bufio.Reader
+	at := ""
+	drop := func() {
+		if conn != nil {
+			conn.Close()
+			conn = nil
+		}
+	}
+	defer drop()
+	for i := 0; i < n; {
+		if to := l.where(); to != at {
+			drop()
+			at = to
+		}
+		if conn == nil {
+			c, err := net.Dial("tcp", at)
+			if err != nil {
+				l.refused.Add(1) // nothing was asked yet: a client goes elsewhere
+				continue
+			}
+			conn, r = c, bufio.NewReader(c)
+		}
+		i++
+		l.asked.Add(1)
+		more, err := exchangeOnce(conn, r, i)
+		if err != nil {
+			l.broken.Add(1)
+			text := err.Error()
+			l.first.CompareAndSwap(nil, &text)
+		}
+		if err != nil || !more {
+			drop()
+		}
+	}
+}
+
+// exchangeOnce asks by every path of the edge: hits, and what is not stored.
+func exchangeOnce(conn net.Conn, r *bufio.Reader, i int) (more bool, err error) {
+	path := "/cached"
+	if i%4 == 0 {
+		path = "/private"
+	}
+	conn.SetDeadline(time.Now().Add(eventuallyScript))
+	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: www.example.test\r\n\r\n"); err != nil {
+		return false, fmt.Errorf("write: %w", err)
+	}
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || string(body) != upgradeBody {
+		return false, fmt.Errorf("%s: status %d, %d octets, %v", path, resp.StatusCode, len(body), err)
+	}
+	return !resp.Close, nil
+}
+
+var upgradeBody = strings.Repeat("perigee ", 500)
+
+// upgradeOrigin is the origin of both edges.
+func upgradeOrigin(t *testing.T) string {
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=600")
+		if r.URL.Path == "/private" {
+			w.Header().Set("Cache-Control", "private")
+		}
+		io.WriteString(w, upgradeBody)
+	}))
+	t.Cleanup(o.Close)
+	return o.URL
+}
+
+func edgesTOML(origin string, edges map[string]string) string {
+	s := "version = 1\n[log]\naccess = \"off\"\n[site.www]\nhosts = [\"www.example.test\"]\norigins = [\"" + origin + "\"]\n"
+	for name, addr := range edges {
+		s += "[edge." + name + "]\naddresses = [\"" + map[string]string{"a": "192.0.2.1", "b": "192.0.2.2"}[name] + "\"]\nlisten = [\"" + addr + "\"]\n"
+	}
+	return s
+}
+
+const httpClients = 8
+
+// TestUpgradeEdge: upgrade after upgrade under load, and no request breaks.
+func TestUpgradeEdge(t *testing.T) {
+	dir, addr := t.TempDir(), freeAddr(t)
+	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), map[string]string{"a": addr}))
+	u := startUpgradable(t, dir, "a", "edge", "a")
+	n := sizeFromEnv(t, envRequests, fewRequests)
+	l := &httpLoad{where: func() string { return addr }}
+	var wg sync.WaitGroup
+	for range httpClients {
+		wg.Go(func() { l.client(n / httpClients) })
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	upgrades := 0
+	for running := true; running; {
+		u.upgrade()
+		upgrades++
+		u.waitReady(upgrades + 1)
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+	}
+	l.judge(t, n, fmt.Sprintf("%d upgrades", upgrades))
+	if r := l.refused.Load(); r != 0 {
+		t.Errorf("%d connections were refused: the new process had the socket", r)
+	}
+}
+
+func (l *httpLoad) judge(t *testing.T, n int, what string) {
+	t.Helper()
+	t.Logf("%d requests, %s, %d broken, %d connections refused", l.asked.Load(), what, l.broken.Load(), l.refused.Load())
+	if b := l.broken.Load(); b != 0 {
+		t.Errorf("%d of %d requests broke; first: %s", b, l.asked.Load(), *l.first.Load())
+	}
+	if want := int64(n / httpClients * httpClients); l.asked.Load() != want {
+		t.Errorf("%d requests asked, want %d", l.asked.Load(), want)
+	}
+}
+
+// TestEndEdge: SIGTERM under load. Clients go where /-/ready is 200, as those
+// that follow DNS or a balancer do, and none of their requests breaks.
+func TestEndEdge(t *testing.T) {
+	dir := t.TempDir()
+	addrs := map[string]string{"a": freeAddr(t), "b": freeAddr(t)}
+	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), addrs))
+	edges := map[string]*upgradable{}
+	for name := range addrs {
+		edges[name] = startUpgradable(t, dir, name, "edge", name)
+	}
+	n := sizeFromEnv(t, envRequests, fewRequests)
+	var now atomic.Pointer[string]
+	use := func(name string) { a := addrs[name]; now.Store(&a) }
+	use("a")
+	l := &httpLoad{where: func() string { return *now.Load() }}
+	var wg sync.WaitGroup
+	for range httpClients {
+		wg.Go(func() { l.client(n / httpClients) })
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	ends, names := 0, []string{"a", "b"}
+	for running := true; running; ends++ {
+		old, next := names[ends%2], names[(ends+1)%2]
+		edges[old].cmd.Process.Signal(syscall.SIGTERM)
+		waitNotReady(t, addrs[old])
+		use(next)
+		<-edges[old].done
+		if code := edges[old].cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("edge %s: exit %d after SIGTERM", old, code)
+		}
+		edges[old] = startUpgradable(t, dir, old, "edge", old)
+		edges[old].waitReady(ends/2 + 2)
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+	}
+	l.judge(t, n, fmt.Sprintf("%d ends by SIGTERM", ends))
+}
+
+// waitNotReady waits until /-/ready is 503 and /-/health still 200.
+func waitNotReady(t *testing.T, addr string) {
+	t.Helper()
+	for end := time.Now().Add(eventuallyScript); ; time.Sleep(5 * time.Millisecond) {
+		ready, err := probeStatus(addr, "/-/ready")
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("the edge took no more before it said that it is not ready: %d, %v", ready, err)
+		}
+		if ready == http.StatusServiceUnavailable {
+			break
+		}
+	}
+	if health, err := probeStatus(addr, "/-/health"); err != nil || health != http.StatusOK {
+		t.Errorf("/-/health while it drains: %d, %v", health, err)
+	}
+}
+
+func probeStatus(addr, path string) (int, error) {
+	resp, err := http.Get("http://" + addr + path)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode, nil
+}

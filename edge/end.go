@@ -1,0 +1,72 @@
+package edge
+
+import (
+	"context"
+	"net"
+	"time"
+)
+
+const (
+	// shutdownGrace is how long requests under way may take when Serve ends.
+	shutdownGrace = 15 * time.Second
+	// lastAccepts is how long connections are taken after the end, and
+	// lastChance how long one that has asked nothing yet may take to do so.
+	lastAccepts = 20 * time.Millisecond
+	lastChance  = time.Second
+)
+
+// stopAccepting has Accept end, once it has taken the connections that wait, where
+// the listener can do that: to close it would reset them.
+func stopAccepting(ln net.Listener) {
+	if l, ok := ln.(interface{ SetDeadline(time.Time) error }); ok && l.SetDeadline(time.Now().Add(lastAccepts)) == nil {
+		return
+	}
+	ln.Close()
+}
+
+// last reports whether the answer that goes out now is its connection's last.
+func (s *server) last() bool { return s.closing.Load() || s.e.draining.Load() }
+
+// shutdown ends idle connections now, the others when they are through: those
+// that net/http has too, whose own Shutdown drops a request that it has just read.
+func (s *server) shutdown() {
+	s.closing.Store(true)
+	s.mu.Lock()
+	for c := range s.conns {
+		switch {
+		case c.idle.Load():
+			c.Conn.SetReadDeadline(past)
+		case c.silent.Load():
+			c.SetReadDeadline(time.Now().Add(lastChance))
+		}
+	}
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownGrace)
+	defer cancel()
+	gone := make(chan struct{})
+	go func() { s.wg.Wait(); close(gone) }()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		s.mu.Lock()
+		s.e.log.Warn("connections cut off at shutdown", "listener", s.addr.String(), "connections", len(s.conns))
+		for c := range s.conns {
+			c.Conn.Close()
+		}
+		s.mu.Unlock()
+	}
+	s.Close()
+}
+
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
+// SetReadDeadline is also net/http's way to wait for the next request. At the end
+// there is none.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	err := c.Conn.SetReadDeadline(t)
+	if c.s.closing.Load() && c.idle.Load() {
+		return c.Conn.SetReadDeadline(past)
+	}
+	return err
+}
