@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/miekg/dns"
 
@@ -380,7 +381,11 @@ func (b *builder) place(p pos) {
 
 // posOf is where an RRset stood.
 func (b *builder) posOf(set int) pos {
-	return pos{line: binary.NativeEndian.Uint32(b.lines.Bytes()[4*set:]), file: b.files[set]}
+	p := pos{line: binary.NativeEndian.Uint32(b.lines.Bytes()[4*set:])}
+	if len(b.files) > 0 {
+		p.file = b.files[set]
+	}
+	return p
 }
 
 // setsBefore is how many RRsets stand in the arena before a node.
@@ -445,7 +450,10 @@ func (d *duplicates) has(before []record, data, rdata []byte) bool {
 
 // hasNames reports whether data of a type has domain names in it.
 func hasNames(rrtype uint16) bool {
-	return bytes.IndexByte([]byte(layouts[rrtype]), 'n') >= 0
+	if rrtype == typeA || rrtype == typeAAAA {
+		return false // most there are
+	}
+	return strings.Contains(layouts[rrtype], "n")
 }
 
 // remark and fault report what is odd, or wrong, at a place.

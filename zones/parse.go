@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/miekg/dns"
 )
@@ -177,8 +178,15 @@ type loader struct {
 }
 
 func newLoader(dir string, fsys fs.FS) *loader {
-	return &loader{dir: dir, fsys: fsys, sum: sha256.New(), buf: make([]byte, 1<<16+maxNameBytes+recordHeader), zeroes: map[uint16]int{}}
+	return &loader{dir: dir, fsys: fsys, sum: sha256.New(), zeroes: map[uint16]int{}}
 }
+
+// packBuffers hold one record each; of many small zones each needs one, one
+// after the other.
+var packBuffers = sync.Pool{New: func() any {
+	b := make([]byte, 1<<16+maxNameBytes+recordHeader)
+	return &b
+}}
 
 // run reads, compiles and lints.
 func (l *loader) run(name string, text []byte, file fs.File, o Options) loaded {
@@ -186,6 +194,9 @@ func (l *loader) run(name string, text []byte, file fs.File, o Options) loaded {
 	if l.max <= 0 {
 		l.max = DefaultMaxRecords
 	}
+	buf := packBuffers.Get().(*[]byte)
+	defer packBuffers.Put(buf)
+	l.buf = *buf
 	size := int64(len(text))
 	main := l.push(name, text)
 	if file != nil {
@@ -193,6 +204,7 @@ func (l *loader) run(name string, text []byte, file fs.File, o Options) loaded {
 		defer main.closeFile(nil)
 		if info := l.files[0].info; info != nil {
 			size = info.Size()
+			main.piece = int(min(size+1, chunk)) // one more, to see the end
 		}
 	}
 	out := loaded{}

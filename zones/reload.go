@@ -38,8 +38,9 @@ func racy(files []seenFile, read time.Time) bool {
 }
 
 // scan looks which files have changed, reads those that stand still, and
-// serves what is good of them. force reads all files.
-func (s *Store) scan(ctx context.Context, force bool) error {
+// serves what is good of them. force reads all files. It keeps copies of at
+// most save zones.
+func (s *Store) scan(ctx context.Context, force bool, save int) error {
 	s.reload.Lock()
 	defer s.reload.Unlock()
 	changed := s.match()
@@ -59,8 +60,11 @@ func (s *Store) scan(ctx context.Context, force bool) error {
 	s.mu.Lock()
 	for i, e := range due {
 		if outcomes[i] != nil {
-			before := e.status()
+			before, old := e.status(), e.zone
 			e.apply(outcomes[i])
+			if old != nil && (e.zone == nil || e.zone.base != old.base) {
+				s.garbage.Add(int64(len(old.base.arena)))
+			}
 			changed = changed || !sameStatus(before, e.status())
 		}
 	}
@@ -77,8 +81,8 @@ func (s *Store) scan(ctx context.Context, force bool) error {
 			unsaved = append(unsaved, e)
 		}
 	}
-	s.unsaved = max(0, len(unsaved)-saveRound)
-	return errors.Join(ctx.Err(), s.save(unsaved[:min(len(unsaved), saveRound)]))
+	s.unsaved = max(0, len(unsaved)-save)
+	return errors.Join(ctx.Err(), s.save(unsaved[:min(len(unsaved), save)]))
 }
 
 // sameStatus compares what a person would look at.

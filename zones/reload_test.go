@@ -186,7 +186,7 @@ func TestCopiesTakeTurns(t *testing.T) {
 	if got := b.s.backlog(); got != 10 {
 		t.Errorf("%d copies are yet to be kept, want 10", got)
 	}
-	must(t, b.s.scan(context.Background(), false))
+	must(t, b.s.scan(context.Background(), false, saveRound))
 	copies, err := filepath.Glob(filepath.Join(state, "zones", "*"))
 	if err != nil || len(copies) != many || b.s.backlog() != 0 {
 		t.Errorf("%d copies are kept, %v", len(copies), err)

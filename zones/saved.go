@@ -217,6 +217,7 @@ func syncDir(dir string) error {
 // in the form of RFC 3597, which keeps every octet. Errors are left to the
 // writer.
 func (z *Zone) writeText(w io.Writer) {
+	var line []byte
 	for n, d := range z.sorted() {
 		if d.sets() == 0 {
 			continue
@@ -228,7 +229,12 @@ func (z *Zone) writeText(w io.Writer) {
 				ttl := binary.BigEndian.Uint32(wire[6:])
 				var rdata []byte
 				rdata, wire = firstRecord(wire)
-				fmt.Fprintf(w, "%s %d IN TYPE%d \\# %d %x\n", owner, ttl, rrtype, len(rdata), rdata)
+				line = append(append(line[:0], owner...), ' ')
+				line = strconv.AppendUint(line, uint64(ttl), 10)
+				line = strconv.AppendUint(append(line, " IN TYPE"...), uint64(rrtype), 10)
+				line = strconv.AppendUint(append(line, ` \# `...), uint64(len(rdata)), 10)
+				line = hex.AppendEncode(append(line, ' '), rdata)
+				_, _ = w.Write(append(line, '\n'))
 			}
 		}
 	}

@@ -27,8 +27,9 @@ type source struct {
 	text []byte // what is at hand of it
 	at   int
 
-	file io.ReadCloser // where more text comes from; nil when there is no more
-	sum  hash.Hash     // of what has come from file
+	file  io.ReadCloser // where more text comes from; nil when there is no more
+	sum   hash.Hash     // of what has come from file
+	piece int           // how much is read at a time
 
 	line  int // of the last octet handed out
 	start int // line at which the current entry began
@@ -43,10 +44,10 @@ type source struct {
 }
 
 func newSource(l *loader, name string, text []byte) *source {
-	return &source{l: l, name: name, text: text, newline: true, ended: true}
+	return &source{l: l, name: name, text: text, newline: true, ended: true, piece: chunk}
 }
 
-// chunk is how much of a file is read at a time.
+// chunk is how much of a large file is read at a time.
 const chunk = 256 << 10
 
 // fill reads more text. What is before the current entry goes. It is false when
@@ -61,8 +62,8 @@ func (s *source) fill() bool {
 	}
 	n := copy(s.text, s.text[keep:])
 	s.at, s.begin = s.at-keep, max(0, s.begin-keep)
-	s.text = slices.Grow(s.text[:n], chunk)
-	k, err := io.ReadFull(s.file, s.text[n:n+chunk])
+	s.text = slices.Grow(s.text[:n], s.piece)
+	k, err := io.ReadFull(s.file, s.text[n:n+s.piece])
 	s.text = s.text[:n+k]
 	s.sum.Write(s.text[n:])
 	s.l.bytes += int64(k)

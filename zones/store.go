@@ -65,7 +65,8 @@ type Store struct {
 	serials map[string]given  // of zones with AutoSerial, as the state folder has them; nil is not read
 	started bool
 
-	parsed atomic.Int64 // zones that were parsed, ever
+	parsed  atomic.Int64 // zones that were parsed, ever
+	garbage atomic.Int64 // octets of images that were replaced since the last collection
 }
 
 // Status is how one zone of a Store stands. Origin is empty for a file that
@@ -145,6 +146,7 @@ func NewStore(c StoreConfig) (*Store, error) {
 func (s *Store) Configure(zones []Source, globs []string) error {
 	seen := map[string]string{}
 	var errs []error
+	zones = slices.Clone(zones)
 	for i, z := range zones {
 		wire, err := ParseName(z.Origin)
 		if err != nil {
@@ -159,7 +161,6 @@ func (s *Store) Configure(zones []Source, globs []string) error {
 		if z.AutoSerial && s.state == "" {
 			errs = append(errs, fmt.Errorf("zone %s: a serial cannot be raised without a state folder to keep it in", origin))
 		}
-		zones = slices.Clone(zones)
 		zones[i].Origin = origin
 	}
 	for _, g := range globs {
@@ -174,7 +175,7 @@ func (s *Store) Configure(zones []Source, globs []string) error {
 	defer s.reload.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.zones, s.globs = slices.Clone(zones), slices.Clone(globs)
+	s.zones, s.globs = zones, slices.Clone(globs)
 	return nil
 }
 
@@ -278,7 +279,15 @@ const maxSettleRounds = 10
 // while. The error, if any, joins what went wrong with each zone, which keeps
 // its last good version.
 func (s *Store) Reload(ctx context.Context) error {
-	err := s.scan(ctx, true)
+	return s.reloadAnd(ctx, saveRound)
+}
+
+// Load is the first Reload of a process that calls Watch next, which keeps the
+// copies: nobody waits for the disk before the first answer.
+func (s *Store) Load(ctx context.Context) error { return s.reloadAnd(ctx, 0) }
+
+func (s *Store) reloadAnd(ctx context.Context, save int) error {
+	err := s.scan(ctx, true, save)
 	for range maxSettleRounds {
 		if !s.unsettled() {
 			break
@@ -288,7 +297,7 @@ func (s *Store) Reload(ctx context.Context) error {
 			return errors.Join(err, ctx.Err())
 		case <-time.After(settle):
 		}
-		err = errors.Join(err, s.scan(ctx, false))
+		err = errors.Join(err, s.scan(ctx, false, save))
 	}
 	return errors.Join(err, s.problems())
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -21,6 +22,10 @@ const (
 	// pollShare bounds what looking costs: it takes no more than one part in
 	// so many of the time, however many zones there are.
 	pollShare = 50
+	// collectAbove is how much memory of old images, which is outside of the
+	// heap that paces the garbage collector, is worth a collection. A round
+	// later whoever read them has let go.
+	collectAbove = 8 << 20
 	// eventShare is the same for a folder in which something else happens all
 	// the time.
 	eventShare = 10
@@ -61,13 +66,17 @@ func (s *Store) Watch(ctx context.Context) error {
 		case <-w.Errors: // lost events, by and large: look
 		case <-timer.C:
 		}
+		if s.garbage.Load() > collectAbove {
+			s.garbage.Store(0)
+			runtime.GC() // old images go with it, and nothing else may ask for one in minutes
+		}
 		start := time.Now()
 		if err == nil {
 			dirs = s.folders()
 			s.watching(follow(w, watched, dirs))
 		}
 		// What went wrong is in Status.
-		_ = s.scan(ctx, false)
+		_ = s.scan(ctx, false, saveRound)
 		soon = max(gather, eventShare*time.Since(start))
 		wait := max(pollEvery, pollShare*time.Since(start))
 		if s.unsettled() || s.backlog() > 0 {

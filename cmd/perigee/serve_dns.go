@@ -151,7 +151,7 @@ func (p *dnsPart) openZones() error {
 	if p.store, err = zones.NewStore(zones.StoreConfig{Zones: sources, Globs: globs, State: filepath.Join(p.s.dir, "dns"), Changed: p.rebuild}); err != nil {
 		return err
 	}
-	if err := p.store.Reload(p.s.tasks.ctx); err != nil {
+	if err := p.store.Load(p.s.tasks.ctx); err != nil {
 		if len(p.store.Zones()) == 0 {
 			return err
 		}
