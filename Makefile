@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-upgrade race fuzz packets lint conformance-dns conformance-http bench cross docs clean tools
+.PHONY: help build demo test test-upgrade race fuzz packets lint conformance-dns conformance-http bench bench-dns-size test-zones-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,14 @@ conformance-http: build ## the public HTTP cache test suite against the edge, tw
 
 bench: ## Go benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./zones ./dnsserver ./edge ./origin
+
+bench-dns-size: build ## time, CPU and memory until zones of 1M and 10M names, and 20,000 zones, answer; beside Knot, gdnsd, NSD, BIND where installed
+	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 3 -sizes 1000000 -zones 20000
+	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 1 -sizes 10000000 -zones 0 -only perigee,gdnsd
+	PERIGEE_BIG=1 $(GO) test -run '^$$' -bench 'Lookup|Load|Collect' -benchmem ./zones
+
+test-zones-big: ## 20,000 zones and one of a million names, reloaded under queries, none of which may be lost
+	PERIGEE_BIG=1 $(GO) test ./cmd/perigee -run TestReloadUnderLoad -v -timeout 30m
 
 cross: ## build for every system we name
 	@for t in $(CROSS); do echo "$$t"; CGO_ENABLED=0 GOOS=$${t%/*} GOARCH=$${t#*/} $(GO) build -trimpath -o bin/$${t%/*}-$${t#*/}/perigee ./cmd/perigee || exit 1; done

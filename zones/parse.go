@@ -19,11 +19,11 @@ import (
 )
 
 const (
-	// DefaultMaxRecords bounds one zone. The largest zones outside of top-level
-	// domains have about a million names.
-	DefaultMaxRecords = 5_000_000
-	// maxZoneBytes bounds the text of one zone, its $INCLUDEs counted in: five
-	// million records of a hundred octets. Offsets in an image have 32 bits.
+	// DefaultMaxRecords bounds one zone: a large top-level domain. Others have at
+	// most about a million names.
+	DefaultMaxRecords = 20_000_000
+	// maxZoneBytes bounds the text of one zone, its $INCLUDEs counted in: ten
+	// million records of fifty octets.
 	maxZoneBytes = 512 << 20
 	// maxIncludes bounds the $INCLUDEs of one zone, since a few files that
 	// include each other many times over cost much and say nothing.

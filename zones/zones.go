@@ -19,10 +19,10 @@
 // zone that is signed elsewhere it finds the signatures of an RRset and the
 // NSEC or NSEC3 RRsets that prove what a Lookup found.
 //
-// Limits: 5 million records (Options.MaxRecords) and 512 MiB of text a zone,
+// Limits: 20 million records (Options.MaxRecords) and 512 MiB of text a zone,
 // $INCLUDE and $GENERATE counted in; 10,000 $INCLUDEs, nested 7 deep, in the
 // zone file's folder and below it; 65,536 steps a $GENERATE; an RRset must fit
-// into a message by TCP. A loaded zone takes about 110 octets for a name with
+// into a message by TCP. A loaded zone takes about 45 octets for a name with
 // one address.
 package zones
 
