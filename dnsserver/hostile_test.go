@@ -276,8 +276,14 @@ func TestHostileChains(t *testing.T) {
 	}
 	zone += "c20 IN A 192.0.2.1\nwww.t20 IN A 192.0.2.1\n"
 	long := strings.Repeat("a", 63)
+	zone += "s0 IN HTTPS 0 s1\ns1 IN HTTPS 0 s0\ns2 IN HTTPS 0 loop\ns3 IN HTTPS 0 www.d\n"
 	zone += "l IN DNAME " + long + "." + long + ".l\n"
 	k := newTalk(t, map[string][]byte{"example.test.zone": []byte(zone)})
+	for _, name := range []string{"s0", "s1", "s2", "s3"} { // what comes along ends too
+		if out := checkReplyText(t, k, name+".example.test HTTPS +tcp"); out.Answers != 1 {
+			t.Errorf("%s HTTPS: %d records in the answer", name, out.Answers)
+		}
+	}
 	const steps = 9
 	for text, want := range map[string]struct{ answers, rcode int }{
 		"loop": {1, 0}, "ping": {2, 0}, "www.d": {1 + steps, 0}, "www.e": {4, 0}, "q.w": {2, 0}, "c0": {steps, 0}, "c11": {steps, 0}, "c12": {8, 0},

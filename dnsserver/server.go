@@ -46,6 +46,7 @@ type Server struct {
 	cookies atomic.Pointer[CookieSecrets]
 	limit   atomic.Pointer[limiter]
 	panics  atomic.Uint64
+	starved atomic.Bool // it has been said that descriptors ran out
 
 	closing atomic.Bool
 	done    chan struct{} // closed by Shutdown

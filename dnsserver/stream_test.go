@@ -1,10 +1,13 @@
 package dnsserver
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -98,7 +101,8 @@ func TestStreamsWithoutDescriptors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := NewServer(ServerConfig{})
+		var log bytes.Buffer
+		s := NewServer(ServerConfig{Log: slog.New(slog.NewTextHandler(&log, nil))})
 		ended := make(chan error)
 		go func() { ended <- s.ServeTCP(starved{ln, s, 40}) }()
 		q, err := txtest.ParseQuery("www.example.test")
@@ -125,6 +129,9 @@ func TestStreamsWithoutDescriptors(t *testing.T) {
 		}
 		if err := <-ended; !errors.Is(err, ErrServerClosed) {
 			t.Error(err)
+		}
+		if n := strings.Count(log.String(), "no descriptor is left"); n != 1 {
+			t.Errorf("said %d times, want once:\n%s", n, log.String())
 		}
 	})
 }

@@ -78,6 +78,9 @@ func (s *Server) ServeTCP(ln net.Listener) error {
 			return err
 		case err != nil:
 			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				if !s.starved.Swap(true) {
+					s.config.Log.Warn("no descriptor is left for another stream: idle ones make way; raise ulimit -n", "streams", s.nstreams.Load(), "why", err)
+				}
 				s.evict(max(int(s.nstreams.Load())/evictShare, 1))
 			}
 			waited = s.pause(waited)
