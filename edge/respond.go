@@ -228,6 +228,10 @@ func (x *exchange) writeHeader(status int) {
 		h["Content-Type"] = nil // net/http must not guess one
 	}
 	x.rec.Status, x.rec.CacheStatus = status, cs
+	if x.e.access != nil && !x.e.full {
+		// For operators; without the key, whose query may hold secrets.
+		x.rec.CacheStatus = string(x.status.appendTo(nil, x.e.name, true, ""))
+	}
 	x.w.WriteHeader(status)
 }
 
