@@ -3,6 +3,7 @@ package edge
 import (
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -124,4 +125,26 @@ func received(h http.Header) http.Header {
 		delete(out, name)
 	}
 	return out
+}
+
+// lastForward counts Max-Forwards of an OPTIONS request down, and answers one
+// that has come to its end (RFC 9110 §7.6.2). TRACE goes nowhere anyway.
+func (x *exchange) lastForward() bool {
+	lines := x.q.header["Max-Forwards"]
+	if x.q.method != http.MethodOptions || len(lines) != 1 {
+		return false
+	}
+	n, ok := parseDelta(lines[0])
+	if !ok {
+		return false
+	}
+	if n > 0 {
+		x.q.header["Max-Forwards"] = []string{strconv.FormatInt(n-1, 10)}
+		return false
+	}
+	h := x.w.Header()
+	h["Allow"] = []string{"GET, HEAD, OPTIONS"}
+	h["Content-Length"] = []string{"0"}
+	x.writeHeader(http.StatusOK)
+	return true
 }

@@ -129,6 +129,9 @@ func (x *exchange) pull() {
 	q.query = x.site.Query.apply(q.query)
 	x.key = q.key()
 	if q.method != http.MethodGet && q.method != http.MethodHead {
+		if x.lastForward() {
+			return
+		}
 		x.pass("method")
 		return
 	}
