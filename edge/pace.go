@@ -1,6 +1,10 @@
 package edge
 
-import "time"
+import (
+	"crypto/tls"
+	"net"
+	"time"
+)
 
 const (
 	// slowGrace is how long a client may take nothing of what it asked for, or
@@ -38,4 +42,15 @@ func (p *pace) deadline(now time.Time, tick time.Duration) time.Time {
 func (p *pace) moved(n int, took time.Duration, rate int64) bool {
 	p.spent = max(0, p.spent+took-time.Duration(int64(n)*int64(time.Second)/rate))
 	return p.spent < slowGrace
+}
+
+// dropUnsent makes the coming close throw away what the client has not taken:
+// else the kernel would keep it for who will never read it, for minutes.
+func dropUnsent(c net.Conn) {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	if t, ok := c.(*net.TCPConn); ok {
+		t.SetLinger(0) // an error is that of a connection which is gone
+	}
 }

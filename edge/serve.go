@@ -242,6 +242,9 @@ func (c *conn) Write(p []byte) (int, error) {
 		n, err := c.Conn.Write(p[done:min(len(p), done+most)])
 		goesOn := c.pace.moved(n, time.Since(now), minTakeRate)
 		done += n
+		if errors.Is(err, os.ErrDeadlineExceeded) && (!goesOn || c.state != nil) {
+			dropUnsent(c.Conn)
+		}
 		if err != nil && (!goesOn || c.state != nil || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			return done, err
 		}
