@@ -25,6 +25,14 @@ func (v *View) serve(z *zones.Zone) (*servedZone, []error) {
 	if len(bindings) == 0 {
 		return s, nil
 	}
+	if z.Signed() && v.fallback {
+		for _, b := range bindings {
+			e := signedElsewhere(s)
+			e.Binding = b
+			s.unsteered = append(s.unsteered, e)
+		}
+		return s, nil
+	}
 	s.steer = make(map[zones.NodeID]*steered, len(bindings))
 	names := make(map[string]Binding, len(bindings)) // by wire name
 	var errs []error
@@ -37,11 +45,15 @@ func (v *View) serve(z *zones.Zone) (*servedZone, []error) {
 	return s, append(errs, nsTargets(z, names)...)
 }
 
+func signedElsewhere(s *servedZone) *BindingError {
+	return &BindingError{Text: fmt.Sprintf("zone %s is signed elsewhere (it has a DNSKEY): a steered answer would not validate", s.origin),
+		Hint: "steer in an unsigned zone, or remove the DNSKEY and the signatures from this one"}
+}
+
 // bind checks one binding and enters it.
 func (v *View) bind(s *servedZone, b Binding, names map[string]Binding) *BindingError {
 	if s.zone.Signed() {
-		return &BindingError{Text: fmt.Sprintf("zone %s is signed elsewhere (it has a DNSKEY): a steered answer would not validate", s.origin),
-			Hint: "steer in an unsigned zone, or remove the DNSKEY and the signatures from this one"}
+		return signedElsewhere(s)
 	}
 	name, err := wireName(b.Name)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ type View struct {
 	nsid      []byte
 	chaos     Chaos
 	bindings  map[string][]Binding // by origin, lower case with the final dot
+	fallback  bool                 // ViewConfig.SignedFallback
 }
 
 // zoneChunk is how many zones With copies for one that changed, beside a list
@@ -62,6 +64,8 @@ type servedZone struct {
 	zone   *zones.Zone
 	origin string
 	steer  map[zones.NodeID]*steered // nil when nothing is
+	// unsteered is why nothing is, in a zone that is signed elsewhere.
+	unsteered []error
 }
 
 // ViewConfig is what a View is made from.
@@ -72,6 +76,10 @@ type ViewConfig struct {
 	Endpoints []Endpoint // one for each endpoint of Policies, in order
 	NSID      []byte     // answered when asked (RFC 5001); nil never
 	Chaos     Chaos      // answered in class CH; empty refuses
+	// SignedFallback has a zone that is signed elsewhere answer with its own
+	// RRsets where names are steered in it; Unsteered tells of them. Without it
+	// they are an error.
+	SignedFallback bool
 }
 
 // Binding steers the A and AAAA RRsets, or the CNAME, of one owner name.
@@ -117,9 +125,9 @@ func (e *BindingError) Error() string { return e.Binding.Name + ": " + e.Text }
 // needs addresses of the families it has (but see Binding.Mixed); or with a CNAME, and then every one
 // needs a target. It may be a wildcard owner. It may not be the target of an
 // NS record of the zone, stand below a zone cut or a DNAME, or be in a zone
-// that is signed elsewhere.
+// that is signed elsewhere (but see SignedFallback).
 func NewView(c ViewConfig) (*View, error) {
-	v := &View{policies: c.Policies, chaos: c.Chaos, bindings: map[string][]Binding{}}
+	v := &View{policies: c.Policies, chaos: c.Chaos, fallback: c.SignedFallback, bindings: map[string][]Binding{}}
 	var errs []error
 	if len(c.NSID) > maxNSID {
 		errs = append(errs, fmt.Errorf("NSID has %d octets: at most %d fit beside every answer", len(c.NSID), maxNSID))
@@ -285,14 +293,33 @@ func (v *View) list(gone map[string]bool) []*zones.Zone {
 
 // Zone returns the zone with this origin, in presentation form, or nil.
 func (v *View) Zone(origin string) *zones.Zone {
+	if s := v.served(origin); s != nil {
+		return s.zone
+	}
+	return nil
+}
+
+func (v *View) served(origin string) *servedZone {
 	wire, err := wireName(origin)
 	if err != nil {
 		return nil
 	}
 	if at := v.exact(wire); at >= 0 {
-		return v.zones.at(at).zone
+		return v.zones.at(at)
 	}
 	return nil
+}
+
+// Unsteered tells, with SignedFallback, of the names that are not steered
+// because their zone is signed elsewhere. Each is a *BindingError.
+func (v *View) Unsteered() []error {
+	var list []error
+	for _, origin := range slices.Sorted(maps.Keys(v.bindings)) {
+		if z := v.served(origin); z != nil {
+			list = append(list, z.unsteered...)
+		}
+	}
+	return list
 }
 
 // find returns the zone to answer name and qtype from, or nil. The DS RRset of

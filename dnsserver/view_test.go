@@ -104,6 +104,47 @@ func TestWith(t *testing.T) {
 	}
 }
 
+// TestSignedFallback: a zone that is signed from one day on answers with what
+// is signed, and the View says so; unsigned again, it is steered again.
+func TestSignedFallback(t *testing.T) {
+	plain := small(t, "a.test", "192.0.2.1")
+	signed := parseZone(t, "a.test", signZone(t, "a.test.", []byte("$TTL 300\n@ IN SOA ns1 hostmaster 8 3600 900 604800 60\n@ IN NS ns1\nns1 IN A 127.0.0.53\nwww IN A 192.0.2.1\n"), signing{}))
+	c := oneEdge(t, fra1, dnsserver.Binding{Zone: "a.test", Name: "www.a.test", Policy: "fra1"})
+	c.Zones, c.SignedFallback = []*zones.Zone{plain}, true
+	v, err := dnsserver.NewView(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		zone   *zones.Zone
+		answer string
+		rests  int
+	}{
+		{plain, "NOERROR 192.0.2.10 192.0.2.11", 0},
+		{signed, "NOERROR 192.0.2.1", 1},
+		{plain, "NOERROR 192.0.2.10 192.0.2.11", 0},
+	} {
+		if v, err = v.With(step.zone); err != nil {
+			t.Fatal(err)
+		}
+		if got := answers(t, v, "www.a.test"); got != step.answer {
+			t.Errorf("%s, want %s", got, step.answer)
+		}
+		rests := v.Unsteered()
+		if len(rests) != step.rests {
+			t.Errorf("%d names are not steered: %v", len(rests), rests)
+		}
+		var why *dnsserver.BindingError
+		if step.rests > 0 && (!errors.As(rests[0], &why) || why.Binding.Name != "www.a.test" || why.Hint == "") {
+			t.Errorf("not steered: %v", rests)
+		}
+	}
+	c.Zones, c.SignedFallback = []*zones.Zone{signed}, false
+	if _, err := dnsserver.NewView(c); err == nil {
+		t.Error("without SignedFallback the signed zone is taken")
+	}
+}
+
 func TestNewViewRefuses(t *testing.T) {
 	a := small(t, "a.test", "192.0.2.1")
 	bind := func(name, to string) dnsserver.Binding {

@@ -119,7 +119,7 @@ func (p *dnsPart) swapGeo() {
 // nothing. The caller holds building.
 func (p *dnsPart) install(w *world) error {
 	now := p.store.Zones()
-	v, err := w.view(now)
+	v, err := w.servedView(now)
 	if err != nil {
 		return err
 	}
@@ -128,6 +128,7 @@ func (p *dnsPart) install(w *world) error {
 		p.served[z.Origin()] = true
 		p.cured("zone " + z.Origin())
 	}
+	p.tellUnsteered(w, v)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, text := range w.coarse() {
@@ -137,6 +138,35 @@ func (p *dnsPart) install(w *world) error {
 	p.server.SetView(v)
 	p.swapState() // of the new policies, at once
 	return nil
+}
+
+// unsteered begins the problems of zones whose steering rests.
+const unsteered = "steering in "
+
+// tellUnsteered notes which names are not steered because their zone is signed
+// elsewhere, until that is cured.
+func (p *dnsPart) tellUnsteered(w *world, v *dnsserver.View) {
+	now := map[string]string{}
+	for _, err := range v.Unsteered() {
+		var be *dnsserver.BindingError
+		if errors.As(err, &be) {
+			now[unsteered+be.Binding.Name] = fmt.Sprintf("%v; the zone's own records answer", locateErrors(w.cfg, err))
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for of := range p.problems {
+		if strings.HasPrefix(of, unsteered) && now[of] == "" {
+			delete(p.problems, of)
+			p.s.log.Info("steering goes on", "name", strings.TrimPrefix(of, unsteered))
+		}
+	}
+	for of, why := range now {
+		if p.problems[of] != why {
+			p.s.log.Error("steering rests", "name", strings.TrimPrefix(of, unsteered), "err", why)
+		}
+		p.problems[of] = why
+	}
 }
 
 // swapZones puts the store's zones under the policies. A zone whose new
@@ -202,6 +232,7 @@ func (p *dnsPart) swapView(v *dnsserver.View, taken []*zones.Zone) {
 		p.cured("zone " + z.Origin())
 		p.s.log.Info("zone reloaded", "zone", z.Origin(), "serial", z.Serial(), "names", z.Len())
 	}
+	p.tellUnsteered(p.w, v)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.view = v

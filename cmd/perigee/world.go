@@ -46,8 +46,14 @@ func openGeo(cfg *config.Config) (*geo.DB, error) {
 }
 
 // view puts zones under the policies.
-func (w *world) view(zs []*zones.Zone) (*dnsserver.View, error) {
-	c := dnsserver.ViewConfig{Zones: zs, Policies: w.set, Endpoints: w.endpoints(), Chaos: dnsserver.Chaos{Version: w.cfg.DNS.Chaos.Version, ID: w.cfg.DNS.Chaos.ID}}
+func (w *world) view(zs []*zones.Zone) (*dnsserver.View, error) { return w.newView(zs, false) }
+
+// servedView is view for a server that runs: where a zone with steered names
+// turns out to be signed elsewhere, its own records answer.
+func (w *world) servedView(zs []*zones.Zone) (*dnsserver.View, error) { return w.newView(zs, true) }
+
+func (w *world) newView(zs []*zones.Zone, signedFallback bool) (*dnsserver.View, error) {
+	c := dnsserver.ViewConfig{SignedFallback: signedFallback, Zones: zs, Policies: w.set, Endpoints: w.endpoints(), Chaos: dnsserver.Chaos{Version: w.cfg.DNS.Chaos.Version, ID: w.cfg.DNS.Chaos.ID}}
 	if w.cfg.DNS.NSID != "" {
 		c.NSID = []byte(w.cfg.DNS.NSID)
 	}
