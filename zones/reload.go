@@ -50,6 +50,49 @@ func (s *Store) scan(ctx context.Context, force bool, save int) error {
 			due = append(due, e)
 		}
 	}
+	s.take(ctx, due, changed)
+	if ctx.Err() == nil {
+		s.started = true
+	}
+	var unsaved []*entry
+	for _, e := range s.entries {
+		if e.zone != nil && !e.copied && e.tail != e.hash {
+			unsaved = append(unsaved, e)
+		}
+	}
+	s.unsaved = max(0, len(unsaved)-save)
+	return errors.Join(ctx.Err(), s.save(unsaved[:min(len(unsaved), save)]))
+}
+
+// scanOnly is scan for the zones whose files somebody has seen change, so that
+// one change of 20,000 zones does not cost a look at 20,000 files. Those that
+// stand still again are taken out of the list.
+func (s *Store) scanOnly(ctx context.Context, touched map[*entry]bool) error {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	var due, unsaved []*entry
+	for e := range touched {
+		if s.entries[e.origin] != e {
+			delete(touched, e)
+		} else if e.due(time.Now(), false, true) {
+			due = append(due, e)
+		}
+	}
+	s.take(ctx, due, false)
+	for e := range touched {
+		if e.zone != nil && !e.copied && e.tail != e.hash && len(unsaved) < saveRound {
+			unsaved = append(unsaved, e)
+		}
+		if e.next == nil {
+			delete(touched, e)
+		}
+	}
+	return errors.Join(ctx.Err(), s.save(unsaved))
+}
+
+// take reads the zones that are due, serves what is good of them, and tells of
+// it, once.
+func (s *Store) take(ctx context.Context, due []*entry, changed bool) {
 	outcomes := s.readAll(ctx, due)
 	s.settleSerials(due, outcomes)
 	for _, o := range outcomes {
@@ -69,20 +112,9 @@ func (s *Store) scan(ctx context.Context, force bool, save int) error {
 		}
 	}
 	s.mu.Unlock()
-	if ctx.Err() == nil {
-		s.started = true
-	}
 	if s.publish() || changed {
 		s.tell()
 	}
-	var unsaved []*entry
-	for _, e := range s.entries {
-		if e.zone != nil && !e.copied && e.tail != e.hash {
-			unsaved = append(unsaved, e)
-		}
-	}
-	s.unsaved = max(0, len(unsaved)-save)
-	return errors.Join(ctx.Err(), s.save(unsaved[:min(len(unsaved), save)]))
 }
 
 // sameStatus compares what a person would look at.
@@ -451,30 +483,3 @@ func (e *entry) standing() string {
 
 // wrong notes what is wrong with a zone.
 func (e *entry) wrong(text, hint string) { e.fix.set(text, hint) }
-
-// A version that loses more than a fifth of the names of the one before, and
-// not just a few, is more often half a file than an intention.
-const (
-	shrinkShare = 5
-	shrinkNames = 20
-)
-
-// shrinkage says what a zone would lose, if that is so much that somebody must
-// accept it first; else it is empty. The loss of apex SOA or NS is an error of
-// the zone itself.
-func shrinkage(old, new *Zone) string {
-	lost := 0
-	var examples []string
-	for name := range old.Names() {
-		if _, ok := new.Find(name); ok {
-			continue
-		}
-		if lost++; len(examples) < 3 {
-			examples = append(examples, FormatName(name))
-		}
-	}
-	if lost < shrinkNames || lost*shrinkShare <= old.Len() {
-		return ""
-	}
-	return fmt.Sprintf("%d of its %d names (%s, …)", lost, old.Len(), strings.Join(examples, ", "))
-}

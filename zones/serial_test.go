@@ -1,9 +1,11 @@
 package zones
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // TestAutoSerial: each change gets a higher serial, whatever the file says, and
@@ -86,7 +88,7 @@ func TestSerialCannotBeKept(t *testing.T) {
 func TestOnlyWhatChanged(t *testing.T) {
 	const many = 300
 	dir := t.TempDir()
-	writeMany(t, dir, many, 1, 1<<40)
+	writeMany(t, dir, many, 1, time.Hour)
 	b := newBench(t, dir, "", []string{filepath.Join(dir, "*.zone")})
 	b.reload("")
 	if n := b.s.parsed.Load(); n != many {
@@ -106,5 +108,37 @@ func TestOnlyWhatChanged(t *testing.T) {
 	}
 	if changed != 1 || b.calls != 2 {
 		t.Errorf("%d zones are new, Changed was called %d times", changed, b.calls)
+	}
+}
+
+// TestWatchLooksAtWhatChanged: an event of one file of many has that one looked
+// at, and no other.
+func TestWatchLooksAtWhatChanged(t *testing.T) {
+	dir := t.TempDir()
+	writeMany(t, dir, 50, 1, time.Hour)
+	path := filepath.Join(dir, "x.test.zone")
+	put(t, path, zoneText(1, 1))
+	b := newBench(t, dir, "", []string{filepath.Join(dir, "*.zone")})
+	b.reload("")
+	x := b.s.files()[path]
+	if len(x) != 1 || x[0].origin != "x.test." {
+		t.Fatalf("the file is of %d zones", len(x))
+	}
+	put(t, path, zoneText(2, 2))
+	put(t, filepath.Join(dir, "z7.test.zone"), zoneText(2, 2))
+	touched := map[*entry]bool{x[0]: true}
+	for len(touched) > 0 {
+		must(t, b.s.scanOnly(context.Background(), touched))
+		for e := range touched {
+			e.seen = e.seen.Add(-settle) // it stands still
+		}
+	}
+	if got := b.stand(); got != "serial 2 names 4" {
+		t.Error(got)
+	}
+	for _, z := range b.s.Zones() {
+		if z.Origin() == "z7.test." && z.Serial() != 1 {
+			t.Error("another zone was looked at")
+		}
 	}
 }

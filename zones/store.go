@@ -289,7 +289,7 @@ func (s *Store) Load(ctx context.Context) error { return s.reloadAnd(ctx, 0) }
 func (s *Store) reloadAnd(ctx context.Context, save int) error {
 	err := s.scan(ctx, true, save)
 	for range maxSettleRounds {
-		if !s.unsettled() {
+		if !s.unsettled(nil) {
 			break
 		}
 		select {
@@ -320,16 +320,21 @@ func (s *Store) problems() error {
 	return errors.Join(errs...)
 }
 
-// unsettled reports whether a file has changed and not yet stood still.
-func (s *Store) unsettled() bool {
+// unsettled reports whether a file has changed and not yet stood still, and
+// adds its zone to touched, if that is not nil.
+func (s *Store) unsettled(touched map[*entry]bool) bool {
 	s.reload.Lock()
 	defer s.reload.Unlock()
+	found := false
 	for _, e := range s.entries {
 		if e.next != nil {
-			return true
+			found = true
+			if touched != nil {
+				touched[e] = true
+			}
 		}
 	}
-	return false
+	return found
 }
 
 // backlog is how many copies are yet to be written.

@@ -44,6 +44,10 @@ func (s *Store) Watch(ctx context.Context) error {
 	s.watching(err)
 	watched := map[string]fs.FileInfo{}
 	var dirs map[string]bool
+	var known map[string][]*entry // by file, as of the last look at all of them
+	touched := map[*entry]bool{}  // whose files have events, while all is well known
+	all := true                   // look at all files in the next round
+	var nextAll time.Time
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	wakes := time.Now() // when timer fires
@@ -57,13 +61,23 @@ func (s *Store) Watch(ctx context.Context) error {
 				return errors.New("zones: the watcher was closed")
 			}
 			path := filepath.Clean(ev.Name) // those of "." come as ./name
-			_, named := dirs[path]
-			if at := time.Now().Add(soon); at.Before(wakes) && (named || dirs[filepath.Dir(path)]) {
+			wait := gather
+			if of := known[path]; of != nil && !all {
+				for _, e := range of {
+					touched[e] = true
+				}
+			} else if _, named := dirs[path]; named || dirs[filepath.Dir(path)] {
+				all, wait = true, soon
+			} else {
+				continue
+			}
+			if at := time.Now().Add(wait); at.Before(wakes) {
 				wakes = at
-				timer.Reset(soon)
+				timer.Reset(wait)
 			}
 			continue
 		case <-w.Errors: // lost events, by and large: look
+			all = true
 		case <-timer.C:
 		}
 		if s.garbage.Load() > collectAbove {
@@ -71,20 +85,45 @@ func (s *Store) Watch(ctx context.Context) error {
 			runtime.GC() // old images go with it, and nothing else may ask for one in minutes
 		}
 		start := time.Now()
-		if err == nil {
-			dirs = s.folders()
-			s.watching(follow(w, watched, dirs))
+		if all = all || !start.Before(nextAll); all {
+			if err == nil {
+				dirs = s.folders()
+				s.watching(follow(w, watched, dirs))
+			}
+			// What went wrong is in Status.
+			_ = s.scan(ctx, false, saveRound)
+			soon = max(gather, eventShare*time.Since(start))
+			nextAll = time.Now().Add(max(pollEvery, pollShare*time.Since(start)))
+			known = s.files()
+			all = false
+			clear(touched)
+		} else {
+			_ = s.scanOnly(ctx, touched)
 		}
-		// What went wrong is in Status.
-		_ = s.scan(ctx, false, saveRound)
-		soon = max(gather, eventShare*time.Since(start))
-		wait := max(pollEvery, pollShare*time.Since(start))
-		if s.unsettled() || s.backlog() > 0 {
+		wait := time.Until(nextAll)
+		if s.backlog() > 0 {
+			all = true
+		}
+		if s.unsettled(touched) || all {
 			wait = settle
 		}
 		wakes = time.Now().Add(wait)
 		timer.Reset(wait)
 	}
+}
+
+// files are the zones by the files that they depend on.
+func (s *Store) files() map[string][]*entry {
+	s.reload.Lock()
+	defer s.reload.Unlock()
+	files := make(map[string][]*entry, len(s.entries))
+	for _, e := range s.entries {
+		for _, f := range e.last.files {
+			path := filepath.Clean(f.path)
+			files[path] = append(files[path], e)
+		}
+	}
+	return files
 }
 
 // watching notes whether folders can be watched.
