@@ -204,9 +204,17 @@ func (e *Edge) clientOf(peer string, f fields) string {
 	return peer
 }
 
-// missAllowed takes a miss of this client's; without one it answers 429.
+// spareMiss gives a miss of this client's back.
+func (x *exchange) spareMiss() {
+	if !x.peer {
+		x.e.clients.spare(x.q.client)
+	}
+}
+
+// missAllowed takes a miss of this client's; without one it answers 429. An
+// edge that asks for its client has counted it.
 func (x *exchange) missAllowed() bool {
-	if x.e.clients.miss(x.q.client, x.e.now()) {
+	if x.peer || x.e.clients.miss(x.q.client, x.e.now()) {
 		return true
 	}
 	x.status.detail = "client-limit"

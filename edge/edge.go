@@ -31,6 +31,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -63,6 +64,10 @@ type Site struct {
 	// taken to vary by, said or not. They reach the origin even if they are of
 	// those that clients may not set otherwise.
 	KeyFields []string
+	// Shields are the edges that stand between the others and Origin: a miss is
+	// fetched through one of them, by its key. This edge may be one. None: from
+	// Origin.
+	Shields []Peer
 	// EarlyHintsAll passes 103 (RFC 8297) on to HTTP/1.1 clients too; without,
 	// only to those of HTTP/2 and later. perigee.toml has it as early_hints.
 	EarlyHintsAll bool
@@ -135,6 +140,7 @@ type Edge struct {
 	applied  atomic.Uint64 // feed seq
 	local    atomic.Uint64 // purges of this edge alone
 	applyMu  sync.Mutex
+	more     chan struct{}   // closed when applied rises; applyMu
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 }
@@ -218,6 +224,13 @@ func newSiteTable(sites []Site) (*siteTable, error) {
 	t := &siteTable{hosts: map[string]*Site{}, wild: map[string]*Site{}}
 	for i := range sites {
 		s := sites[i] // a copy of our own
+		if len(s.Shields) > maxShields {
+			return nil, fmt.Errorf("site %s: %d shields: want %d at most", s.Name, len(s.Shields), maxShields)
+		}
+		s.Shields = slices.Clone(s.Shields)
+		for j := range s.Shields {
+			s.Shields[j].down = new(atomic.Int64)
+		}
 		for _, r := range s.Rules {
 			if _, err := path.Match(r.Glob, ""); err != nil {
 				return nil, fmt.Errorf("site %s: expiry glob %q: %w", s.Name, r.Glob, err)

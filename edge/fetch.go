@@ -29,11 +29,14 @@ type fill struct {
 	// is what the client asked for.
 	rangeField string
 	exact      bool
+	shield     *Peer   // to fetch through; nil: from the origin
+	asOf       instant // of the response
 }
 
 // newFill prepares the leader's fetch. The client's conditions and range stay
 // here (RFC 9111 §4.3.1: the validation is our own).
-func (e *Edge) newFill(fl *flight, site *Site, q *request, f found) *fill {
+func (x *exchange) newFill(fl *flight, f found) *fill {
+	e, site, q := x.e, x.site, x.q
 	h := e.forwarded(site, q)
 	for _, name := range conditional {
 		delete(h, name)
@@ -42,7 +45,7 @@ func (e *Edge) newFill(fl *flight, site *Site, q *request, f found) *fill {
 	delete(h, "Pragma")
 	delete(h, "Cache-Control")
 	w := &fill{e: e, fl: fl, site: site, target: q.target, header: h, fields: headerFields(q.header.Clone()),
-		auth: q.has("Authorization"), old: f.obj, onError: f.onError, limit: -1}
+		auth: q.has("Authorization"), old: f.obj, onError: f.onError, limit: -1, shield: x.via()}
 	if f.obj != nil && f.use == useNone {
 		w.old = nil
 	}
@@ -143,7 +146,8 @@ func (w *fill) fetch(ctx context.Context, old *stored) outcome {
 		h["If-None-Match"] = []string{offeredTags(w.offered)}
 	}
 	asked := w.e.now()
-	resp, err := w.site.Origin.RoundTrip(w.request(ctx, h))
+	resp, asOf, err := w.send(ctx, h)
+	w.asOf = asOf
 	came := w.e.now()
 	if err != nil {
 		if w.standsIn(old) {
@@ -198,7 +202,7 @@ func (w *fill) confirmed(ctx context.Context, old *stored, resp *http.Response, 
 	}
 	w.freshenOthers(old, resp, asked, came)
 	next, own := w.e.freshened(w.site, &w.target, old, resp, asked, came)
-	next.asOf = w.fl.asOf
+	next.asOf = w.asOf
 	next.sel = selectingFields(varyNames(next.header["Vary"], w.site.KeyFields), w.fields)
 	o := outcome{obj: next, own: own, validated: true, status: http.StatusNotModified, exclusive: !next.shareable(came)}
 	switch {
@@ -222,7 +226,8 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 	if p != nil {
 		obj.part, obj.size = p, resp.ContentLength // as it will be
 	}
-	obj.key, obj.scopes, obj.asOf = w.fl.primary, w.fl.scopes.tagged(resp.Header, &w.target), w.fl.asOf
+	obj.key, obj.scopes, obj.asOf = w.fl.primary, w.fl.scopes.tagged(resp.Header, &w.target), w.asOf
+	obj.tags = tagsOf(resp.Header)
 	own := obj.withhold()
 	why := storable(w.site, obj.status, obj.header, &obj.cc, w.auth, obj.hasLifetime)
 	obj.sel = selectingFields(varyNames(h["Vary"], w.site.KeyFields), w.fields)

@@ -78,6 +78,8 @@ func (e *Edge) forwarded(site *Site, q *request) http.Header {
 	if v, ok := headerFields(out).combined("Accept-Encoding"); ok {
 		out["Accept-Encoding"] = []string{normaliseEncoding(v)}
 	}
+	delete(out, appliedField)
+	delete(out, asOfField)
 	delete(out, "Content-Length")
 	delete(out, "Host")
 	delete(out, "Expect")
@@ -121,6 +123,7 @@ func (e *Edge) looped(h http.Header) bool {
 func received(h http.Header) http.Header {
 	out := endToEnd(h)
 	delete(out, "Content-Length")
+	delete(out, asOfField)
 	for _, name := range tagFields {
 		delete(out, name)
 	}

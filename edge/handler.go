@@ -27,6 +27,7 @@ const (
 type connFacts struct {
 	state *tls.ConnectionState
 	guard *guard
+	peer  bool
 }
 
 type connKey struct{}
@@ -36,10 +37,13 @@ type connKey struct{}
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{e: e, w: w, r: r, snap: e.snap.Load()}
 	state := r.TLS
-	if facts, ok := r.Context().Value(connKey{}).(*connFacts); ok {
+	facts, ok := r.Context().Value(connKey{}).(*connFacts)
+	if ok {
 		state = facts.state
 	}
-	if state != nil {
+	if ok && facts.peer {
+		x.fromPeer()
+	} else if state != nil {
 		x.snap = x.snap.Over(state.ServerName)
 	}
 	x.rec = AccessRecord{Time: e.now(), TLS: state, Method: r.Method, Host: r.Host, Path: r.URL.Path, Cache: "local"}
@@ -61,7 +65,11 @@ func (x *exchange) answer() {
 		return
 	}
 	q, err := readRequest(x.r, x.snap.tls)
-	q.client = e.clientOf(q.client, q.fields())
+	if x.peer {
+		q.client = peerClient(x.r.Header, q.client)
+	} else {
+		q.client = e.clientOf(q.client, q.fields())
+	}
 	x.q, x.rec.Client = q, q.client
 	var bad *refused
 	if errors.As(err, &bad) {
@@ -84,7 +92,7 @@ func (x *exchange) answer() {
 		x.fail(http.StatusLoopDetected, "this request has been here before: the origin of this site leads back to this edge")
 		return
 	}
-	if x.site.Push && x.pushed() {
+	if x.site.Push && !x.peer && x.pushed() {
 		return
 	}
 	x.pull()
@@ -113,7 +121,7 @@ func (x *exchange) probe() bool {
 
 // route finds the site of a target; nil is a misdirected request.
 func (s *Snapshot) route(t *target) *Site {
-	if s.tls && s.sni != t.host {
+	if s.tls && !s.peer && s.sni != t.host {
 		return nil
 	}
 	return s.sites.find(t.host)
@@ -134,6 +142,13 @@ func (x *exchange) pull() {
 		}
 		x.pass("method")
 		return
+	}
+	if x.peer {
+		if !x.upToPeer() {
+			x.pass("bypass")
+			return
+		}
+		x.peerAsOf = x.e.asOf()
 	}
 	f := x.snap.find(x.site, []byte(x.key), q.fields(), x.e.now())
 	if f.obj != nil && !f.obj.answers(q) {
@@ -182,12 +197,12 @@ func (x *exchange) answerStored(o *stored, age time.Duration, how string) {
 // revalidateBehind starts a fetch that nobody waits for, unless there is one.
 func (x *exchange) revalidateBehind(f found) {
 	e := x.e
-	fl, leader := e.join(flightKey(x.key, f.obj.sel, x.q.fields()), x.key, f.obj.scopes)
+	fl, leader := e.join(x.route(flightKey(x.key, f.obj.sel, x.q.fields())), x.key, f.obj.scopes)
 	if !leader {
 		e.leave(fl, false)
 		return
 	}
-	w := e.newFill(fl, x.site, x.q, f)
+	w := x.newFill(fl, f)
 	go func() {
 		w.run()
 		e.leave(fl, true)
@@ -226,12 +241,13 @@ func (x *exchange) pass(why string) {
 		defer body.stop()
 	}
 	asOf, asked := e.asOf(), e.now()
+	x.peerAsOf = asOf
 	var before *flight
 	if q.method == http.MethodPost {
 		before = e.watch(x.key)
 		defer e.unwatch(before)
 	}
-	resp, err := x.site.Origin.RoundTrip(req)
+	resp, asOf, err := x.sendOn(req, asOf)
 	came := e.now()
 	// net/http ends the request's context when a body turns out to be malformed,
 	// and an origin may answer before it has all of it: what counts is the body.
@@ -361,6 +377,7 @@ func (x *exchange) passOn(resp *http.Response, keep *keeper) {
 			h[name] = lines
 		}
 	}
+	x.tellPeer(x.peerAsOf, resp.Header)
 	if _, ok := h["Date"]; !ok {
 		h["Date"] = []string{x.e.now().UTC().Format(http.TimeFormat)}
 	}

@@ -42,6 +42,7 @@ func (x *exchange) posted(resp *http.Response, asOf instant, asked, came time.Ti
 	obj := newStored(x.site, resp.StatusCode, h, asked, came)
 	obj.key, obj.asOf = x.key, asOf
 	obj.scopes = purgeScopes{site: x.site.Name, resource: string(q.appendResource(nil))}.tagged(resp.Header, &q.target)
+	obj.tags = tagsOf(resp.Header)
 	obj.withhold()
 	_, explicit := freshnessLifetime(obj.status, &obj.cc, obj.targeted, h, obj.date)
 	if !explicit || storable(x.site, obj.status, obj.header, &obj.cc, false, explicit) != "" || deceptive(q.path, obj) {

@@ -60,7 +60,7 @@ func (e *Edge) purgeScope(s scope, site string, seq uint64, soft bool) {
 		return
 	}
 	e.purges.record(s, site, instant{seq: seq}, soft)
-	e.applied.Store(max(e.applied.Load(), seq))
+	e.raiseApplied(seq)
 }
 
 // named is a scope and the host it is on, if it is on one.
@@ -118,7 +118,7 @@ func (e *Edge) asOf() instant { return instant{e.applied.Load(), e.local.Load()}
 func (e *Edge) SetApplied(seq uint64) {
 	e.applyMu.Lock()
 	defer e.applyMu.Unlock()
-	e.applied.Store(max(e.applied.Load(), seq))
+	e.raiseApplied(seq)
 }
 
 // SetBehind says whether the feed is known to be ahead of what is applied

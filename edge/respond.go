@@ -29,7 +29,10 @@ type exchange struct {
 	key    string
 	status cacheStatus
 	rec    AccessRecord
-	again  bool // the answer was begun anew, since the origin has another representation by now
+	peer   bool // another edge asks
+	// peerAsOf is what was applied here when the peer's request was taken up.
+	peerAsOf instant
+	again    bool // the answer was begun anew, since the origin has another representation by now
 }
 
 // source gives the octets of a representation; size is -1 while unknown.
@@ -266,6 +269,7 @@ func (x *exchange) storedHeader(o *stored, age time.Duration) {
 			h[name] = lines
 		}
 	}
+	x.tellPeer(o.asOf, o.tags)
 	h["Age"] = []string{strconv.FormatInt(int64(age/time.Second), 10)}
 }
 

@@ -62,7 +62,7 @@ func newServer(e *Edge, ln net.Listener) *server {
 		ErrorLog:          log.New(io.Discard, "", 0),
 		ConnState:         func(c net.Conn, state http.ConnState) { c.(*conn).idle.Store(state == http.StateIdle) },
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, &connFacts{c.(*conn).state, &c.(*conn).guard})
+			return context.WithValue(ctx, connKey{}, &connFacts{c.(*conn).state, &c.(*conn).guard, s.verify != nil})
 		},
 	}
 	return s
@@ -81,6 +81,7 @@ func (s *server) serve(ctx context.Context, ln net.Listener) error {
 // server is one call of Serve. It is the listener of its net/http server.
 type server struct {
 	e       *Edge
+	verify  func(*tls.ConnectionState) (string, error) // nil: anybody may ask
 	http    *http.Server
 	handoff chan net.Conn
 	once    sync.Once
@@ -176,7 +177,7 @@ func (s *server) add(c *conn) bool {
 	if len(s.conns) >= s.most && !s.endIdle() {
 		return false
 	}
-	if !s.e.clients.connect(c.peer, s.e.now()) {
+	if s.verify == nil && !s.e.clients.connect(c.peer, s.e.now()) {
 		return false
 	}
 	s.conns[c] = struct{}{}
@@ -205,7 +206,9 @@ func (s *server) remove(c *conn) {
 	defer s.mu.Unlock()
 	if _, ok := s.conns[c]; ok {
 		delete(s.conns, c)
-		s.e.clients.disconnect(c.peer)
+		if s.verify == nil {
+			s.e.clients.disconnect(c.peer)
+		}
 		s.wg.Done()
 	}
 }
@@ -278,6 +281,9 @@ func (c *conn) serve() {
 		tc.SetDeadline(time.Time{})
 	}
 	defer c.survive()
+	if !c.s.admits(c) {
+		return
+	}
 	h := new(head)
 	for first := true; ; first = false {
 		n, err := c.readHead(h, first)
@@ -297,6 +303,21 @@ func (c *conn) serve() {
 			return
 		}
 	}
+}
+
+// admits reports whether a connection is from whom this listener is for.
+func (s *server) admits(c *conn) bool {
+	if s.verify == nil {
+		return true
+	}
+	err := errors.New("it does not speak TLS")
+	if c.state != nil {
+		_, err = s.verify(c.state)
+	}
+	if err != nil {
+		s.e.log.Warn("refused a connection that is not from an edge of ours", "client", c.RemoteAddr().String(), "why", err)
+	}
+	return err == nil
 }
 
 // handOver gives the connection, with what has been read, to net/http.
@@ -373,6 +394,9 @@ func (c *conn) readMore() error {
 func (c *conn) answer(h *head, n int) bool {
 	e := c.s.e
 	c.begun = false
+	if c.s.verify != nil {
+		return false // a peer is told more than Hit knows
+	}
 	if base := e.snap.Load(); base != c.base {
 		c.base, c.snap = base, base
 		if c.state != nil {

@@ -171,7 +171,7 @@ func (x *exchange) joinSlice(head *stored, index int64) *heldSlice {
 			return &heldSlice{index: index, obj: obj}
 		}
 	}
-	fl, lead := e.join(key, head.key, head.scopes)
+	fl, lead := e.join(x.route(key), head.key, head.scopes)
 	if lead {
 		return x.startSlice(head, index, fl)
 	}
@@ -188,7 +188,7 @@ func (x *exchange) startSlice(head *stored, index int64, fl *flight) *heldSlice 
 	if fl == nil {
 		fl = x.e.newFlight("", head.key, head.scopes)
 	}
-	w := x.e.newFill(fl, x.site, x.q, found{})
+	w := x.newFill(fl, found{})
 	want := byteRange{index * sliceBytes, min(sliceBytes, head.part.total-index*sliceBytes)}
 	w.header["If-Range"] = []string{head.strongValidator()}
 	w.header["Range"] = []string{rangeField(want.start, want.length)}
@@ -219,7 +219,7 @@ func (w *fill) runSlice(head *stored, key string, want byteRange) {
 // another by now, and its validator and length are held against head's all the same.
 func (w *fill) fetchSlice(head *stored, key string, want byteRange) (*stored, *http.Response, error) {
 	asked := w.e.now()
-	resp, err := w.site.Origin.RoundTrip(w.request(w.fl.ctx, w.header))
+	resp, asOf, err := w.send(w.fl.ctx, w.header)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -228,7 +228,7 @@ func (w *fill) fetchSlice(head *stored, key string, want byteRange) (*stored, *h
 		resp.Body.Close()
 		return nil, nil, err
 	}
-	obj.key, obj.scopes, obj.asOf = key, w.fl.scopes, w.fl.asOf
+	obj.key, obj.scopes, obj.asOf = key, w.fl.scopes, asOf
 	return obj, resp, nil
 }
 

@@ -20,6 +20,7 @@ type Snapshot struct {
 	full     bool
 	tls      bool
 	sni      string
+	peer     bool // the request came from another edge, which has checked the name
 }
 
 // Over returns the snapshot for the requests of a TLS connection whose client

@@ -43,8 +43,9 @@ type stored struct {
 	lifetime time.Duration
 	// hasLifetime says that lifetime was given, or made by heuristic.
 	hasLifetime bool
-	targeted    bool    // by a field of RFC 9213
-	asOf        instant // purges applied here when its fetch started
+	targeted    bool        // by a field of RFC 9213
+	asOf        instant     // purges applied here when its fetch started, or at its shield
+	tags        http.Header // fields of the origin that peers get and clients do not, or nil
 	body        *chunk
 	size        int64 // of the body
 	part        *part // not nil: body is this part of the representation

@@ -20,6 +20,20 @@ const (
 // say tells a stranger how a site is built.
 var tagFields = []string{"Surrogate-Key", "Cache-Tag", "Cache-Groups"}
 
+// tagsOf are the tag fields of h, or nil.
+func tagsOf(h http.Header) http.Header {
+	if !hasTags(h) {
+		return nil
+	}
+	tags := http.Header{}
+	for _, name := range tagFields {
+		if lines, ok := h[name]; ok {
+			tags[name] = lines
+		}
+	}
+	return tags
+}
+
 func hasTags(h http.Header) bool {
 	for _, name := range tagFields {
 		if len(h[name]) > 0 {

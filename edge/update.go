@@ -24,6 +24,9 @@ func (e *Edge) freshened(site *Site, t *target, old *stored, resp *http.Response
 	next.key, next.scopes, next.sel = old.key, old.scopes, old.sel
 	if hasTags(resp.Header) {
 		next.scopes = next.scopes.tagged(resp.Header, t)
+		next.tags = tagsOf(resp.Header)
+	} else {
+		next.tags = old.tags
 	}
 	next.asOf, next.body, next.size, next.part = old.asOf, old.body, old.size, old.part
 	own = next.withhold()
@@ -138,7 +141,7 @@ func (w *fill) freshenOthers(old *stored, resp *http.Response, asked, came time.
 			continue
 		}
 		next, _ := w.e.freshened(w.site, &w.target, o, resp, asked, came)
-		next.asOf = w.fl.asOf
+		next.asOf = w.asOf
 		if storable(w.site, next.status, next.header, &next.cc, false, next.hasLifetime) == "" && !w.purged(next) {
 			w.e.store.replace(o, next)
 		}

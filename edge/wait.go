@@ -27,7 +27,7 @@ func (x *exchange) fetch(f found) {
 	for try := 1; ; try++ {
 		var fl *flight
 		leader := true
-		key := flightKey(x.key, names, q.fields())
+		key := x.route(flightKey(x.key, names, q.fields()))
 		switch {
 		case next == verdictAlone || try >= maxTries && next != verdictLate:
 			fl = e.newFlight("", x.key, scopes)
@@ -43,7 +43,7 @@ func (x *exchange) fetch(f found) {
 			fl, leader = e.join(key, x.key, scopes)
 		}
 		if leader {
-			w := e.newFill(fl, x.site, q, f)
+			w := x.newFill(fl, f)
 			if ranged {
 				w.limit = maxRangeFill
 			}
@@ -52,7 +52,7 @@ func (x *exchange) fetch(f found) {
 			}
 			go w.run()
 		} else if try == 1 && f.obj == nil {
-			e.clients.spare(q.client)
+			x.spareMiss()
 		}
 		next = x.await(fl, leader, try < maxTries, f)
 		switch next {

@@ -28,7 +28,8 @@ type edgePart struct {
 	blobs    *origin.Blobs
 	certs    *edge.Certs
 	access   *edge.JSONLog
-	follow   *follower // nil: no control node
+	follow   *follower            // nil: no control node
+	cred     *control.Credentials // for other edges; nil: there are none, or control runs in this process
 
 	mu    sync.Mutex // guards pools
 	pools map[string]*origin.Pool
@@ -47,6 +48,10 @@ func (s *server) startEdge(name string, local *localFeed) error {
 	}
 	s.edgeName = name
 	p := &edgePart{s: s, name: name, pools: map[string]*origin.Pool{}}
+	if local == nil {
+		// Without, or with a damaged one, openFollower says so below.
+		p.cred, _ = control.LoadCredentials(filepath.Join(s.dir, nodeFile))
+	}
 	if err := p.open(c); err != nil {
 		return err
 	}
@@ -130,6 +135,10 @@ func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[s
 				return nil, nil, cfg.ErrorAt("site."+c.Name+".origins", err.Error(), "")
 			}
 			pools[c.Name], s.Origin = pool, pool
+			if s.Shields, err = p.shields(cfg, &c, pools); err != nil {
+				closePools(pools)
+				return nil, nil, cfg.ErrorAt("site."+c.Name+".shield", err.Error(), "")
+			}
 		}
 		sites = append(sites, s)
 	}
@@ -198,6 +207,9 @@ func (p *edgePart) listen(c *config.Edge) error {
 			defer serving.Done()
 			return p.edge.Serve(ctx, ln)
 		})
+	}
+	if err := p.listenPeers(c, &serving); err != nil {
+		return err
 	}
 	p.s.tasks.start("certificates", func(ctx context.Context) error {
 		if err := p.certs.Watch(ctx); err != nil && ctx.Err() == nil {
@@ -269,6 +281,7 @@ func (p *edgePart) troubles() []string {
 			list = append(list, fmt.Sprintf("site %s: %s ends at %s", c.Site, c.CertFile, c.NotAfter.Format(time.RFC3339)))
 		}
 	}
+	list = append(list, p.peerTroubles()...)
 	for _, d := range p.releases.Damage() {
 		list = append(list, fmt.Sprintf("site %s: release %s is damaged: %s", d.Site, d.Release, d.Why))
 	}
@@ -306,8 +319,8 @@ func (p *edgePart) configure(_ context.Context, cfg *config.Config) error {
 	p.pools = pools
 	p.mu.Unlock()
 	closePools(old)
-	if was := p.s.cfg.Load().Edge(p.name); was != nil && (!slices.Equal(was.Listen, c.Listen) || !slices.Equal(was.ListenTLS, c.ListenTLS) || was.CacheMemory != c.CacheMemory) {
-		p.s.log.Warn("the edge's listen, listen_tls or memory has changed: restart it to take them up", "edge", p.name)
+	if was := p.s.cfg.Load().Edge(p.name); was != nil && (!slices.Equal(was.Listen, c.Listen) || !slices.Equal(was.ListenTLS, c.ListenTLS) || was.Peer != c.Peer || was.CacheMemory != c.CacheMemory) {
+		p.s.log.Warn("the edge's listen, listen_tls, peer or memory has changed: restart it to take them up", "edge", p.name)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"perigee.example/policy"
@@ -26,6 +27,7 @@ func (c *Config) check(r *reader) {
 	c.checkSteer(r)
 	c.checkAddresses(r)
 	c.checkHosts(r)
+	c.checkShields(r)
 	c.checkListen(r)
 	c.checkDoors(r)
 	if len(r.errors) == 0 {
@@ -246,6 +248,9 @@ func (c *Config) doors() []door {
 		for _, ap := range e.ListenTLS {
 			add("public", t, path, "listen_tls", ap)
 		}
+		if e.Peer.IsValid() {
+			add("node", t, path, "peer", e.Peer)
+		}
 	}
 	t := c.root.child("control")
 	add("admin", t, "control", "listen", c.Control.Listen)
@@ -272,8 +277,32 @@ func (c *Config) checkDoors(r *reader) {
 		switch {
 		case d.kind != o.kind:
 			r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s: %s and %s listeners never share a port", port, early.path, late.kind, early.kind), "choose another port")
-		case d.kind == "node":
+		case d.kind == "node" && !(strings.HasPrefix(d.path, "edge.") && strings.HasPrefix(o.path, "edge.")):
 			r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s", port, early.path), "choose another port")
+		}
+	}
+}
+
+// checkShields: a shield is an edge with a peer door.
+func (c *Config) checkShields(r *reader) {
+	for i := range c.Sites {
+		s := &c.Sites[i]
+		n := c.root.child("site").child(s.Name).child("shield")
+		path := join(join("site", s.Name), "shield")
+		for j, name := range s.Shield {
+			e := c.Edge(name)
+			switch {
+			case e == nil:
+				var names []string
+				for _, have := range c.Edges {
+					names = append(names, have.Name)
+				}
+				r.fail(n.list[j].at, path, fmt.Sprintf("no edge is called %s", name), didYouMean(name, names))
+			case slices.Index(s.Shield, name) != j:
+				r.fail(n.list[j].at, path, name+" stands here twice", "")
+			case !e.Peer.IsValid():
+				r.fail(n.list[j].at, path, fmt.Sprintf("edge %s has no peer door, by which other edges reach it", name), fmt.Sprintf(`add to [edge.%s]: peer = "192.0.2.10:7444"`, name))
+			}
 		}
 	}
 }

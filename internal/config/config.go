@@ -155,6 +155,7 @@ type Edge struct {
 	Addresses   []netip.Addr
 	Listen      []netip.AddrPort // HTTP, see Network
 	ListenTLS   []netip.AddrPort // HTTPS
+	Peer        netip.AddrPort   // the node door for other edges; not valid: none
 	Check       string           // URL to probe; empty: never probed
 	CacheMemory int64            // bytes: its own, else that of [cache]
 	Pos         Position         // of the name
@@ -185,6 +186,7 @@ type Site struct {
 	Name           string
 	Hosts          []string   // lower case, without port; "*.example.com" covers one label
 	Origins        []*url.URL // scheme and host only; empty: push only
+	Shield         []string   // edges through which the others fetch; empty: each from the origins
 	Balance        string
 	Weights        []uint32      // Weighted: one for each origin; else nil
 	Check          string        // path probed on each origin; empty: passive only

@@ -54,6 +54,7 @@ func (c *Config) readEdge(name string, t *table) {
 	e.Addresses = t.addrs("addresses")
 	e.Listen = t.addrPorts("listen", "0.0.0.0:80")
 	e.ListenTLS = t.addrPorts("listen_tls", "0.0.0.0:443")
+	e.Peer = t.peerDoor()
 	if len(e.Addresses) == 0 && t.emptyOrAbsent("addresses") {
 		t.missing("an edge needs addresses, which DNS hands out", `write addresses = ["192.0.2.10"]`)
 	}
@@ -77,6 +78,25 @@ func (c *Config) readEdge(name string, t *table) {
 	cache.done()
 	t.done()
 	c.Edges = append(c.Edges, e)
+}
+
+// peerDoor is where an edge is reached by the others: one address, which is
+// opened and dialled alike, so none of all addresses.
+func (t *table) peerDoor() netip.AddrPort {
+	n := t.want("peer", stringKind, strconv.Quote("192.0.2.10:7444"))
+	if n == nil || n.text == "" {
+		return netip.AddrPort{}
+	}
+	ap, text, hint := listenAddress(n.text)
+	switch {
+	case text != "":
+		t.wrong(n, "peer", text, hint)
+	case ap.Addr().IsUnspecified() || ap.Port() == 0:
+		t.wrong(n, "peer", "other edges connect to this very address", "write the edge's own address and a port, such as 192.0.2.10:7444")
+	default:
+		return ap
+	}
+	return netip.AddrPort{}
 }
 
 // emptyOrAbsent reports whether a list is not there or empty: that its items

@@ -25,7 +25,7 @@ var later = []string{
 	"zone.*.families", "zone.*.dnssec", "zone.*.sign", "zone.*.keys", "zone.*.primary", "zone.*.primaries",
 	"zone.*.secondaries", "zone.*.transfer", "zone.*.notify", "zone.*.update", "zone.*.dynamic", "zone.*.tsig",
 	"policy.*.families", "policy.*.panic", "policy.*.learn",
-	"site.*.acme", "site.*.tls.acme", "site.*.shield", "site.*.key", "site.*.vary", "site.*.stale", "site.*.compress", "site.*.rate_limit",
+	"site.*.acme", "site.*.tls.acme", "site.*.key", "site.*.vary", "site.*.stale", "site.*.compress", "site.*.rate_limit",
 }
 
 // done reports every key of t that nothing has asked for.

@@ -27,7 +27,7 @@ const (
 
 // originKeys make no sense without origins.
 var originKeys = []string{
-	"balance", "check", "allow_private", "connect_timeout", "header_timeout", "between_timeout",
+	"shield", "balance", "check", "allow_private", "connect_timeout", "header_timeout", "between_timeout",
 	"heuristic", "share_set_cookie", "store_client_errors", "early_hints", "query_sort", "query_keep", "query_drop", "key_fields",
 }
 
@@ -50,6 +50,9 @@ func (c *Config) readSite(name string, t *table) {
 	s.Keep = t.int("keep", DefaultKeep, 1, maxKeep)
 	s.Origins = t.urls("origins", "https://origin.example.net", "http", "https")
 	s.Balance = t.word("balance", RoundRobin, []string{RoundRobin, Weighted, LeastLoaded, Random, ActivePassive}, nil)
+	for _, item := range t.strings("shield", "fra1") {
+		s.Shield = append(s.Shield, item.text)
+	}
 	s.Weights = t.originWeights(s.Balance, len(s.Origins))
 	if n := t.take("check"); n != nil && (n.kind != stringKind || n.text != "") {
 		s.Check = t.urlPath("check", "")

@@ -213,6 +213,43 @@ func (c *Credentials) TLS() *tls.Config {
 	}
 }
 
+// PeerServer is the server's side of an edge's peer door: nodes of the same
+// fleet get in, and feed.PeerID tells which one came.
+func (c *Credentials) PeerServer() *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AddCert(c.CA)
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{{Certificate: [][]byte{c.Cert.Raw}, PrivateKey: c.Key, Leaf: c.Cert}},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    roots,
+	}
+}
+
+// PeerClient is the client's side: the other end must prove to be the node of
+// that name, of the same fleet. A node's certificate names no host and is for
+// clients, so it is verified here as such, and by the node's name alone.
+func (c *Credentials) PeerClient(name string) *tls.Config {
+	config := c.PeerServer()
+	config.InsecureSkipVerify = true // VerifyConnection does it
+	config.VerifyConnection = func(cs tls.ConnectionState) error {
+		if len(cs.PeerCertificates) == 0 {
+			return errors.New("the peer has no certificate")
+		}
+		chains, err := cs.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: config.ClientCAs, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+		if err != nil {
+			return fmt.Errorf("the peer is not of this fleet: %w", err)
+		}
+		cs.VerifiedChains, cs.HandshakeComplete = chains, true
+		id, _, err := feed.PeerID(&cs)
+		if err == nil && id != name {
+			err = fmt.Errorf("the peer is node %s, not %s", id, name)
+		}
+		return err
+	}
+	return config
+}
+
 // warnBefore is how long before its end a node's certificate is spoken of.
 const warnBefore = 60 * 24 * time.Hour
 
