@@ -171,12 +171,18 @@ type asker struct {
 	idle time.Duration // of the stream, as it is now
 }
 
-// answer answers one query that came from and to these addresses.
+// answer answers one query that came from and to these addresses now.
 func (a *asker) answer(dst, packet []byte, from, local netip.AddrPort, t Transport) []byte {
+	return a.answerAt(dst, packet, from, local, t, time.Duration(time.Now().UnixNano()))
+}
+
+// answerAt is answer at a time that was read for a whole batch: reading it costs
+// as much as finding a name.
+func (a *asker) answerAt(dst, packet []byte, from, local netip.AddrPort, t Transport, now time.Duration) []byte {
 	s := a.s
 	a.c = Context{
 		From: from, Local: local, Transport: t,
-		Now: time.Duration(time.Now().UnixNano()), Seed: s.config.Seed, State: s.state.Load(),
+		Now: now, Seed: s.config.Seed, State: s.state.Load(),
 		Cookies: s.cookies.Load(), Idle: a.idle,
 	}
 	return a.reply(dst, packet)

@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"perigee.example/internal/mmsg"
 )
 
 const (
@@ -37,7 +39,10 @@ type packetIO interface {
 }
 
 // ServeUDP answers queries from conn until Shutdown, then closes it and returns
-// ErrServerClosed; any other error is of a socket that ended by itself. From a
+// ErrServerClosed; any other error is of a socket that ended by itself. The conn
+// is the server's from here on: only Shutdown ends it, and where datagrams are
+// read in batches (Linux) it is closed at once, and its socket served by a
+// descriptor that the runtime's poller does not know. From a
 // *net.UDPConn replies leave from the address that the query came to, also when
 // it is bound to the wildcard address (Linux; elsewhere bind each address), and
 // are not fragmented for a forged path MTU. Other net.PacketConns must give *net.UDPAddr.
@@ -47,15 +52,21 @@ func (s *Server) ServeUDP(conn net.PacketConn) error {
 		return ErrServerClosed
 	}
 	defer s.release(conn)
-	var sock packetIO
+	readers := min(runtime.GOMAXPROCS(0), maxUDPReaders)
+	var sock packetIO = anyPacketConn{conn, addrPort(conn.LocalAddr())}
 	if udp, ok := conn.(*net.UDPConn); ok {
-		sock = newUDPSocket(udp, func(err error) {
+		kernel := newUDPSocket(udp, func(err error) {
 			s.config.Log.Warn("udp socket option not set", "address", conn.LocalAddr(), "why", err)
 		})
-	} else {
-		sock = anyPacketConn{conn, addrPort(conn.LocalAddr())}
+		if mmsg.Supported {
+			err := s.serveBatches(kernel, readers)
+			if s.closing.Load() {
+				return ErrServerClosed
+			}
+			return err
+		}
+		sock = kernel
 	}
-	readers := min(runtime.GOMAXPROCS(0), maxUDPReaders)
 	errs := make([]error, readers)
 	var wg sync.WaitGroup
 	for i := range readers {
@@ -132,8 +143,14 @@ func (s *udpSocket) read(b, control []byte) (int, netip.AddrPort, netip.AddrPort
 	if err != nil {
 		return 0, from, s.local, nil, err
 	}
-	addr, reply := replyFrom(control[:cn])
-	return n, unmapped(from), netip.AddrPortFrom(addr, s.local.Port()), reply, nil
+	local, reply := s.to(control[:cn])
+	return n, unmapped(from), local, reply, nil
+}
+
+// to reads the address that a datagram came to, and what answers from there.
+func (s *udpSocket) to(control []byte) (netip.AddrPort, []byte) {
+	addr, reply := replyFrom(control)
+	return netip.AddrPortFrom(addr, s.local.Port()), reply
 }
 
 func (s *udpSocket) write(b, reply []byte, to netip.AddrPort) error {

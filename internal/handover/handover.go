@@ -56,6 +56,7 @@ type Sockets struct {
 	mu    sync.Mutex
 	given map[string]*os.File // not yet asked for; by key
 	open  []syscall.Conn
+	kept  []int // descriptors of datagram sockets
 }
 
 // Parent is the process that this one takes the place of.
@@ -175,18 +176,43 @@ func (s *Sockets) ListenPacket(network, addr string) (net.PacketConn, error) {
 	f := s.claim(network, addr)
 	if f == nil {
 		pc, err := net.ListenPacket(network, addr)
-		if err == nil {
-			s.add(pc)
+		if err != nil {
+			return nil, err
 		}
-		return pc, err
+		return pc, s.keep(pc)
 	}
 	defer f.Close()
 	pc, err := net.FilePacketConn(f)
 	if err != nil {
 		return nil, fmt.Errorf("inherited socket %s: %w", f.Name(), err)
 	}
-	s.add(pc)
-	return pc, nil
+	return pc, s.keep(pc)
+}
+
+// keep notes a socket for the next process by a descriptor of its own: the DNS
+// server takes datagram sockets out of the runtime's poller, and closes what it
+// was given. The descriptor stays until this process ends.
+func (s *Sockets) keep(pc net.PacketConn) error {
+	c, ok := pc.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var fd int
+	var dupErr error
+	if err := raw.Control(func(of uintptr) { fd, dupErr = duplicate(int(of)) }); err != nil {
+		return err
+	}
+	if dupErr != nil {
+		return os.NewSyscallError("dup", dupErr)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = append(s.kept, fd)
+	return nil
 }
 
 func (s *Sockets) claim(network, addr string) *os.File {
@@ -335,6 +361,13 @@ func (s *Sockets) duplicate() ([]int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var fds []int
+	for _, fd := range s.kept {
+		dup, err := duplicate(fd)
+		if err != nil {
+			return fds, os.NewSyscallError("dup", err)
+		}
+		fds = append(fds, dup)
+	}
 	for _, c := range s.open {
 		raw, err := c.SyscallConn()
 		if err != nil {
