@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-upgrade race fuzz packets lint conformance-dns conformance-http bench bench-dns-size test-zones-big cross docs clean tools
+.PHONY: help build demo test test-upgrade race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size test-zones-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ conformance-http: build ## the public HTTP cache test suite against the edge, tw
 
 bench: ## Go benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./zones ./dnsserver ./edge ./origin
+
+bench-dns: build ## processor time of an answer by UDP, beside a C echo and the name servers of Debian that are installed
+	$(GO) run ./bench/dns -perigee bin/perigee -rounds 3 -seconds 2 -mix mix,referral,cname,large,ecs,steered
 
 bench-dns-size: build ## time, CPU and memory until zones of 1M and 10M names, and 20,000 zones, answer; beside Knot, gdnsd, NSD, BIND where installed
 	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 3 -sizes 1000000 -zones 20000

@@ -26,7 +26,7 @@ func TestNothingToGuess(t *testing.T) {
 			return err
 		}
 		if d.IsDir() {
-			if name := d.Name(); file != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "tools") {
+			if name := d.Name(); file != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "tools" || name == "bench") {
 				return filepath.SkipDir
 			}
 			return nil
