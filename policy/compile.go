@@ -34,7 +34,7 @@ type node struct {
 	answers  int
 	to       []int32
 	hashes   []uint64   // Multivalue: of the choices' names
-	weights  []uint32   // Weighted
+	paces    []float64  // Weighted: 1/weight
 	rankings [][]uint16 // Geo and Latency: the orders in which choices are tried
 }
 
@@ -110,8 +110,10 @@ func (s *Set) compile(p Policy) node {
 		n.to = append(n.to, int32(s.names[name]))
 		n.hashes = append(n.hashes, nameHash(name))
 	}
-	for _, c := range p.Choices {
-		n.weights = append(n.weights, c.Weight)
+	if p.Kind == Weighted {
+		for _, c := range p.Choices {
+			n.paces = append(n.paces, 1/float64(c.Weight)) // +Inf for a weight of 0
+		}
 	}
 	return n
 }

@@ -1,7 +1,7 @@
 package policy
 
 import (
-	"math/bits"
+	"math"
 	"time"
 )
 
@@ -141,58 +141,28 @@ func (e *evaluation) choose(ref int32, ttl time.Duration) {
 	}
 }
 
-// maxRedraws bounds how often a weighted level draws again before it draws
-// among the usable choices only. With half the weight down, one client in
-// 65,536 comes so far.
-const maxRedraws = 16
-
-// weighted returns the choice of a weighted level that draw lands on. When
-// that one is down it draws again from the same weights, with a draw made from
-// the first, and so on: then exactly the clients of a choice that went down
-// move, spread over the rest in proportion, and come back when it does.
-// Renormalised weights would move the boundaries of all.
-//
-// Changed weights move the clients between the old and the new boundaries:
-// for two choices the least possible, for n choices in the worst case n/2
-// times that. Rendezvous hashing would always move the least, but gives exact
-// shares only on average and costs a logarithm for each choice; and since each
-// client draws anew every TTL, what moves at once is never kept for longer.
+// weighted returns the usable choice of a weighted level that comes first in the
+// race that draw starts (rendezvous hashing). Each comes first as often as its
+// share of the weights says. What goes out, or is given another weight, changes
+// nothing in the times of the others: so only its own clients move, spread over
+// the rest in proportion, and come back when it does. Choices of weight 0 run
+// when nothing else is left; then all alike.
 func (e *evaluation) weighted(n *node, draw uint64) int {
-	for range maxRedraws {
-		if at := pickWeighted(n.weights, draw); e.usable(n.to[at]) {
-			return at
-		}
-		draw = mix(draw)
-	}
-	positive, zero := uint64(0), uint64(0)
-	for at, w := range n.weights {
-		if e.usable(n.to[at]) {
-			positive += uint64(w)
-			if w == 0 {
-				zero++
-			}
+	best, at := math.Inf(1), -1
+	for i, pace := range n.paces {
+		if t := pace * raceTime(draw, n.hashes[i]); t < best && e.usable(n.to[i]) {
+			best, at = t, i
 		}
 	}
-	// Choices of weight 0 are for when nothing else is left; then all alike.
-	spare := positive == 0
-	sum := positive
-	if spare {
-		sum = zero
+	if at >= 0 {
+		return at
 	}
-	left, _ := bits.Mul64(draw, sum)
-	for at, w := range n.weights {
-		if spare == (w == 0) && e.usable(n.to[at]) {
-			share := uint64(w)
-			if spare {
-				share = 1
-			}
-			if left < share {
-				return at
-			}
-			left -= share
+	for i := range n.to {
+		if t := raceTime(draw, n.hashes[i]); t < best && e.usable(n.to[i]) {
+			best, at = t, i
 		}
 	}
-	panic("policy: a weighted level was usable and has no usable choice")
+	return at
 }
 
 // several appends the answers of a multivalue level: its usable choices with

@@ -271,6 +271,44 @@ func TestFewClientsMove(t *testing.T) {
 	within4Sigma(t, "moved from 90:10 to 80:20", moved, n, 0.1)
 }
 
+// TestNewWeightMovesItsShare doubles one weight of eight, and takes a choice
+// out of the list: nobody moves but to or from it, so that the share that moves
+// is the least possible.
+func TestNewWeightMovesItsShare(t *testing.T) {
+	names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
+	fleet := func(weights ...uint32) *Set {
+		p := Policy{Name: "w", Kind: Weighted}
+		for i, w := range weights {
+			p.Choices = append(p.Choices, Choice{names[i], w})
+		}
+		return mustCompile(t, Config{Endpoints: edges(names...), Policies: []Policy{p}}, nil, "w")
+	}
+	before, doubled, without := fleet(1, 1, 1, 1, 1, 1, 1, 1), fleet(1, 1, 2, 1, 1, 1, 1, 1), fleet(1, 1, 1, 1, 1, 1, 1)
+	const seed, n = 9, 40_000
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	var d, e Decision
+	more, fewer := 0, 0
+	for range n {
+		q := Query{Draw: rnd.Uint64(), Now: time.Hour}
+		before.Decide(0, q, nil, &d)
+		if doubled.Decide(0, q, nil, &e); d.Endpoints[0] != e.Endpoints[0] {
+			more++
+			if e.Endpoints[0] != 2 {
+				t.Fatalf("the weight of c was doubled, and a client of %d moved to %d", d.Endpoints[0], e.Endpoints[0])
+			}
+		}
+		if without.Decide(0, q, nil, &e); d.Endpoints[0] != e.Endpoints[0] {
+			fewer++
+			if d.Endpoints[0] != 7 {
+				t.Fatalf("h was taken out, and a client of %d moved to %d", d.Endpoints[0], e.Endpoints[0])
+			}
+		}
+	}
+	within4Sigma(t, "moved to a choice whose weight doubled", more, n, 2.0/9-1.0/8)
+	within4Sigma(t, "moved from a choice that was taken out", fewer, n, 1.0/8)
+}
+
 // TestMultivalue: as many as asked, each once, every order alike.
 func TestMultivalue(t *testing.T) {
 	c := Config{Endpoints: edges("a", "b", "c", "d"), Policies: []Policy{

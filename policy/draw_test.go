@@ -32,50 +32,31 @@ func TestResolverDraw(t *testing.T) {
 	}
 }
 
-// share is the first draw of x, a fraction of all draws.
-func share(numerator, denominator uint64) uint64 {
-	return uint64(math.Ceil(float64(numerator)/float64(denominator)*(1<<53)) * (1 << 11))
-}
-
-func TestPickWeighted(t *testing.T) {
-	for _, test := range []struct {
-		weights []uint32
-		draw    uint64
-		want    int
-	}{
-		{[]uint32{1}, 0, 0},
-		{[]uint32{1}, math.MaxUint64, 0},
-		{[]uint32{90, 0, 10}, 0, 0},
-		{[]uint32{90, 0, 10}, share(9, 10) - 1<<12, 0}, // just before, then on, the boundary
-		{[]uint32{90, 0, 10}, share(9, 10), 2},
-		{[]uint32{90, 0, 10}, math.MaxUint64, 2},
-		{[]uint32{1, 1}, 1<<63 - 1, 0},
-		{[]uint32{1, 1}, 1 << 63, 1},
-		{[]uint32{0, 0, 1, 0}, 0, 2},
-		{[]uint32{0, 0, 1, 0}, math.MaxUint64, 2},
-		{[]uint32{math.MaxUint32, math.MaxUint32}, 1<<63 - 1, 0},
-		{[]uint32{math.MaxUint32, math.MaxUint32}, 1 << 63, 1},
-	} {
-		if got := pickWeighted(test.weights, test.draw); got != test.want {
-			t.Errorf("pickWeighted(%v, %#x) = %d, want %d", test.weights, test.draw, got, test.want)
+// TestRace: times are exponentially distributed, and independent from choice to
+// choice.
+func TestRace(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(8, 8))
+	const n = 100_000
+	sum, late, both := 0.0, 0, 0
+	for range n {
+		draw := rnd.Uint64()
+		x, y := math.Ln2*raceTime(draw, nameHash("a")), math.Ln2*raceTime(draw, nameHash("b"))
+		if !(x > 0) || math.IsInf(x, 0) {
+			t.Fatalf("draw %#x takes %v", draw, x)
+		}
+		sum += x
+		if x > 1 {
+			late++
+			if y > 1 {
+				both++
+			}
 		}
 	}
-}
-
-// TestPickWeightedExact steps over the whole range of draws: each index comes
-// up exactly in proportion.
-func TestPickWeightedExact(t *testing.T) {
-	weights := []uint32{3, 0, 1, 4, 8} // they add up to 16
-	const steps = 1 << 12
-	var counts [5]int
-	for i := range uint64(steps) {
-		counts[pickWeighted(weights, i<<52)]++
+	if mean := sum / n; math.Abs(mean-1) > 4/math.Sqrt(n) {
+		t.Errorf("the mean is %v, want 1", mean)
 	}
-	for i, w := range weights {
-		if want := int(w) * steps / 16; counts[i] != want {
-			t.Errorf("index %d came up %d times of %d, want %d", i, counts[i], steps, want)
-		}
-	}
+	within4Sigma(t, "later than the mean", late, n, 1/math.E)
+	within4Sigma(t, "two later than the mean", both, n, 1/math.E/math.E)
 }
 
 // TestLevelDrawEpoch: a draw holds for exactly one TTL, and keys change at

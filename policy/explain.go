@@ -240,48 +240,35 @@ func (w *witness) endpoint(name string) {
 	}
 }
 
-// weighted draws a choice: from all weights, again while the choice is out,
-// and after maxRedraws among those that are not.
+// weighted lets the choices race: of those that are up the one with the least
+// time for its weight comes first.
 func (w *witness) weighted(p *Policy, ttl time.Duration) string {
-	sum := uint64(0)
-	weights := make([]uint32, len(p.Choices))
-	for i, c := range p.Choices {
-		weights[i] = c.Weight
-		sum += uint64(c.Weight)
-	}
 	draw := levelDraw(w.key, nameHash(p.Name), ttl, w.q.Now)
-	told := make(map[string]bool)
-	for range maxRedraws {
-		c := p.Choices[pickWeighted(weights, draw)]
-		if w.up(c.To) {
-			w.say(p.Name, "weighted: draw %.4f → %s (%d of %d)", fraction(draw), c.To, c.Weight, sum)
-			return c.To
-		}
-		if !told[c.To] {
-			w.say(p.Name, "weighted: draw %.4f, not %s (%d of %d), which %s; draws again", fraction(draw), c.To, c.Weight, sum, w.out(c.To))
-			told[c.To] = true
-		}
-		draw = mix(draw)
-	}
-	positive := false
-	for i, c := range p.Choices {
-		if !w.up(c.To) {
-			weights[i] = 0
-		}
-		positive = positive || weights[i] > 0
-	}
-	for i, c := range p.Choices {
-		if !positive && w.up(c.To) {
-			weights[i] = 1
+	sum := uint64(0)
+	var in, spare []Choice
+	for _, c := range p.Choices {
+		sum += uint64(c.Weight)
+		switch {
+		case !w.up(c.To):
+			w.say(p.Name, "weighted: not %s (weight %d), which %s", c.To, c.Weight, w.out(c.To))
+		case c.Weight == 0:
+			spare = append(spare, c)
+		default:
+			in = append(in, c)
 		}
 	}
-	to := p.Choices[pickWeighted(weights, draw)].To
-	if positive {
-		w.say(p.Name, "weighted: draw %.4f among what is up → %s", fraction(draw), to)
-	} else {
+	time := func(c Choice) float64 { return raceTime(draw, nameHash(c.To)) / float64(max(c.Weight, 1)) }
+	first := func(list []Choice) Choice {
+		return slices.MinFunc(list, func(a, b Choice) int { return cmp.Compare(time(a), time(b)) })
+	}
+	if len(in) == 0 {
+		to := first(spare).To
 		w.say(p.Name, "weighted: only choices of weight 0 are left: draw %.4f → %s", fraction(draw), to)
+		return to
 	}
-	return to
+	c := first(in)
+	w.say(p.Name, "weighted: draw %.4f → %s (%d of %d)", fraction(draw), c.To, c.Weight, sum)
+	return c.To
 }
 
 // fraction is a draw as a number from 0 to 1.

@@ -48,8 +48,8 @@ func TestExplainText(t *testing.T) {
 		}},
 		{"spare", "192.0.2.7/32", "fra1:forced-down", []string{
 			"spare: client 192.0.2.7/32: the client does not matter here",
-			"spare: weighted: draw 0.2559, not fra1 (1 of 1), which is forced down; draws again",
-			"spare: weighted: only choices of weight 0 are left: draw 0.3600 → sin1",
+			"spare: weighted: not fra1 (weight 1), which is forced down",
+			"spare: weighted: only choices of weight 0 are left: draw 0.2559 → sin1",
 			"sin1: counts as up: no probe has told otherwise yet",
 			"spare: answer sin1, TTL 1m0s, scope /0: good for every client",
 		}},
