@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-upgrade race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size test-zones-big cross docs clean tools
+.PHONY: help build demo test test-browser test-upgrade race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size test-zones-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ demo: build tools ## a whole CDN on loopback, with commands to paste (Ctrl-C end
 test: tools ## every test, with the race detector; names what was skipped
 	$(GO) test -race -json ./... | $(GO) run ./internal/testsum
 	$(GO) -C tools test ./...
+
+test-browser: build ## a real site through the edge in headless Chromium, twice: the second time all hits, and it looks alike
+	@scripts/install-tools.sh scripts/tools-bench.txt
+	$(GO) run ./bench/browser -perigee bin/perigee
 
 test-upgrade: ## upgrades and ends under full load: a million queries, 40,000 requests
 	PERIGEE_TEST_QUERIES=1000000 PERIGEE_TEST_REQUESTS=40000 $(GO) test ./cmd/perigee -count=1 -v -run 'TestUpgrade|TestEndEdge'
@@ -51,7 +55,8 @@ conformance-http: build ## the public HTTP cache test suite against the edge, tw
 bench: ## Go benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./zones ./dnsserver ./edge ./origin
 
-bench-dns: build ## processor time of an answer by UDP, beside a C echo and the name servers of Debian that are installed
+bench-dns: build ## processor time of an answer by UDP, beside a C echo and the name servers of Debian
+	@scripts/install-tools.sh scripts/tools-bench.txt
 	$(GO) run ./bench/dns -perigee bin/perigee -rounds 3 -seconds 2 -mix mix,referral,cname,large,ecs,steered
 
 bench-dns-size: build ## time, CPU and memory until zones of 1M and 10M names, and 20,000 zones, answer; beside Knot, gdnsd, NSD, BIND where installed

@@ -7,7 +7,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 missing=() packages=()
 while read -r program package; do
   case "$program" in ''|'#'*) continue ;; esac
-  command -v "$program" >/dev/null 2>&1 && continue
+  { command -v "$program" >/dev/null 2>&1 || [ -f "$program" ]; } && continue # a program, or a file
   missing+=("$program")
   packages+=("$package")
 done <"${1:-$here/tools.txt}"
