@@ -2,6 +2,7 @@ package edge
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -77,13 +78,15 @@ type store struct {
 	budget  int64
 	marks   map[string]time.Time // key: not shareable until then
 	filling int64                // bytes of responses under way
+	door    *doorkeeper
+	turned  uint64 // not kept, for the doorkeeper knew them not
 }
 
 func newStore(budget int64) *store {
 	if budget <= 0 {
 		budget = DefaultMemoryBytes
 	}
-	s := &store{keys: map[string][]*stored{}, marks: map[string]time.Time{}, budget: budget}
+	s := &store{keys: map[string][]*stored{}, marks: map[string]time.Time{}, budget: budget, door: newDoorkeeper()}
 	s.ring.prev, s.ring.next = &s.ring, &s.ring
 	s.slices.prev, s.slices.next = &s.slices, &s.slices
 	return s
@@ -138,6 +141,10 @@ func (s *store) put(o *stored) bool {
 	defer s.mu.Unlock()
 	delete(s.marks, o.key)
 	if o.cost() > s.budget {
+		return false
+	}
+	if s.bytes+o.cost() > s.budget && len(s.keys[o.key]) == 0 && strings.Contains(o.key, "?") && !s.door.again(o.key) {
+		s.turned++
 		return false
 	}
 	for _, v := range s.keys[o.key] {
