@@ -1,7 +1,10 @@
 package zones
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 )
 
@@ -30,4 +33,34 @@ func shrinkage(old, new *Zone) string {
 		return ""
 	}
 	return fmt.Sprintf("%d of its %d names (%s, …)", lost, old.Len(), strings.Join(examples, ", "))
+}
+
+// unchanged reports whether all files of a zone have the text that they had
+// when they were read.
+func unchanged(files []seenFile) bool {
+	for _, f := range files {
+		if f.sum == (textHash{}) {
+			return false
+		}
+		sum, err := hashFile(f.path)
+		if err != nil || sum != f.sum {
+			return false
+		}
+	}
+	return len(files) > 0
+}
+
+// hashFile is the hash of a file's text, which is not kept in memory for it.
+func hashFile(path string) (sum textHash, err error) {
+	f, _, err := openRegular(path, os.Stat, openFile)
+	if err != nil {
+		return sum, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, io.LimitReader(f, maxZoneBytes)); err != nil {
+		return sum, err
+	}
+	h.Sum(sum[:0])
+	return sum, nil
 }

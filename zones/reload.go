@@ -2,7 +2,6 @@ package zones
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -43,6 +42,7 @@ func racy(files []seenFile, read time.Time) bool {
 func (s *Store) scan(ctx context.Context, force bool, save int) error {
 	s.reload.Lock()
 	defer s.reload.Unlock()
+	start := time.Now()
 	changed := s.match()
 	var due []*entry
 	for _, origin := range slices.Sorted(maps.Keys(s.entries)) {
@@ -50,6 +50,7 @@ func (s *Store) scan(ctx context.Context, force bool, save int) error {
 			due = append(due, e)
 		}
 	}
+	s.looked = time.Since(start)
 	s.take(ctx, due, changed)
 	if ctx.Err() == nil {
 		s.started = true
@@ -90,10 +91,14 @@ func (s *Store) scanOnly(ctx context.Context, touched map[*entry]bool) error {
 	return errors.Join(ctx.Err(), s.save(unsaved))
 }
 
+// readingLeaves is about what reading a small zone leaves to the collector.
+const readingLeaves = 8 << 10
+
 // take reads the zones that are due, serves what is good of them, and tells of
 // it, once.
 func (s *Store) take(ctx context.Context, due []*entry, changed bool) {
 	outcomes := s.readAll(ctx, due)
+	s.garbage.Add(int64(len(due)) * readingLeaves)
 	s.settleSerials(due, outcomes)
 	for _, o := range outcomes {
 		if o != nil && o.zone != nil && o.moving == nil && !o.same {
@@ -355,21 +360,6 @@ func (s *Store) examine(e *entry) *outcome {
 		o.lost = shrinkage(o.old, o.zone)
 	}
 	return o
-}
-
-// unchanged reports whether all files of a zone have the text that they had
-// when they were read.
-func unchanged(files []seenFile) bool {
-	for _, f := range files {
-		if f.sum == (textHash{}) {
-			return false
-		}
-		text, _, err := readWhole(f.path, os.Stat, openFile, maxZoneBytes)
-		if err != nil || sha256.Sum256(text) != f.sum {
-			return false
-		}
-	}
-	return len(files) > 0
 }
 
 // apply takes an outcome over.

@@ -64,6 +64,7 @@ type Store struct {
 	unsaved int               // how many copies are yet to be written
 	serials map[string]given  // of zones with AutoSerial, as the state folder has them; nil is not read
 	started bool
+	looked  time.Duration // how long the last look at all files took, reading them left out; Watch's own
 
 	parsed  atomic.Int64 // zones that were parsed, ever
 	garbage atomic.Int64 // octets of images that were replaced since the last collection

@@ -6,7 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -23,8 +23,8 @@ const (
 	// so many of the time, however many zones there are.
 	pollShare = 50
 	// collectAbove is how much memory of old images, which is outside of the
-	// heap that paces the garbage collector, is worth a collection. A round
-	// later whoever read them has let go.
+	// heap that paces the garbage collector, or of what reading many zones has
+	// left, is worth a collection. A round later whoever read them has let go.
 	collectAbove = 8 << 20
 	// eventShare is the same for a folder in which something else happens all
 	// the time.
@@ -82,7 +82,7 @@ func (s *Store) Watch(ctx context.Context) error {
 		}
 		if s.garbage.Load() > collectAbove {
 			s.garbage.Store(0)
-			runtime.GC() // old images go with it, and nothing else may ask for one in minutes
+			debug.FreeOSMemory() // old images go with it, and nothing else may ask for a collection in minutes
 		}
 		start := time.Now()
 		if all = all || !start.Before(nextAll); all {
@@ -90,10 +90,12 @@ func (s *Store) Watch(ctx context.Context) error {
 				dirs = s.folders()
 				s.watching(follow(w, watched, dirs))
 			}
+			looked := time.Since(start)
 			// What went wrong is in Status.
 			_ = s.scan(ctx, false, saveRound)
-			soon = max(gather, eventShare*time.Since(start))
-			nextAll = time.Now().Add(max(pollEvery, pollShare*time.Since(start)))
+			looked += s.looked
+			soon = max(gather, eventShare*looked)
+			nextAll = time.Now().Add(max(pollEvery, pollShare*looked))
 			known = s.files()
 			all = false
 			clear(touched)
