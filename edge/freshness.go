@@ -129,20 +129,30 @@ func parseDate(s string, near time.Time) (time.Time, bool) {
 	}
 	for i, form := range dateForms {
 		t, err := time.Parse(form, s)
-		if err != nil {
-			continue
+		if err != nil || !strings.EqualFold(afterWeekday(t.Format(form)), afterWeekday(s)) {
+			continue // time.Parse takes more spaces, and fewer digits, than there must be
 		}
 		if i == 1 {
 			if near.IsZero() {
 				near = time.Now()
 			}
-			for t.Year() > near.Year()+centuryAhead {
+			t = t.AddDate(near.Year()-near.Year()%100+t.Year()%100-t.Year(), 0, 0)
+			if t.After(near.AddDate(centuryAhead, 0, 0)) {
 				t = t.AddDate(-100, 0, 0)
 			}
 		}
 		return t.UTC(), true
 	}
 	return time.Time{}, false
+}
+
+// afterWeekday is a date without the day of the week, whose name depends on
+// the century that a two-digit year is in.
+func afterWeekday(date string) string {
+	if i := strings.IndexAny(date, ", "); i >= 0 {
+		return date[i:]
+	}
+	return date
 }
 
 // singleDate reads a field that must be one line with one date.

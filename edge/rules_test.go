@@ -108,6 +108,40 @@ func TestMonotonic(t *testing.T) {
 	}
 }
 
+// TestParseDate: RFC 9110 §5.6.7. What is nearly a date is none.
+func TestParseDate(t *testing.T) {
+	near := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for in, want := range map[string]string{
+		"Sun, 06 Nov 1994 08:49:37 GMT":     "1994-11-06T08:49:37Z",
+		"sun, 06 NOV 1994 08:49:37 gmt":     "1994-11-06T08:49:37Z",
+		" Sun, 06 Nov 1994 08:49:37 GMT\t":  "1994-11-06T08:49:37Z",
+		"Mon, 06 Nov 1994 08:49:37 GMT":     "1994-11-06T08:49:37Z", // it was a Sunday
+		"Sunday, 06-Nov-94 08:49:37 GMT":    "1994-11-06T08:49:37Z",
+		"Wednesday, 06-Nov-75 08:49:37 GMT": "2075-11-06T08:49:37Z",
+		"Saturday, 06-Nov-76 08:49:37 GMT":  "1976-11-06T08:49:37Z",
+		"Sun Nov  6 08:49:37 1994":          "1994-11-06T08:49:37Z",
+		"Sun Nov 16 08:49:37 1994":          "1994-11-16T08:49:37Z",
+		"Sun, 06  Nov  1994 08:49:37 GMT":   "",
+		"Sun, 06 Nov 1994 8:49:37 GMT":      "",
+		"Sun, 6 Nov 1994 08:49:37 GMT":      "",
+		"Sun, 06 Nov 94 08:49:37 GMT":       "",
+		"Sun, 06-Nov-1994 08:49:37 GMT":     "",
+		"Sun, 06 Nov 1994 08.49.37 GMT":     "",
+		"Sun, 06 Nov 1994 08:49:37.5 GMT":   "",
+		"Sun, 06 Nov 1994 08:49:37 UTC":     "",
+		"Sun, 06 Nov 1994 08:49:37 +0000":   "",
+		"Sun, 32 Nov 1994 08:49:37 GMT":     "",
+		"Sun Nov 6 08:49:37 1994":           "",
+		"0":                                 "",
+		"":                                  "",
+	} {
+		got, ok := parseDate(in, near)
+		if ok != (want != "") || ok && got.Format(time.RFC3339) != want {
+			t.Errorf("%q: %v, %v; want %s", in, got, ok, want)
+		}
+	}
+}
+
 func TestETags(t *testing.T) {
 	for _, c := range []struct {
 		list, tag    string
@@ -123,8 +157,11 @@ func TestETags(t *testing.T) {
 		{`,, "a"`, `"a"`, true, true},
 		{`*`, `"a"`, true, true},
 		{`a`, `a`, false, true}, // quotes forgotten
-		{`a`, `"a"`, false, false},
-		{`"a"`, `a`, false, false},
+		{`a`, `"a"`, false, true},
+		{`"b", "a"`, `a`, false, true},
+		{`b`, `"a"`, false, false},
+		{`W/a`, `"a"`, false, false},
+		{`w/"a"`, `"a"`, false, false},
 		{`a, b`, `a`, false, false},
 		{`w/"a"`, `"a"`, false, false},
 		{`"a`, `"a`, false, false},

@@ -73,8 +73,11 @@ func (v *validators) rangeApplies(f fields) bool {
 // or is "*" (a representation exists whenever this is asked).
 func etagListed(list, etag string, match func(a, b string) bool) bool {
 	list = trimOWS(list)
-	if list == "*" || unquotedTag(list) && match(list, etag) {
+	if list == "*" {
 		return true
+	}
+	if unquotedTag(list) {
+		return match(list, etag)
 	}
 	for list != "" {
 		tag, rest, ok := nextETag(list)
@@ -125,9 +128,18 @@ func unquotedTag(s string) bool {
 	return s != "" && !strings.HasPrefix(s, "W/")
 }
 
-// weakMatch is the weak comparison of RFC 9110 §8.8.3.2.
+// quoted is a tag with its quotes.
+func quoted(tag string) string {
+	if unquotedTag(tag) {
+		return `"` + tag + `"`
+	}
+	return tag
+}
+
+// weakMatch is the weak comparison of RFC 9110 §8.8.3.2. Quotes that one side
+// forgot make no other content.
 func weakMatch(a, b string) bool {
-	a, b = strings.TrimPrefix(a, "W/"), strings.TrimPrefix(b, "W/")
+	a, b = quoted(strings.TrimPrefix(a, "W/")), quoted(strings.TrimPrefix(b, "W/"))
 	return a == b && a != ""
 }
 
