@@ -276,9 +276,13 @@ const (
 	hashNames = 3
 )
 
+// apexTypes are asked of every apex, also when few questions are.
+var apexTypes = []uint16{dns.TypeSOA, dns.TypeNS, dns.TypeDS, dns.TypeDNSKEY, dns.TypeANY, dns.TypeTLSA}
+
 // questions are all that can be asked about zones, in an order that the seed
 // alone decides: each name of a zone, those around it, each type, with and
-// without DO, by each transport, in mixed case.
+// without DO, by each transport, in mixed case. Those about an apex and about
+// owners of NSEC3 come first.
 func questions(rng *rand.Rand, zones []zone) []question {
 	var list, first []question
 	for _, z := range zones {
@@ -292,6 +296,9 @@ func questions(rng *rand.Rand, zones []zone) []question {
 					list = append(list, question{name: near, qtype: askedTypes[rng.IntN(len(askedTypes))]})
 				}
 			}
+		}
+		for _, t := range apexTypes {
+			first = append(first, question{z.origin, t, true, overUDP})
 		}
 		hashes := 0
 		for name, t := range typesOf(z.text, z.origin) {
