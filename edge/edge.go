@@ -96,6 +96,9 @@ type Config struct {
 	// FullCacheStatus adds key, fwd-status and detail to Cache-Status (RFC
 	// 9211), for an edge that only operators can reach: they tell too much.
 	FullCacheStatus bool
+	// Seed of the draws by which hot responses are refreshed at different times;
+	// 0 draws one.
+	Seed uint64
 }
 
 // AccessLog receives one record a request. It must not block, and not keep r.
@@ -127,6 +130,7 @@ type Edge struct {
 	purges   *purgeTable
 	flights  flights
 	clients  clients
+	ahead    aheadLimit
 	releases *origin.Releases
 	blobs    *origin.Blobs
 	log      *slog.Logger
@@ -165,6 +169,9 @@ func New(c Config) (*Edge, error) {
 	e := &Edge{
 		name: c.Name, id: "perigee-" + c.Name, store: newStore(c.MemoryBytes), purges: newPurgeTable(),
 		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, now: c.Now, full: c.FullCacheStatus,
+	}
+	if c.Seed != 0 {
+		e.store.seed = c.Seed
 	}
 	e.flights.m, e.clients.m = map[string]*flight{}, map[netip.Addr]*client{}
 	if c.Limits == nil {

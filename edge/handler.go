@@ -156,6 +156,9 @@ func (x *exchange) pull() {
 	}
 	switch f.use {
 	case useFresh:
+		if f.ahead {
+			x.refreshAhead(f)
+		}
 		x.serveStored(f.obj, f.age, "hit")
 		return
 	case useStale:

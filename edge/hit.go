@@ -87,7 +87,7 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body
 	t.query = site.Query.apply(t.query)
 	var space [512]byte
 	found := s.find(site, t.appendKey(space[:0]), h, now)
-	if found.use != useFresh || found.obj.part != nil || !bodyAllowed(found.obj.status) {
+	if found.use != useFresh || found.ahead || found.obj.part != nil || !bodyAllowed(found.obj.status) {
 		return dst, body, false
 	}
 	return s.hitStored(dst, h, found, body)

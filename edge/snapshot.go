@@ -52,6 +52,7 @@ type found struct {
 	// stale ones may have it.
 	tolerable bool
 	why       string // for Cache-Status: fwd
+	ahead     bool   // fresh, hot, and to be refreshed before it expires
 }
 
 // find looks a GET or HEAD up (RFC 9111 §4).
@@ -70,7 +71,9 @@ func (s *Snapshot) find(site *Site, key []byte, f fields, now time.Time) found {
 	if _, ok := f.combined("Authorization"); ok && !sharesAuthorized(&obj.cc) {
 		return found{why: "request"}
 	}
-	return obj.judge(now, soft, s.behind.Load())
+	r := obj.judge(now, soft, s.behind.Load())
+	r.ahead = r.use == useFresh && s.store.due(obj, r.age)
+	return r
 }
 
 // judge decides how o may be used now. soft: a soft purge covers it; behind:

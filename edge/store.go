@@ -55,6 +55,10 @@ type stored struct {
 
 	prev, next *stored // of the use order; store.mu
 	gone       bool    // no longer in the store; store.mu
+
+	aheadAge time.Duration // from when on it is refreshed if it is hot; 0: never
+	uses     int           // since it was stored; store.mu
+	ahead    bool          // it is being refreshed, or was to be; store.mu
 }
 
 // cost is what a response takes of the budget.
@@ -80,13 +84,14 @@ type store struct {
 	filling int64                // bytes of responses under way
 	door    *doorkeeper
 	turned  uint64 // not kept, for the doorkeeper knew them not
+	seed    uint64 // of when hot responses are refreshed
 }
 
 func newStore(budget int64) *store {
 	if budget <= 0 {
 		budget = DefaultMemoryBytes
 	}
-	s := &store{keys: map[string][]*stored{}, marks: map[string]time.Time{}, budget: budget, door: newDoorkeeper()}
+	s := &store{keys: map[string][]*stored{}, marks: map[string]time.Time{}, budget: budget, door: newDoorkeeper(), seed: randomSeed()}
 	s.ring.prev, s.ring.next = &s.ring, &s.ring
 	s.slices.prev, s.slices.next = &s.slices, &s.slices
 	return s
@@ -111,6 +116,7 @@ func (s *store) get(key []byte, f fields) (found *stored, other bool) {
 	}
 	found.unlink()
 	s.link(found)
+	found.uses++
 	return found, false
 }
 
@@ -161,6 +167,9 @@ func (s *store) put(o *stored) bool {
 		s.drop(v[0])
 	}
 	s.makeRoom(o)
+	if !o.isSlice() && !o.cc.noCache {
+		o.aheadAge = aheadAge(o.lifetime, s.aheadDraw(o))
+	}
 	s.keys[o.key] = append(s.keys[o.key], o)
 	s.bytes += o.cost()
 	if o.isSlice() {
