@@ -47,6 +47,12 @@ func (o *rawOrigin) start(t *testing.T) {
 	}()
 }
 
+// raise makes most at least n.
+func raise(most *atomic.Int64, n int64) {
+	for have := most.Load(); have < n && !most.CompareAndSwap(have, n); have = most.Load() {
+	}
+}
+
 func (o *rawOrigin) serve(c net.Conn) {
 	defer c.Close()
 	r := bufio.NewReader(c)
@@ -57,7 +63,7 @@ func (o *rawOrigin) serve(c net.Conn) {
 		}
 		io.Copy(io.Discard, req.Body)
 		o.seen.Add(1)
-		o.most.Store(max(o.most.Load(), o.now.Add(1)))
+		raise(&o.most, o.now.Add(1))
 		text := o.say(req)
 		hangs := strings.HasSuffix(text, "hang")
 		_, err = io.WriteString(c, strings.TrimSuffix(text, "hang"))
@@ -306,7 +312,7 @@ func TestUncacheableIsNotSerialised(t *testing.T) {
 				var requests, most, now atomic.Int64
 				e := gatedEdge(t, HandlerTransport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					n := requests.Add(1)
-					most.Store(max(most.Load(), now.Add(1)))
+					raise(&most, now.Add(1))
 					defer now.Add(-1)
 					time.Sleep(test.head)
 					w.Header().Set("Cache-Control", "private")
