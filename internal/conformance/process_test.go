@@ -171,13 +171,16 @@ func freeAddress(t *testing.T, given string) (host, port string) {
 	return host, port
 }
 
+// binDir is where the program is, once it is built.
+var binDir string
+
 // perigee builds the program once for all tests of the package.
 var perigee = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "conformance")
-	if err != nil {
+	var err error
+	if binDir, err = os.MkdirTemp("", "conformance"); err != nil {
 		return "", err
 	}
-	bin := filepath.Join(dir, "perigee")
+	bin := filepath.Join(binDir, "perigee")
 	out, err := exec.Command("go", "build", "-o", bin, "perigee.example/cmd/perigee").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
@@ -187,8 +190,8 @@ var perigee = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if bin, err := perigee(); err == nil {
-		os.RemoveAll(filepath.Dir(bin))
+	if binDir != "" {
+		os.RemoveAll(binDir)
 	}
 	os.Exit(code)
 }
