@@ -2,7 +2,8 @@ package edge
 
 import "net/http"
 
-// refusal says why a response is not stored; "" means that it is.
+// refusal says why a response is not stored, as a token for Cache-Status; "" means
+// that it is.
 type refusal string
 
 // understood are the status codes whose caching rules we know, for
@@ -32,11 +33,11 @@ var neverStored = map[int]bool{
 func storable(site *Site, status int, h http.Header, cc *cacheControl, authorized, explicit bool) refusal {
 	switch {
 	case status < 200:
-		return "not final"
+		return "not-final"
 	case status == http.StatusPartialContent || status == http.StatusNotModified:
 		return "partial"
 	case neverStored[status] || oneClients[status] && !site.StoreClientErrors:
-		return "client error"
+		return "client-error"
 	case cc.mustUnderstand && !understood[status]:
 		return "must-understand"
 	case cc.noStore && !cc.mustUnderstand:
@@ -49,12 +50,12 @@ func storable(site *Site, status int, h http.Header, cc *cacheControl, authorize
 		// Legal to store (RFC 9111 §7.3); sharing one visitor's session is not sane.
 		return "set-cookie"
 	case varyAny(h["Vary"]):
-		return "vary *"
+		return "vary-any"
 	case explicit || hasValidator(h) && heuristicallyCacheable(status) && status < 500:
 		// Without a lifetime, it is validated at each use.
 		return ""
 	}
-	return "no lifetime"
+	return "no-lifetime"
 }
 
 // sharesAuthorized says whether a response may be used across requests with
