@@ -40,6 +40,7 @@ func (s *Server) serveBatches(sock *udpSocket, readers int) error {
 // readBatches is one reader. Under full load nine tenths of the processor are
 // the kernel's; what is saved here is most of the rest.
 func (s *Server) readBatches(own *mmsg.Socket, b *batch) error {
+	defer b.done()
 	waited := time.Duration(0)
 	for !s.closing.Load() {
 		n, err := b.mmsg.Recv(own)
@@ -74,7 +75,7 @@ func newBatch(s *Server, sock *udpSocket) *batch {
 	if sock.wildcard {
 		control = maxControl
 	}
-	return &batch{asker: asker{s: s}, sock: sock, mmsg: mmsg.New(maxUDPQuery, control), room: make([]byte, mmsg.Size*udpReply)}
+	return &batch{asker: s.newAsker(), sock: sock, mmsg: mmsg.New(maxUDPQuery, control), room: make([]byte, mmsg.Size*udpReply)}
 }
 
 // answer answers the first n datagrams, as of one moment, and puts the replies

@@ -84,6 +84,7 @@ type Outcome struct {
 	Steered  bool
 	Decision policy.Decision // when Steered; of a chain the last one
 	Root     policy.Name     // when Steered; of a chain the last one
+	Policies *policy.Set     // when Steered: that Decision and Root are of
 	Only     []bool          // of the Query that Decision answers; nil mostly
 	HasECS   bool            // the reply carries ECS
 	Scope    int             // of the reply's ECS, in bits: the longest of a chain; 0 without ECS
@@ -94,4 +95,5 @@ type Outcome struct {
 	// holds: the resolver sits at its address.
 	ValidCookie bool
 	Limit       Verdict // set by Server, not by Answer
+	Query       []byte  // as it came; set by Server for OnOutcome, not by Answer
 }

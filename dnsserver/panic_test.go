@@ -23,7 +23,7 @@ func TestPanic(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := asker{s: s}
+	a := s.newAsker()
 	for range 3 {
 		reply := a.answer([]byte("xx"), q.Wire, q.From, netip.AddrPort{}, UDP)
 		got, err := txtest.Print(reply[2:])

@@ -47,6 +47,7 @@ type Server struct {
 	limit   atomic.Pointer[limiter]
 	panics  atomic.Uint64
 	starved atomic.Bool // it has been said that descriptors ran out
+	tally   tally
 
 	closing atomic.Bool
 	done    chan struct{} // closed by Shutdown
@@ -168,8 +169,15 @@ type asker struct {
 	c   Context
 	out Outcome
 
-	idle time.Duration // of the stream, as it is now
+	count  *counters     // of this goroutine
+	packet []byte        // that is being answered
+	idle   time.Duration // of the stream, as it is now
 }
+
+// newAsker returns room for one goroutine. done gives its counters back.
+func (s *Server) newAsker() asker { return asker{s: s, count: s.tally.take()} }
+
+func (a *asker) done() { a.s.tally.give(a.count) }
 
 // answer answers one query that came from and to these addresses now.
 func (a *asker) answer(dst, packet []byte, from, local netip.AddrPort, t Transport) []byte {
@@ -180,6 +188,7 @@ func (a *asker) answer(dst, packet []byte, from, local netip.AddrPort, t Transpo
 // as much as finding a name.
 func (a *asker) answerAt(dst, packet []byte, from, local netip.AddrPort, t Transport, now time.Duration) []byte {
 	s := a.s
+	a.packet = packet
 	a.c = Context{
 		From: from, Local: local, Transport: t,
 		Now: now, Seed: s.config.Seed, State: s.state.Load(),
@@ -210,9 +219,11 @@ func (a *asker) reply(dst, packet []byte) (reply []byte) {
 	return s.view.Load().Answer(dst, packet, &a.c, &a.out)
 }
 
-// report hands the outcome of the last answer on.
+// report counts the outcome of the last answer, and hands it on.
 func (a *asker) report() {
+	a.count.count(a.c.Transport, &a.out)
 	if f := a.s.config.OnOutcome; f != nil {
+		a.out.Query = a.packet
 		f(&a.c, &a.out)
 	}
 }

@@ -25,7 +25,7 @@ func (a *answer) decide(st *steered, only []bool) {
 		state = a.v.unknown
 	}
 	a.v.policies.Decide(st.root, q, state, d)
-	a.out.Steered, a.out.Root, a.out.Only = true, st.root, only
+	a.out.Steered, a.out.Root, a.out.Policies, a.out.Only = true, st.root, a.v.policies, only
 	if state.Stale {
 		a.ede = edeStale
 	}

@@ -89,6 +89,7 @@ func (s *Server) ServeTCP(ln net.Listener) error {
 		waited = 0
 		st := s.enter(conn, clientOf(conn))
 		if st == nil {
+			s.tally.refused.Add(1)
 			conn.Close()
 			continue
 		}
@@ -142,7 +143,9 @@ func (s *Server) enter(conn net.Conn, client netip.Addr) *stream {
 	s.nstreams.Store(int64(s.streams.Len()))
 	s.active.Add(1)
 	s.mu.Unlock()
+	s.tally.streams.Add(1)
 	if out != nil {
+		s.tally.evicted.Add(1)
 		out.conn.Close()
 	}
 	return st
@@ -157,6 +160,7 @@ func (s *Server) evict(n int) {
 		if st == nil {
 			return
 		}
+		s.tally.evicted.Add(1)
 		st.conn.Close()
 	}
 }
@@ -239,7 +243,8 @@ func (t *turn) give() {
 // when every query that is there whole has been answered.
 func (s *Server) serveStream(st *stream) {
 	conn := st.conn
-	a := asker{s: s}
+	a := s.newAsker()
+	defer a.done()
 	r := bufio.NewReaderSize(conn, tcpBuffer)
 	w := replies{conn: conn, turn: turn{turns: s.turns}}
 	defer w.flush()

@@ -43,7 +43,7 @@ func TestWaterTorture(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed1, seed2))
 	s := tortured(t)
 	s.SetRateLimit(RateLimit{Rate: 500, Slip: 2})
-	a := asker{s: s}
+	a := s.newAsker()
 	room := make([]byte, 0, udpReply)
 	bad, err := txtest.ParseQuery("xxxxxxxxxxxx.example.test")
 	if err != nil {
@@ -151,7 +151,8 @@ func checkStream(s *Server, in []byte, piece int) error {
 		return fmt.Errorf("%d octets that are no message: %x", len(rest), rest)
 	}
 	queries, _ := frames(in)
-	a := asker{s: s, idle: s.idle()}
+	a := s.newAsker()
+	a.idle = s.idle()
 	from, local := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
 	for i, q := range queries {
 		if len(q) == 0 {

@@ -80,7 +80,8 @@ func (s *Server) ServeUDP(conn net.PacketConn) error {
 }
 
 func (s *Server) readPackets(sock packetIO) error {
-	a := asker{s: s}
+	a := s.newAsker()
+	defer a.done()
 	packet, control := make([]byte, maxUDPQuery), make([]byte, maxControl)
 	room := make([]byte, 0, udpReply)
 	waited := time.Duration(0)

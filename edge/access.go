@@ -1,80 +1,43 @@
 package edge
 
 import (
-	"bufio"
 	"io"
+	"net/url"
 	"strconv"
-	"sync/atomic"
+	"strings"
 	"time"
 	"unicode/utf8"
+
+	"perigee.example/internal/logqueue"
 )
 
-const (
-	// accessQueue bounds the records that wait to be written: about a tenth of
-	// a second of a busy edge. When the disk is slower, records are dropped and
-	// counted; requests never wait for the log.
-	accessQueue = 8192
-	// maxLogField bounds one value in the log, in octets.
-	maxLogField = 2048
-)
+// maxLogField bounds one value in the log, in octets.
+const maxLogField = 2048
 
-// JSONLog is an AccessLog that writes one JSON object a line.
-type JSONLog struct {
-	queue   chan AccessRecord
-	done    chan struct{}
-	dropped atomic.Uint64
-	failed  atomic.Uint64
+// LineLog is an AccessLog that writes a line for each request, through a bounded
+// queue: when that is full, records are dropped and counted; requests never wait.
+type LineLog struct{ queue *logqueue.Queue[AccessRecord] }
+
+// NewJSONLog starts a log that writes one JSON object a line to w, from one
+// goroutine, until Close.
+func NewJSONLog(w io.Writer) *LineLog {
+	return &LineLog{logqueue.New(w, func(b []byte, r *AccessRecord) []byte { return r.appendJSON(b) })}
 }
 
-// NewJSONLog starts a log that writes to w from one goroutine, until Close.
-func NewJSONLog(w io.Writer) *JSONLog {
-	l := &JSONLog{queue: make(chan AccessRecord, accessQueue), done: make(chan struct{})}
-	go l.write(w)
-	return l
+// NewCombinedLog is NewJSONLog in the combined format of NCSA and Apache.
+func NewCombinedLog(w io.Writer) *LineLog {
+	return &LineLog{logqueue.New(w, func(b []byte, r *AccessRecord) []byte { return r.appendCombined(b) })}
 }
 
-// Log implements AccessLog. It never blocks: with a full queue the record is
-// dropped and counted.
-func (l *JSONLog) Log(r *AccessRecord) {
-	select {
-	case l.queue <- *r:
-	default:
-		l.dropped.Add(1)
-	}
-}
+// Log implements AccessLog.
+func (l *LineLog) Log(r *AccessRecord) { l.queue.Put(*r) }
 
 // Dropped counts the records that are missing from the log: those for which
 // the queue had no room, and those whose writing failed.
-func (l *JSONLog) Dropped() uint64 { return l.dropped.Load() + l.failed.Load() }
+func (l *LineLog) Dropped() uint64 { return l.queue.Dropped() }
 
 // Close writes what is queued and ends the log. Nothing may log after it.
-func (l *JSONLog) Close() {
-	close(l.queue)
-	<-l.done
-}
-
-func (l *JSONLog) write(w io.Writer) {
-	defer close(l.done)
-	out := bufio.NewWriterSize(w, 64<<10)
-	var line []byte
-	unflushed := uint64(0)
-	flush := func() {
-		if err := out.Flush(); err != nil {
-			l.failed.Add(unflushed)
-			out.Reset(w)
-		}
-		unflushed = 0
-	}
-	for r := range l.queue {
-		line = r.appendJSON(line[:0])
-		out.Write(line) // an error stays until the flush
-		unflushed++
-		if len(l.queue) == 0 || unflushed == accessQueue {
-			flush()
-		}
-	}
-	flush()
-}
+func (l *LineLog) Close() { l.queue.Close() }
 
 // appendJSON appends the record as a line of JSON. Fields that are empty are
 // left out, but for the status and the octets.
@@ -96,10 +59,68 @@ func (r *AccessRecord) appendJSON(b []byte) []byte {
 	b = appendText(b, "cache", r.Cache)
 	b = appendText(b, "release", r.Release)
 	b = appendText(b, "cache_status", r.CacheStatus)
+	b = appendText(b, "referer", r.Referer)
+	b = appendText(b, "agent", r.UserAgent)
 	if r.TLS != nil {
 		b = appendText(b, "tls", tlsVersion(r.TLS.Version))
 	}
 	return append(b, "}\n"...)
+}
+
+// appendCombined appends the record as a line of the combined format: client,
+// two fields that we have nothing for, time, request line, status, octets of the
+// body, Referer, User-Agent. What would end a field is escaped as Apache does.
+func (r *AccessRecord) appendCombined(b []byte) []byte {
+	b = append(b, orDash(r.Client)...)
+	b = append(b, " - - ["...)
+	b = r.Time.AppendFormat(b, "02/Jan/2006:15:04:05 -0700")
+	b = append(b, `] "`...)
+	if r.Method == "" {
+		b = append(b, '-') // the head was not understood
+	} else {
+		b = appendEscaped(b, r.Method)
+		b = append(b, ' ')
+		b = appendEscaped(b, r.Path)
+		b = append(b, ' ')
+		b = appendEscaped(b, r.Proto)
+	}
+	b = append(b, `" `...)
+	b = strconv.AppendInt(b, int64(r.Status), 10)
+	b = append(b, ' ')
+	if r.Bytes == 0 {
+		b = append(b, '-')
+	} else {
+		b = strconv.AppendInt(b, r.Bytes, 10)
+	}
+	for _, v := range []string{r.Referer, r.UserAgent} {
+		b = append(b, ` "`...)
+		b = appendEscaped(b, orDash(v))
+		b = append(b, '"')
+	}
+	return append(b, '\n')
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// appendEscaped appends s with everything but visible ASCII and blanks as \xHH.
+func appendEscaped(b []byte, s string) []byte {
+	for _, c := range []byte(s[:min(len(s), maxLogField)]) {
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c < ' ' || c > '~':
+			const hex = "0123456789abcdef"
+			b = append(b, '\\', 'x', hex[c>>4], hex[c&15])
+		default:
+			b = append(b, c)
+		}
+	}
+	return b
 }
 
 func appendText(b []byte, name, v string) []byte {
@@ -134,4 +155,64 @@ func appendJSONString(b []byte, s string) []byte {
 		i += n
 	}
 	return append(b, '"')
+}
+
+// secrets knows the query parameters whose values no log shows.
+type secrets map[string]bool
+
+// DefaultHide are the parameters whose values are hidden when Config names none.
+var DefaultHide = []string{
+	"token", "access_token", "id_token", "refresh_token", "auth", "authorization",
+	"sig", "signature", "x-amz-signature", "x-amz-security-token", "x-goog-signature",
+	"key", "api_key", "apikey", "password", "passwd", "pwd", "secret", "client_secret",
+	"code", "session", "sessionid", "jwt", "policy", "hmac",
+}
+
+func newSecrets(names []string) secrets {
+	if names == nil {
+		names = DefaultHide
+	}
+	s := secrets{}
+	for _, name := range names {
+		s[strings.ToLower(name)] = true
+	}
+	return s
+}
+
+// path is a path and query without the values of secret parameters.
+func (s secrets) path(path, query string) string {
+	if len(query) < 2 {
+		return path + query
+	}
+	var b strings.Builder
+	b.WriteString(path)
+	sep := byte('?')
+	for rest := query[1:]; ; {
+		i := strings.IndexAny(rest, "&;")
+		part := rest
+		if i >= 0 {
+			part = rest[:i]
+		}
+		b.WriteByte(sep)
+		name, _, has := strings.Cut(part, "=")
+		plain, err := url.QueryUnescape(name)
+		if has && (err != nil || s[strings.ToLower(plain)]) {
+			b.WriteString(name + "=…")
+		} else {
+			b.WriteString(part)
+		}
+		if i < 0 {
+			return b.String()
+		}
+		sep, rest = rest[i], rest[i+1:]
+	}
+}
+
+// reference is the value of Referer in the same way.
+func (s secrets) reference(referer string) string {
+	i := strings.IndexByte(referer, '?')
+	if i < 0 {
+		return referer
+	}
+	return s.path(referer[:i], referer[i:])
 }

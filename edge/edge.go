@@ -73,6 +73,9 @@ type Site struct {
 	EarlyHintsAll bool
 	// Rules give expiry to pushed paths beyond the classes: first match wins.
 	Rules []ExpiryRule
+
+	stats  *siteStats     // of the Edge that it is given to
+	failed *atomic.Uint64 // requests that the origin failed
 }
 
 // ExpiryRule gives the Cache-Control of pushed paths that match Glob: the
@@ -91,6 +94,7 @@ type Config struct {
 	MemoryBytes int64            // budget of the store; 0 means DefaultMemoryBytes
 	Log         *slog.Logger     // events; nil discards
 	Access      AccessLog        // one record a request; nil: off
+	Hide        []string         // query parameters whose values Access is not told; nil means DefaultHide
 	Limits      *Limits          // of one client; nil means DefaultLimits
 	Now         func() time.Time // nil means time.Now; its monotonic reading is used for ages
 	// FullCacheStatus adds key, fwd-status and detail to Cache-Status (RFC
@@ -115,6 +119,9 @@ type AccessRecord struct {
 	Status      int
 	Bytes       int64 // of the body
 	Duration    time.Duration
+	Proto       string
+	Referer     string // its query's secrets stripped
+	UserAgent   string
 	Cache       string // hit, miss, stale, revalidated, pass, release, error or local
 	Release     string
 	CacheStatus string
@@ -135,16 +142,21 @@ type Edge struct {
 	blobs    *origin.Blobs
 	log      *slog.Logger
 	access   AccessLog
+	secrets  secrets
 	now      func() time.Time
 	full     bool
 	behind   atomic.Bool
 	notReady atomic.Bool
 	draining atomic.Bool
 	panics   atomic.Uint64
+	stats    edgeStats
 	applied  atomic.Uint64 // feed seq
 	local    atomic.Uint64 // purges of this edge alone
 	applyMu  sync.Mutex
-	more     chan struct{}   // closed when applied rises; applyMu
+	more     chan struct{} // closed when applied rises; applyMu
+	statsMu  sync.Mutex    // guards what follows, by site; each stays for good
+	bySite   map[string]*siteStats
+	failed   map[string]*atomic.Uint64
 	ctx      context.Context // ends with Close
 	cancel   context.CancelFunc
 }
@@ -168,11 +180,12 @@ func New(c Config) (*Edge, error) {
 	}
 	e := &Edge{
 		name: c.Name, id: "perigee-" + c.Name, store: newStore(c.MemoryBytes), purges: newPurgeTable(),
-		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, now: c.Now, full: c.FullCacheStatus,
+		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, secrets: newSecrets(c.Hide), now: c.Now, full: c.FullCacheStatus,
 	}
 	if c.Seed != 0 {
 		e.store.seed = c.Seed
 	}
+	e.bySite, e.failed = map[string]*siteStats{}, map[string]*atomic.Uint64{}
 	e.flights.m, e.clients.m = map[string]*flight{}, map[netip.Addr]*client{}
 	if c.Limits == nil {
 		l := DefaultLimits()
@@ -201,6 +214,7 @@ func (e *Edge) SetSites(sites []Site) error {
 			return fmt.Errorf("site %s: it is pushed, but the edge has no Releases", sites[i].Name)
 		}
 	}
+	e.keepStats(t)
 	e.snap.Store(&Snapshot{
 		name: e.name, sites: t, store: e.store, purges: e.purges, behind: &e.behind,
 		releases: e.releases, blobs: e.blobs, full: e.full,

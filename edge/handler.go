@@ -47,14 +47,17 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.snap = x.snap.Over(state.ServerName)
 	}
 	x.rec = AccessRecord{Time: e.now(), TLS: state, Method: r.Method, Host: r.Host, Path: r.URL.Path, Cache: "local"}
-	if e.access != nil {
-		defer x.log()
-	}
+	defer x.log()
 	defer x.survive()
 	x.answer()
 }
 
 func (x *exchange) log() {
+	x.e.statsOf(x.site).count(generalShard, pathGeneral, x.rec.Cache, x.rec.Status, x.rec.Bytes)
+	if x.e.access == nil {
+		return
+	}
+	x.rec.Proto, x.rec.Referer, x.rec.UserAgent = x.r.Proto, x.e.secrets.reference(x.r.Referer()), x.r.UserAgent()
 	x.rec.Duration = x.e.now().Sub(x.rec.Time)
 	x.e.access.Log(&x.rec)
 }
@@ -82,7 +85,7 @@ func (x *exchange) answer() {
 		x.fail(bad.status, bad.why)
 		return
 	}
-	x.rec.Host, x.rec.Path = q.host, loggedPath(q.path, q.query)
+	x.rec.Host, x.rec.Path = q.host, e.secrets.path(q.path, q.query)
 	if x.site = x.snap.route(&q.target); x.site == nil {
 		x.fail(http.StatusMisdirectedRequest, "no site here is called "+q.host)
 		return
@@ -215,6 +218,9 @@ func (x *exchange) revalidateBehind(f found) {
 // originFailed answers when there is neither a response nor a stale one.
 func (x *exchange) originFailed(err error) {
 	x.rec.Cache = "error"
+	if x.site.failed != nil {
+		x.site.failed.Add(1)
+	}
 	timeout, ok := errors.AsType[interface {
 		error
 		Timeout() bool

@@ -45,6 +45,7 @@ func (e *Edge) Purge(p Purge) error {
 			s.scope.name = path + site.Query.apply("?"+query)
 		}
 	}
+	e.stats.purges.Add(1)
 	e.purgeScope(s.scope, p.Site, p.Seq, p.Soft)
 	return nil
 }

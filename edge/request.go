@@ -3,8 +3,6 @@ package edge
 import (
 	"net"
 	"net/http"
-	"net/url"
-	"strings"
 )
 
 // request is what the general path knows of one request.
@@ -61,41 +59,4 @@ func (q *request) safe() bool {
 		return true
 	}
 	return false
-}
-
-// secretParameters are the query parameters whose values no log shows.
-var secretParameters = map[string]bool{
-	"token": true, "access_token": true, "id_token": true, "refresh_token": true, "auth": true, "authorization": true,
-	"sig": true, "signature": true, "x-amz-signature": true, "x-amz-security-token": true, "x-goog-signature": true,
-	"key": true, "api_key": true, "apikey": true, "password": true, "passwd": true, "pwd": true, "secret": true, "client_secret": true,
-	"code": true, "session": true, "sessionid": true, "jwt": true, "policy": true, "hmac": true,
-}
-
-// loggedPath is a path and query without the values of secret parameters.
-func loggedPath(path, query string) string {
-	if len(query) < 2 {
-		return path + query
-	}
-	var b strings.Builder
-	b.WriteString(path)
-	sep := byte('?')
-	for rest := query[1:]; ; {
-		i := strings.IndexAny(rest, "&;")
-		part := rest
-		if i >= 0 {
-			part = rest[:i]
-		}
-		b.WriteByte(sep)
-		name, _, has := strings.Cut(part, "=")
-		plain, err := url.QueryUnescape(name)
-		if has && (err != nil || secretParameters[strings.ToLower(plain)]) {
-			b.WriteString(name + "=…")
-		} else {
-			b.WriteString(part)
-		}
-		if i < 0 {
-			return b.String()
-		}
-		sep, rest = rest[i], rest[i+1:]
-	}
 }

@@ -136,9 +136,7 @@ func (e *Edge) answerRefused(w http.ResponseWriter, r *http.Request, bad *refuse
 	x.rec = AccessRecord{Time: e.now(), TLS: state, Client: client, Cache: "local"}
 	w.Header().Set("Connection", "close")
 	x.fail(bad.status, bad.why)
-	if e.access != nil {
-		x.log()
-	}
+	x.log()
 }
 
 func (s *server) acceptAll(ctx context.Context, ln net.Listener) error {
@@ -163,7 +161,9 @@ func (s *server) acceptAll(ctx context.Context, ln net.Listener) error {
 		pause = time.Millisecond
 		boundUnsent(nc)
 		c := &conn{Conn: nc, s: s, peer: hostOf(nc.RemoteAddr())}
+		c.shard = uint32(s.e.stats.accepted.Add(1))
 		if !s.add(c) {
+			s.e.stats.turned.Add(1)
 			nc.Close()
 			continue
 		}
@@ -181,6 +181,7 @@ func (s *server) add(c *conn) bool {
 		return false
 	}
 	s.conns[c] = struct{}{}
+	s.e.stats.open.Add(1)
 	s.wg.Add(1)
 	return true
 }
@@ -209,6 +210,7 @@ func (s *server) remove(c *conn) {
 		if s.verify == nil {
 			s.e.clients.disconnect(c.peer)
 		}
+		s.e.stats.open.Add(-1)
 		s.wg.Done()
 	}
 }
@@ -218,6 +220,7 @@ type conn struct {
 	net.Conn
 	s      *server
 	peer   string // its address without port
+	shard  uint32 // of the counters
 	state  *tls.ConnectionState
 	mem    []byte      // all of the read buffer
 	buf    []byte      // the part of mem that is read and not consumed
@@ -414,14 +417,16 @@ func (c *conn) answer(h *head, n int) bool {
 	}
 	c.out, c.begun = out, true
 	sent, err := c.send(out, &body)
+	e.statsOf(body.Site).count(c.shard, pathFast, body.Cache, body.Status, sent)
 	if e.access != nil {
 		r := AccessRecord{
 			Time: now, Duration: e.now().Sub(now), TLS: c.state, Client: e.clientOf(c.peer, h),
-			Site: body.Site.Name, Method: h.method, Host: body.target.host, Path: loggedPath(body.target.path, body.target.query),
+			Site: body.Site.Name, Method: h.method, Host: body.target.host, Path: e.secrets.path(body.target.path, body.target.query),
 			Status: body.Status, Bytes: sent, Cache: body.Cache, Release: body.Release,
 			CacheStatus: string(out[body.status[0]:body.status[1]]),
 		}
 		r.Method, r.Host, r.Path = cloned(r.Method), cloned(r.Host), cloned(r.Path)
+		r.Proto, r.Referer, r.UserAgent = "HTTP/1.1", e.secrets.reference(cloned(h.value1("Referer"))), cloned(h.value1("User-Agent"))
 		e.access.Log(&r)
 	}
 	if err != nil {
@@ -469,6 +474,7 @@ func (c *conn) refuse(bad *refused) {
 	if _, err := c.Write(out); err != nil {
 		return
 	}
+	c.s.e.stats.none.count(c.shard, pathFast, "local", bad.status, int64(len(text)))
 	if e := c.s.e; e.access != nil {
 		e.access.Log(&AccessRecord{Time: e.now(), Client: c.peer, Status: bad.status, Bytes: int64(len(text)), Cache: "local", TLS: c.state})
 	}

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"perigee.example/internal/logqueue"
 	"perigee.example/internal/memnet"
 )
 
@@ -239,7 +240,7 @@ func TestJSONLog(t *testing.T) {
 func TestJSONLogDropsAndCounts(t *testing.T) {
 	gate := make(chan struct{})
 	l := NewJSONLog(failingWriter{gate})
-	const n = 3 * accessQueue
+	const n = 3 * logqueue.Length
 	for range n {
 		l.Log(&AccessRecord{Status: 200})
 	}
@@ -253,6 +254,36 @@ func TestJSONLogDropsAndCounts(t *testing.T) {
 	}
 }
 
+// TestCombinedLog: the format of Apache; nothing that a client sends ends a field
+// or a line.
+func TestCombinedLog(t *testing.T) {
+	var out bytes.Buffer
+	l := NewCombinedLog(&out)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
+	l.Log(&AccessRecord{Time: at, Client: "192.0.2.1", Method: "GET", Path: "/a\"b\n?x=1", Proto: "HTTP/1.1", Status: 200, Bytes: 5, Referer: "https://a.test/?x", UserAgent: "curl\x1b[2J\\"})
+	l.Log(&AccessRecord{Time: at, Client: "2001:db8::1", Status: 400})
+	l.Close()
+	want := `192.0.2.1 - - [02/Jan/2026:03:04:05 +0100] "GET /a\"b\x0a?x=1 HTTP/1.1" 200 5 "https://a.test/?x" "curl\x1b[2J\\"` + "\n" +
+		`2001:db8::1 - - [02/Jan/2026:03:04:05 +0100] "-" 400 - "-" "-"` + "\n"
+	if got := out.String(); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+// TestHide: the parameters of the configuration, in place of the usual ones.
+func TestHide(t *testing.T) {
+	s := newSecrets([]string{"Ticket"})
+	if got := s.path("/a", "?ticket=1&token=2"); got != "/a?ticket=…&token=2" {
+		t.Error(got)
+	}
+	if got := s.reference("https://a.test/b?TICKET=1"); got != "https://a.test/b?TICKET=…" {
+		t.Error(got)
+	}
+	if got := newSecrets([]string{}).path("/a", "?token=2"); got != "/a?token=2" {
+		t.Error(got)
+	}
+}
+
 func TestLoggedPath(t *testing.T) {
 	for _, c := range []struct{ path, query, want string }{
 		{"/a", "", "/a"},
@@ -261,7 +292,7 @@ func TestLoggedPath(t *testing.T) {
 		{"/a", "?TOKEN=1&x=2&sig=3;key=4", "/a?TOKEN=…&x=2&sig=…;key=…"},
 		{"/a", "?t%6Fken=1&%zz=1&token", "/a?t%6Fken=…&%zz=…&token"},
 	} {
-		if got := loggedPath(c.path, c.query); got != c.want {
+		if got := newSecrets(nil).path(c.path, c.query); got != c.want {
 			t.Errorf("%s%s: %s, want %s", c.path, c.query, got, c.want)
 		}
 	}

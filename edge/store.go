@@ -85,6 +85,9 @@ type store struct {
 	door    *doorkeeper
 	turned  uint64 // not kept, for the doorkeeper knew them not
 	seed    uint64 // of when hot responses are refreshed
+
+	objects   int    // stored responses
+	evictions uint64 // responses that made way
 }
 
 func newStore(budget int64) *store {
@@ -172,6 +175,7 @@ func (s *store) put(o *stored) bool {
 	}
 	s.keys[o.key] = append(s.keys[o.key], o)
 	s.bytes += o.cost()
+	s.objects++
 	if o.isSlice() {
 		s.sliced += o.cost()
 	}
@@ -188,9 +192,11 @@ func (o *stored) isSlice() bool { return o.part != nil && o.status == http.Statu
 func (s *store) makeRoom(o *stored) {
 	half := s.budget / 2
 	for o.isSlice() && s.sliced+o.cost() > half && s.sliced > 0 {
+		s.evictions++
 		s.drop(s.slices.prev)
 	}
 	for s.bytes+o.cost() > s.budget {
+		s.evictions++
 		if s.slices.prev != &s.slices && (s.bytes-s.sliced <= half || s.ring.prev == &s.ring) {
 			s.drop(s.slices.prev)
 		} else {
@@ -240,6 +246,7 @@ func (s *store) drop(o *stored) {
 		s.keys[o.key] = rest
 	}
 	s.bytes -= o.cost()
+	s.objects--
 	if o.isSlice() {
 		s.sliced -= o.cost()
 	}

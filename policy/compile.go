@@ -297,6 +297,9 @@ func (s *Set) Root(name string) (Name, bool) {
 	return n, ok
 }
 
+// NameOf returns the policy or endpoint that root stands for.
+func (s *Set) NameOf(root Name) string { return s.roots[root].name }
+
 // Reaches returns the indexes of every endpoint that root can lead to, in
 // order. Do not modify it.
 func (s *Set) Reaches(root Name) []int { return s.roots[root].reaches }

@@ -19,6 +19,9 @@ type compiler struct {
 
 func typeName(t uint16) string { return dns.Type(t).String() }
 
+// TypeName is the mnemonic of a record type, or TYPE and its number (RFC 3597 §5).
+func TypeName(t uint16) string { return typeName(t) }
+
 // compile closes the arena, lints, and builds the indexes. It returns nil when
 // there is no SOA to build a zone around.
 //

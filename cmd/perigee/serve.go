@@ -37,6 +37,7 @@ func newServe(o *options) *cobra.Command {
 		ValidArgs: []string{"dns", "edge", "control", "origin"},
 	}
 	c.Flags().StringVar(&s.stateFlag, "state", "", "the `folder` that keeps what must survive this process")
+	c.Flags().StringVar(&s.metricsFlag, "metrics", "", "the `address` for Prometheus, or off, in place of [metrics] listen")
 	c.Flags().StringVar(&s.listen, "listen", "127.0.0.1:9080", "the `address` of serve origin")
 	return c
 }
@@ -59,10 +60,11 @@ func serveArgs(_ *cobra.Command, args []string) error {
 
 // server is one process that serves.
 type server struct {
-	o         *options
-	stateFlag string
-	listen    string
-	log       *slog.Logger
+	o           *options
+	stateFlag   string
+	listen      string
+	metricsFlag string
+	log         *slog.Logger
 
 	cfg   atomic.Pointer[config.Config] // swapped whole by reload
 	dir   string                        // the state folder
@@ -74,12 +76,19 @@ type server struct {
 	followers []*follower            // of its parts
 	tasks     tasks
 
+	reloads   reloads
 	sockets   *handover.Sockets
 	parent    *handover.Parent // the process that this one takes the place of, or nil
 	lock      *os.File         // of the state folder
 	upgrading sync.Mutex
 	ending    atomic.Bool // told to end
 	edgeName  string      // of the edge in this process, or empty
+}
+
+// reloads counts them.
+type reloads struct {
+	ok, failed atomic.Uint64
+	last       atomic.Int64 // when perigee.toml was last taken over, Unix seconds
 }
 
 // tasks runs the loops of a process. The first that fails ends all.
@@ -144,7 +153,11 @@ func (s *server) runParts(ctx context.Context, args []string) error {
 	}
 	defer s.lock.Close()
 	s.begin(ctx)
-	if err := s.startParts(args); err != nil {
+	err = s.startParts(args)
+	if err == nil {
+		err = s.startMetrics()
+	}
+	if err != nil {
 		s.tasks.cancel(nil)
 		return errors.Join(err, s.tasks.wait())
 	}
@@ -188,6 +201,7 @@ func (s *server) serveUntilDone() error {
 		s.tasks.start("admin socket", func(ctx context.Context) error { return s.admin.serve(ctx, s.dir) })
 	}
 	s.admin.ready.Store(true)
+	s.reloads.last.Store(time.Now().Unix())
 	s.log.Info("ready", "role", s.admin.status().Role, "pid", os.Getpid(), "version", version())
 	if err := handover.Notify(fmt.Sprintf("MAINPID=%d\nREADY=1", os.Getpid())); err != nil {
 		s.log.Warn("systemd is not told", "err", err)
@@ -257,17 +271,22 @@ func (s *server) reload(ctx context.Context) error {
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	if err := s.reconfigure(ctx); err != nil {
+		s.reloads.failed.Add(1)
 		text := "the new " + filepath.Base(s.o.config) + " is not in use: " + err.Error()
 		s.refused.Store(&text)
 		return withHint(err, "the old configuration goes on: mend this and reload again")
 	}
 	s.refused.Store(nil)
+	s.reloads.last.Store(time.Now().Unix())
 	var errs []error
 	for _, p := range s.admin.parts {
 		errs = append(errs, p.reload(ctx))
 	}
 	err := errors.Join(errs...)
-	if err == nil {
+	if err != nil {
+		s.reloads.failed.Add(1)
+	} else {
+		s.reloads.ok.Add(1)
 		s.log.Info("reloaded", "config", s.o.config)
 	}
 	return err

@@ -27,15 +27,16 @@ import (
 // dnsPart is a DNS node: zones, geography, health and drains come together in
 // a View and a State, which the server reads.
 type dnsPart struct {
-	s      *server
-	server *dnsserver.Server
-	guards *dnsGuards
-	store  *zones.Store
-	checks *health.Checker
-	follow *follower               // nil: no control node
-	again  chan struct{}           // a zone or the geography changed: build the View again
-	geoNew atomic.Bool             // it was the geography
-	told   map[string]health.State // what the log has of each endpoint; healthChanged's own
+	s       *server
+	server  *dnsserver.Server
+	guards  *dnsGuards
+	store   *zones.Store
+	checks  *health.Checker
+	follow  *follower               // nil: no control node
+	queries *queryLog               // nil: off
+	again   chan struct{}           // a zone or the geography changed: build the View again
+	geoNew  atomic.Bool             // it was the geography
+	told    map[string]health.State // what the log has of each endpoint; healthChanged's own
 
 	zonesTold map[string]string // what the log has of each zone; rebuildLoop's own
 
@@ -94,7 +95,14 @@ func (p *dnsPart) open(cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	p.server = dnsserver.NewServer(dnsserver.ServerConfig{Seed: seed, Log: p.s.log})
+	if p.queries, err = openQueryLog(cfg.Log); err != nil {
+		return err
+	}
+	c := dnsserver.ServerConfig{Seed: seed, Log: p.s.log}
+	if p.queries != nil {
+		c.OnOutcome = p.queries.outcome
+	}
+	p.server = dnsserver.NewServer(c)
 	if p.guards, err = openGuards(p.server, p.s.dir, cfg); err != nil {
 		return err
 	}
@@ -195,7 +203,11 @@ func (p *dnsPart) listen() error {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.Background(), dnsShutdown)
 		defer cancel()
-		return p.server.Shutdown(end)
+		err := p.server.Shutdown(end)
+		if p.queries != nil && err == nil { // else somebody may still log
+			p.queries.Close()
+		}
+		return err
 	})
 	return nil
 }

@@ -313,6 +313,9 @@ func (p *dnsPart) warnOfRestart(old, cfg *config.Config) {
 	if !slices.Equal(old.DNS.Listen, cfg.DNS.Listen) {
 		p.s.log.Warn("dns.listen has changed: restart this node to open other addresses")
 	}
+	if old.Log.Queries != cfg.Log.Queries || old.Log.QueriesFile != cfg.Log.QueriesFile {
+		p.s.log.Warn("[log] queries has changed: upgrade or restart this node to take it up")
+	}
 	a, b := old.Health, cfg.Health
 	if a.Interval != b.Interval || a.Timeout != b.Timeout || a.Rise != b.Rise || a.Fall != b.Fall {
 		p.s.log.Warn("[health] has changed: restart this node to probe at another pace")
@@ -324,7 +327,11 @@ func (p *dnsPart) reload(ctx context.Context) error {
 	p.building.Lock()
 	g := p.geo
 	p.building.Unlock()
-	return errors.Join(g.Reload(), p.store.Reload(ctx))
+	err := errors.Join(g.Reload(), p.store.Reload(ctx))
+	if p.queries != nil {
+		err = errors.Join(err, reopen(p.queries.file))
+	}
+	return err
 }
 
 // accept serves what the shrink guard held back.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"perigee.example/edge"
 	"perigee.example/internal/config"
 	"perigee.example/internal/control"
+	"perigee.example/internal/logqueue"
 	"perigee.example/internal/node"
 	"perigee.example/origin"
 )
@@ -27,7 +27,8 @@ type edgePart struct {
 	releases *origin.Releases
 	blobs    *origin.Blobs
 	certs    *edge.Certs
-	access   *edge.JSONLog
+	access   *edge.LineLog
+	logFile  *logqueue.File       // nil: stdout
 	follow   *follower            // nil: no control node
 	cred     *control.Credentials // for other edges; nil: there are none, or control runs in this process
 
@@ -97,9 +98,8 @@ func (p *edgePart) open(c *config.Edge) error {
 	p.pools = pools
 	limits := clientLimits(p.s.cfg.Load())
 	ec := edge.Config{Limits: &limits, Name: p.name, Sites: sites, Releases: p.releases, Blobs: p.blobs, MemoryBytes: c.CacheMemory, Log: p.s.log}
-	if p.s.cfg.Load().Log.Access == config.AccessJSON {
-		p.access = edge.NewJSONLog(os.Stdout)
-		ec.Access = p.access
+	if err := p.openAccess(p.s.cfg.Load().Log, &ec); err != nil {
+		return err
 	}
 	if p.edge, err = edge.New(ec); err != nil {
 		return err
@@ -107,6 +107,26 @@ func (p *edgePart) open(c *config.Edge) error {
 	if p.certs, err = edge.OpenCerts(certPairs(p.s.cfg.Load()), p.s.log); err != nil {
 		return err
 	}
+	return nil
+}
+
+// openAccess starts the access log.
+func (p *edgePart) openAccess(c config.Log, ec *edge.Config) error {
+	ec.Hide = c.Hide
+	if c.Access == config.AccessOff {
+		return nil
+	}
+	w, file, err := openLog(c.AccessFile)
+	if err != nil {
+		return err
+	}
+	p.logFile = file
+	if c.Access == config.AccessCombined {
+		p.access = edge.NewCombinedLog(w)
+	} else {
+		p.access = edge.NewJSONLog(w)
+	}
+	ec.Access = p.access
 	return nil
 }
 
@@ -319,6 +339,9 @@ func (p *edgePart) configure(_ context.Context, cfg *config.Config) error {
 	p.pools = pools
 	p.mu.Unlock()
 	closePools(old)
+	if a, b := p.s.cfg.Load().Log, cfg.Log; a.Access != b.Access || a.AccessFile != b.AccessFile || !slices.Equal(a.Hide, b.Hide) {
+		p.s.log.Warn("[log] of the edge has changed: upgrade or restart it to take that up", "edge", p.name)
+	}
 	if was := p.s.cfg.Load().Edge(p.name); was != nil && (!slices.Equal(was.Listen, c.Listen) || !slices.Equal(was.ListenTLS, c.ListenTLS) || was.Peer != c.Peer || was.CacheMemory != c.CacheMemory) {
 		p.s.log.Warn("the edge's listen, listen_tls, peer or memory has changed: restart it to take them up", "edge", p.name)
 	}
@@ -328,7 +351,7 @@ func (p *edgePart) configure(_ context.Context, cfg *config.Config) error {
 // reload implements part.
 func (p *edgePart) reload(context.Context) error {
 	p.certs.Reload()
-	var errs []error
+	errs := []error{reopen(p.logFile)}
 	for _, c := range p.certs.Status() {
 		if c.Err != nil {
 			errs = append(errs, c.Err)

@@ -41,6 +41,7 @@ type Config struct {
 	Cache     Cache
 	Limit     ClientLimit
 	Log       Log
+	Metrics   Metrics
 	Edges     []Edge     // in file order
 	Endpoints []Endpoint // in file order
 	// Policy is what policy.Compile takes. Its Endpoints are the Edges and then
@@ -130,22 +131,11 @@ type Cache struct {
 	Memory int64 // bytes, for each edge that has no size of its own
 }
 
-// The words of [log] access.
-const (
-	AccessJSON = "json"
-	AccessOff  = "off"
-)
-
 // The words of families in a policy.
 const (
 	FamiliesSame  = "same"  // whatever is chosen has the families of the name
 	FamiliesMixed = "mixed" // A and AAAA may be chosen apart
 )
-
-// Log is [log].
-type Log struct {
-	Access string // AccessJSON or AccessOff
-}
 
 // Edge is one [edge.NAME].
 type Edge struct {

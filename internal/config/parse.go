@@ -113,6 +113,7 @@ func (c *Config) readTop(t *table) {
 	c.readCache(t.table("cache"))
 	c.readClientLimit(t.table("limit"))
 	c.readLog(t.table("log"))
+	c.readMetrics(t.table("metrics"))
 	t.table("zone").tables(c.readZone)
 	t.table("edge").tables(c.readEdge)
 	t.table("endpoint").tables(c.readEndpoint)
@@ -202,11 +203,6 @@ func (c *Config) readHealth(t *table) {
 
 func (c *Config) readCache(t *table) {
 	c.Cache.Memory = t.size("memory", DefaultCacheMemory, minCacheMemory, maxCacheMemory)
-	t.done()
-}
-
-func (c *Config) readLog(t *table) {
-	c.Log.Access = t.word("access", AccessJSON, []string{AccessJSON, AccessOff}, []string{"combined"})
 	t.done()
 }
 

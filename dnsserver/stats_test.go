@@ -1,0 +1,79 @@
+package dnsserver
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"perigee.example/policy"
+)
+
+// TestStats: what several goroutines count comes out in one sum, also while it is
+// read and after a change of policies.
+func TestStats(t *testing.T) {
+	set := func() *policy.Set {
+		s, err := policy.Compile(policy.Config{Endpoints: []policy.Endpoint{{Name: "fra1"}, {Name: "iad1"}}}, []string{"fra1", "iad1"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	sets := []*policy.Set{set(), set()}
+	s := NewServer(ServerConfig{})
+	const goroutines, rounds = 4, 1000
+	var wg sync.WaitGroup
+	for g := range goroutines {
+		wg.Go(func() {
+			a := s.newAsker()
+			defer a.done()
+			for i := range rounds {
+				use := sets[i*2/rounds]
+				root, _ := use.Root([]string{"fra1", "iad1"}[g%2])
+				o := Outcome{Action: Reply, Zone: "a.test.", Steered: true, Policies: use, Root: root, Decision: policy.Decision{Endpoints: []int{g % 2, 0}}}
+				a.count.count(UDP, &o)
+				a.count.count(TCP, &Outcome{Action: Reply, Zone: fmt.Sprintf("%d.test.", i), Rcode: 3})
+				a.count.count(UDP, &Outcome{Action: Drop})
+				a.count.count(UDP, &Outcome{Action: Drop, Limit: Dropped, Zone: "a.test."})
+				a.count.count(UDP, &Outcome{Action: Reply, Limit: Slipped, Rcode: 4000})
+			}
+		})
+	}
+	s.Stats() // beside them
+	wg.Wait()
+	st := s.Stats()
+	const n = goroutines * rounds
+	want := map[QueryKind]uint64{{UDP, 0}: n, {TCP, 3}: n, {UDP, lastRcode + 1}: n}
+	if fmt.Sprint(st.Queries) != fmt.Sprint(want) || st.Dropped != n || st.Limited[Dropped] != n || st.Limited[Slipped] != n {
+		t.Errorf("%+v", st)
+	}
+	if st.Zones["a.test."] != 2*n || len(st.Zones) > maxZoneStats+1 {
+		t.Errorf("%d zones, a.test. %d", len(st.Zones), st.Zones["a.test."])
+	}
+	sum := uint64(0)
+	for _, v := range st.Zones {
+		sum += v
+	}
+	if sum != 3*n || st.Zones[otherStats] == 0 {
+		t.Errorf("%d queries in zones, %d of them other", sum, st.Zones[otherStats])
+	}
+	if len(st.Steered) != 2 || st.Steered[Steering{"fra1", "fra1"}] != n/2 || st.Steered[Steering{"iad1", "iad1"}] != n/2 {
+		t.Errorf("steered %v", st.Steered)
+	}
+	a := s.newAsker()
+	o := Outcome{Action: Reply, Zone: "a.test.", Steered: true, Policies: sets[1], Decision: policy.Decision{Endpoints: []int{0}}}
+	if got := testing.AllocsPerRun(100, func() { a.count.count(UDP, &o) }); got != 0 {
+		t.Errorf("counting allocates %v times", got)
+	}
+	if len(s.tally.all) > goroutines {
+		t.Errorf("%d counters for %d goroutines: those that were given back are not used again", len(s.tally.all), goroutines)
+	}
+}
+
+func BenchmarkCount(b *testing.B) {
+	s := NewServer(ServerConfig{})
+	a := s.newAsker()
+	o := Outcome{Action: Reply, Zone: "a.test."}
+	for b.Loop() {
+		a.count.count(UDP, &o)
+	}
+}
