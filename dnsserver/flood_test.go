@@ -178,6 +178,14 @@ func TestFlood(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	// A busy machine may take a while to flood.
+	bystander := &resolver{local: netip.AddrFrom4([4]byte{127, 1, 200, 53})}
+	for tries := 0; tries < 5_000 && (held.Load() == 0 || small.Load() == 0); tries++ {
+		if _, err := bystander.ask(at, "static.example.test."); err != nil {
+			t.Errorf("bystander: %v", err)
+			break
+		}
+	}
 	stop()
 	took := time.Since(start)
 	most := int64(floodRate * (took.Seconds() + 2))
