@@ -60,7 +60,7 @@ bench-dns: build ## processor time of an answer by UDP, beside a C echo and the 
 	$(GO) run ./bench/dns -perigee bin/perigee -rounds 3 -seconds 2 -mix mix,referral,cname,large,ecs,steered
 
 bench-dns-size: build ## time, CPU and memory until zones of 1M and 10M names, and 20,000 zones, answer; beside Knot, gdnsd, NSD, BIND where installed
-	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 3 -sizes 1000000 -zones 20000
+	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 3 -sizes 1000000 -zones 20000 -loss
 	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 1 -sizes 10000000 -zones 0 -only perigee,gdnsd
 	PERIGEE_BIG=1 $(GO) test -run '^$$' -bench 'Lookup|Load|Collect' -benchmem ./zones
 

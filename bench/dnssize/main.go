@@ -37,13 +37,15 @@ func main() {
 	sizes := flag.String("sizes", "1000000", "names of the one zone, several with commas between")
 	zones := flag.Int("zones", 20_000, "small zones; 0 leaves them out")
 	core := flag.String("core", "0", "the core that servers are pinned to")
+	client := flag.String("client", "1", "the core that dnsperf is pinned to")
 	only := flag.String("only", "", "servers, with commas between; all by default")
+	loss := flag.Bool("loss", false, "compare the cost of an answer from a small and a large zone too")
 	flag.Parse()
 	bin, err := filepath.Abs(*perigee)
 	if err != nil {
 		fatal(err)
 	}
-	b := &bench{bin: bin, rounds: *rounds, core: *core, only: *only}
+	b := &bench{bin: bin, rounds: *rounds, core: *core, client: *client, only: *only}
 	for _, text := range strings.Split(*sizes, ",") {
 		if n, err := strconv.Atoi(text); err == nil && n > 0 {
 			b.compare(fmt.Sprintf("one zone of %d names", n), data{names: n})
@@ -53,6 +55,11 @@ func main() {
 	}
 	if *zones > 0 {
 		b.compare(fmt.Sprintf("%d zones", *zones), data{zones: *zones})
+	}
+	if *loss {
+		if err := b.loss(); err != nil {
+			fatal(err)
+		}
 	}
 }
 
@@ -66,6 +73,7 @@ type bench struct {
 	bin    string
 	rounds int
 	core   string
+	client string
 	only   string
 }
 
