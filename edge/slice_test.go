@@ -26,6 +26,7 @@ type largeFile struct {
 	asked    []string // method and Range of each request
 	octets   atomic.Int64
 	ignores  bool // knows no ranges
+	careless bool // knows no If-Range
 	shift    byte // of the octets, for another representation
 }
 
@@ -93,6 +94,9 @@ func (f *largeFile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			io.Copy(w, &fileReader{f: f})
 		}
 		return
+	}
+	if f.careless {
+		r.Header.Del("If-Range")
 	}
 	http.ServeContent(w, r, "", f.modified, &fileReader{f: f})
 }
@@ -313,6 +317,25 @@ func mustGet(url string) *http.Request {
 		panic(err)
 	}
 	return r
+}
+
+// An origin that ignores If-Range gives a slice of the new representation: it
+// is not taken for one of the old, nor is one of another length.
+func TestSlicesOfACarelessOrigin(t *testing.T) {
+	for _, change := range []func(f *largeFile){
+		func(f *largeFile) { f.etag.Store(`"v2"`) },
+		func(f *largeFile) { f.size += 10 },
+	} {
+		f := newLargeFile(4 << 20)
+		f.careless = true
+		slicing(t, f, 64<<20, func(t *testing.T, w *world) {
+			f.expect(t, w, "0-9", 0, 10, "fwd=uri-miss")
+			change(f)
+			f.shift = 7
+			f.expect(t, w, "3000000-3000009", 3000000, 10, "fwd=")
+			f.expect(t, w, "0-9", 0, 10, "hit")
+		})
+	}
 }
 
 // A weak validator, or none, combines nothing: the part that came is used for
