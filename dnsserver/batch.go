@@ -98,4 +98,5 @@ func (b *batch) answer(n int) {
 		b.mmsg.Reply(i, reply, control)
 		b.report()
 	}
+	b.count.flush()
 }

@@ -177,7 +177,10 @@ type asker struct {
 // newAsker returns room for one goroutine. done gives its counters back.
 func (s *Server) newAsker() asker { return asker{s: s, count: s.tally.take()} }
 
-func (a *asker) done() { a.s.tally.give(a.count) }
+func (a *asker) done() {
+	a.count.flush()
+	a.s.tally.give(a.count)
+}
 
 // answer answers one query that came from and to these addresses now.
 func (a *asker) answer(dst, packet []byte, from, local netip.AddrPort, t Transport) []byte {

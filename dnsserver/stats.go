@@ -50,10 +50,16 @@ type counters struct {
 	dropped atomic.Uint64
 	limited [Slipped + 1]atomic.Uint64
 
+	// Runs of like queries are counted here and published by flush, once a
+	// batch: an atomic store costs as much as finding a name.
+	like    *atomic.Uint64 // of queries
+	likes   uint64
 	zone    string // counted last
 	inZone  *atomic.Uint64
+	inZones uint64 // queries in zone that wait for flush
 	steer   steerKey
 	inSteer *atomic.Uint64
+	steers  uint64 // decisions like the last that wait for flush
 
 	mu      sync.Mutex // held to add to the maps, and by Stats to read them
 	zones   map[string]*atomic.Uint64
@@ -86,22 +92,44 @@ func (c *counters) count(t Transport, o *Outcome) {
 		add1(&c.dropped)
 		return
 	default:
-		add1(&c.queries[min(t, TCP)][min(o.Rcode, lastRcode+1)])
+		if n := &c.queries[min(t, TCP)][min(o.Rcode, lastRcode+1)]; n != c.like {
+			c.flush()
+			c.like = n
+		}
+		c.likes++
 		if o.Limit == Slipped {
 			add1(&c.limited[Slipped])
 		}
 	}
 	if o.Zone != "" {
 		if o.Zone != c.zone {
+			c.flush()
 			c.zone, c.inZone = o.Zone, c.zoneCounter(o.Zone)
 		}
-		add1(c.inZone)
+		c.inZones++
 	}
 	if o.Steered && len(o.Decision.Endpoints) > 0 {
 		if k := (steerKey{o.Policies, o.Root, o.Decision.Endpoints[0]}); k != c.steer {
+			c.flush()
 			c.steer, c.inSteer = k, c.steerCounter(k)
 		}
-		add1(c.inSteer)
+		c.steers++
+	}
+}
+
+// flush publishes what waits. It is called before its goroutine waits for more.
+func (c *counters) flush() {
+	if c.likes > 0 {
+		c.like.Store(c.like.Load() + c.likes)
+		c.likes = 0
+	}
+	if c.inZones > 0 {
+		c.inZone.Store(c.inZone.Load() + c.inZones)
+		c.inZones = 0
+	}
+	if c.steers > 0 {
+		c.inSteer.Store(c.inSteer.Load() + c.steers)
+		c.steers = 0
 	}
 }
 

@@ -325,6 +325,7 @@ func (a *asker) serveMessage(r *bufio.Reader, w *replies, size int, from, local 
 	if inPlace {
 		r.Discard(2 + size)
 	}
+	defer a.count.flush()
 	defer a.report()
 	if len(reply) <= 2 {
 		return false, nil

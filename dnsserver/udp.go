@@ -107,6 +107,7 @@ func (s *Server) readPackets(sock packetIO) error {
 			_ = sock.write(reply, back, from)
 		}
 		a.report()
+		a.count.flush()
 	}
 }
 
