@@ -17,10 +17,11 @@ const geoAttribution = geo.Attribution
 
 func newGeo(o *options) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "geo",
-		Short: "ask the geo databases",
-		Args:  noArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:     "geo",
+		Short:   "ask the geo databases",
+		Example: "  perigee geo lookup 193.99.144.80",
+		Args:    noArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newGeoLookup(o))
 	return c

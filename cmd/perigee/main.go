@@ -57,9 +57,11 @@ func newRoot() *cobra.Command {
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Example:       "  perigee init my-cdn && cd my-cdn && perigee serve\n  perigee explain www.example.com --client 193.99.144.80\n  perigee status",
 		Args:          noArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.SetUsageTemplate(usageTemplate)
 	root.SetVersionTemplate("perigee {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	f := root.PersistentFlags()
@@ -72,6 +74,7 @@ func newRoot() *cobra.Command {
 		newPush(o), newReleases(o), newRollback(o), newPurge(o), newDrain(o), newUndrain(o),
 		newLogin(o), newNode(o), newDemo(o), newMan(),
 	)
+	addCobraExamples(root)
 	return root
 }
 

@@ -12,10 +12,11 @@ import (
 
 func newNode(o *options) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "node",
-		Short: "add nodes to the fleet, and remove them",
-		Args:  noArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:     "node",
+		Short:   "add nodes to the fleet, and remove them",
+		Example: "  perigee node add fra1 --out fra1.pem\n  perigee node remove fra1",
+		Args:    noArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newNodeAdd(o), newNodeRemove(o))
 	return c

@@ -8,6 +8,7 @@ package main
 //     follows when there is one; a mistake in a file shows the line and a caret;
 //   - --json prints one JSON value to stdout, on every command that reads;
 //   - exit 0 done, 1 failed, 2 used wrongly;
+//   - help ends in an example (help.go);
 //   - progress is shown only when stderr is a terminal.
 
 import (

@@ -13,10 +13,11 @@ import (
 
 func newZone(o *options) *cobra.Command {
 	c := &cobra.Command{
-		Use:   "zone",
-		Short: "check and compare master files, or accept a reload that was held back",
-		Args:  noArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:     "zone",
+		Short:   "check and compare master files, or accept a reload that was held back",
+		Example: "  perigee zone check zones/example.com.zone\n  perigee zone diff example.com --state /var/lib/perigee\n  perigee zone accept example.com --state /var/lib/perigee",
+		Args:    noArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newZoneCheck(o), newZoneDiff(o), newZoneAccept(o))
 	return c
