@@ -102,7 +102,7 @@ func contenders(c *config) []contender {
 			files: map[string]string{"perigee.toml": perigeeConfig}, args: []string{"serve", "dns", "-c", "{DIR}/perigee.toml", "--state", "{DIR}/state"}},
 		{name: "gdnsd", program: "gdnsd", files: map[string]string{"config": gdnsdConfig, "zones/bench.test": "$INCLUDE {ZONE}\n"}, args: []string{"-c", "{DIR}", "start"}},
 		{name: "knot", program: "knotd", files: map[string]string{"knot.conf": knotConfig}, args: []string{"-c", "{DIR}/knot.conf"}},
-		{name: "nsd", program: "nsd", note: "Debian's: built without recvmmsg", files: map[string]string{"nsd.conf": nsdConfig}, args: []string{"-d", "-c", "{DIR}/nsd.conf"}},
+		{name: "nsd", program: "nsd", files: map[string]string{"nsd.conf": nsdConfig}, args: []string{"-d", "-c", "{DIR}/nsd.conf"}},
 		{name: "bind", program: "named", files: map[string]string{"named.conf": namedConfig}, args: []string{"-f", "-n", "1", "-c", "{DIR}/named.conf"}},
 		{name: "pdns", program: "pdns_server", note: "bind backend, all caches", files: map[string]string{"pdns.conf": pdnsConfig, "named.conf": pdnsZones},
 			args: []string{"--config-dir={DIR}", "--guardian=no", "--daemon=no"}},
