@@ -313,7 +313,7 @@ func (q *scanner) data(rrtype uint16, line []byte) bool {
 }
 
 // text reads character strings in quotes, apart from each other, without
-// escapes.
+// escapes. More than fits into a record is the parser's to refuse.
 func (q *scanner) text(line []byte) bool {
 	out := q.rdata[:0]
 	for !blankOrComment(line) {
@@ -338,7 +338,7 @@ func (q *scanner) text(line []byte) bool {
 		line = bytes.TrimLeft(line, " \t")
 	}
 	q.rdata = out
-	return len(out) > 0 && bytes.IndexByte(line, '\r') < 0
+	return len(out) > 0 && len(out) <= maxRRset && bytes.IndexByte(line, '\r') < 0
 }
 
 func appendIPv4(dst, word []byte) ([]byte, bool) {

@@ -74,6 +74,18 @@ func TestScanner(t *testing.T) {
 	}
 }
 
+// TestScannerLongText: text that fits in no record is not cut to what is left of
+// its length in 16 bits.
+func TestScannerLongText(t *testing.T) {
+	one := ` "` + strings.Repeat("x", 255) + `"`
+	for _, n := range []int{253, 254, 255, 256, 257, 300} {
+		z := sameByParser(t, []byte(lintBase+"big TXT"+strings.Repeat(one, n)+"\n"))
+		if fits := 256*n+recordHeader <= maxRRset; (z != nil) != fits {
+			t.Errorf("a TXT record of %d strings: served %v", n, z != nil)
+		}
+	}
+}
+
 // FuzzScanner: the same, on any text.
 func FuzzScanner(f *testing.F) {
 	files, err := filepath.Glob("../testdata/zones/*.zone")
