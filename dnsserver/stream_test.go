@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -75,6 +76,60 @@ func TestStreamLimits(t *testing.T) {
 	if len(s.clients) != 0 || s.nstreams.Load() != 0 {
 		t.Errorf("%d streams of %d clients are left", s.nstreams.Load(), len(s.clients))
 	}
+}
+
+// TestStreamsInLineHoldNoRooms: a stream that waits for its turn to answer has
+// no room for a reply yet, so that thousands in line cost no memory.
+func TestStreamsInLineHoldNoRooms(t *testing.T) {
+	lent := atomic.Int64{}
+	make1 := rooms.New
+	rooms.New = func() any { lent.Add(1); return make1() }
+	defer func() { rooms.New = make1 }()
+	synctest.Test(t, func(t *testing.T) {
+		n := memnet.New()
+		ln, err := n.Listen("tcp", "192.0.2.53:53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := NewServer(ServerConfig{})
+		ended := make(chan error)
+		go func() { ended <- s.ServeTCP(ln) }()
+		q, err := txtest.ParseQuery("www.example.test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		query := append(binary.BigEndian.AppendUint16(nil, uint16(len(q.Wire))), q.Wire...)
+		for range cap(s.turns) { // others answer
+			s.turns <- struct{}{}
+		}
+		var clients []net.Conn
+		for range 50 {
+			c, err := n.DialContext(t.Context(), "tcp", "192.0.2.53:53")
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Write(query)
+			clients = append(clients, c)
+		}
+		synctest.Wait()
+		if got := lent.Load(); got > 0 {
+			t.Errorf("%d rooms are lent to 50 streams in line", got)
+		}
+		for range cap(s.turns) {
+			<-s.turns
+		}
+		for _, c := range clients {
+			if _, err := c.Read(make([]byte, 512)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if err := <-ended; !errors.Is(err, ErrServerClosed) {
+			t.Error(err)
+		}
+	})
 }
 
 // starved is a listener of a process without descriptors: Accept fails while

@@ -318,9 +318,9 @@ func (a *asker) serveMessage(r *bufio.Reader, w *replies, size int, from, local 
 		}
 		packet = room[2 : 2+size]
 	}
+	w.turn.take() // before there is room for the reply: thousands may wait in line
 	room := rooms.Get().(*[tcpRoom]byte)
 	defer rooms.Put(room)
-	w.turn.take()
 	reply := a.answer(room[:2], packet, from, local, TCP)
 	if inPlace {
 		r.Discard(2 + size)
