@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -17,6 +18,10 @@ const (
 	Length = 8192
 	// buffer is what is written at once.
 	buffer = 64 << 10
+	// closeTimeout is how long what is queued at the end may take to be written:
+	// ample for a disk, and no reason for a process to stay when nobody reads
+	// the pipe that it logs to.
+	closeTimeout = 2 * time.Second
 )
 
 // Queue is a log of records of one type.
@@ -48,10 +53,14 @@ func (q *Queue[T]) Put(record T) {
 // the queue had no room, and those whose writing failed.
 func (q *Queue[T]) Dropped() uint64 { return q.dropped.Load() + q.failed.Load() }
 
-// Close writes what is queued and ends the log. Nothing may be put after it.
+// Close writes what is queued and ends the log; a writer that does not take it
+// within closeTimeout is left alone. Nothing may be put after it.
 func (q *Queue[T]) Close() {
 	close(q.queue)
-	<-q.done
+	select {
+	case <-q.done:
+	case <-time.After(closeTimeout):
+	}
 }
 
 func (q *Queue[T]) write(w io.Writer, line func([]byte, *T) []byte) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 // gate is a writer that waits, and then fails or keeps what it gets.
@@ -44,6 +45,24 @@ func TestQueueDrops(t *testing.T) {
 	if lines == 0 || lines+int(q.Dropped()) != n {
 		t.Errorf("%d lines and %d dropped are not %d", lines, q.Dropped(), n)
 	}
+}
+
+// TestQueueClosesOnStuckWriter: a pipe that nobody reads keeps no process from
+// ending.
+func TestQueueClosesOnStuckWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := &gate{open: make(chan struct{})}
+		q := New(g, number)
+		q.Put(1)
+		synctest.Wait()
+		q.Put(2)
+		q.Close()
+		close(g.open) // so that its goroutine ends
+		<-q.done
+		if got := g.text.String(); got != "1\n2\n" {
+			t.Errorf("a writer that goes on gets %q", got)
+		}
+	})
 }
 
 // TestQueueFails: records that a full disk swallowed count as dropped.
