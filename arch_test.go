@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -50,7 +51,7 @@ var onlyIn = map[string][]string{
 	"github.com/andybalholm/brotli":        {"origin"},
 	"github.com/klauspost/compress":        {"origin"},
 	"github.com/miekg/dns":                 {"zones", "internal/txtest"},
-	"github.com/fsnotify/fsnotify":         {"zones", "edge", "internal/geo", "cmd/perigee"},
+	"github.com/fsnotify/fsnotify":         {"zones", "edge", "internal/geo"},
 	"github.com/oschwald/geoip2-golang":    {"internal/geo"},
 	"github.com/oschwald/maxminddb-golang": {"internal/geo"},
 	"github.com/nats-io":                   {"feed"},
@@ -58,10 +59,9 @@ var onlyIn = map[string][]string{
 	"github.com/spf13/cobra":               {"cmd/perigee"},
 	"github.com/prometheus/client_golang":  {"internal/metrics"},
 	"github.com/schollz/progressbar":       {"cmd/perigee"},
-	"golang.org/x/net":                     {"dnsserver", "edge"},
-	"golang.org/x/sys":                     {"internal/bigmem", "internal/mmsg", "dnsserver", "cmd/perigee", "internal/node"},
+	"golang.org/x/sys":                     {"internal/bigmem", "internal/mmsg", "dnsserver"},
 	"golang.org/x/term":                    {"cmd/perigee"},
-	"golang.org/x/text":                    {"origin", "internal/control"},
+	"golang.org/x/text":                    {"origin"},
 	"golang.org/x/tools/txtar":             {"internal/txtest"},
 }
 
@@ -69,6 +69,7 @@ var onlyIn = map[string][]string{
 // do not allow. Test files may import our own packages freely.
 func TestArchitecture(t *testing.T) {
 	seen := 0
+	used := map[[2]string]bool{}
 	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -83,18 +84,26 @@ func TestArchitecture(t *testing.T) {
 			return nil
 		}
 		seen++
-		checkImports(t, filepath.ToSlash(file))
+		checkImports(t, filepath.ToSlash(file), used)
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for dep, pkgs := range onlyIn {
+		for _, pkg := range pkgs {
+			if !used[[2]string{dep, pkg}] {
+				t.Errorf("onlyIn lets %s import %s, which it does not: take it out there, and in docs/dependencies.md", pkg, dep)
+			}
+		}
 	}
 	if seen < 15 {
 		t.Fatalf("looked at %d files only: is this the root of the module?", seen)
 	}
 }
 
-func checkImports(t *testing.T, file string) {
+// checkImports notes in used what a package imports of onlyIn.
+func checkImports(t *testing.T, file string, used map[[2]string]bool) {
 	pkg := path.Dir(file)
 	free := pkg == "cmd/perigee"
 	allowed, listed := mayImport[pkg]
@@ -123,17 +132,45 @@ func checkImports(t *testing.T, file string) {
 		if !strings.Contains(first, ".") {
 			continue // the standard library
 		}
-		if !dependencyAllowed(pkg, imp) {
+		if !dependencyAllowed(pkg, imp, used) {
 			t.Errorf("%s: package %s may not import %s: see onlyIn", file, pkg, imp)
 		}
 	}
 }
 
-func dependencyAllowed(pkg, imp string) bool {
+func dependencyAllowed(pkg, imp string, used map[[2]string]bool) bool {
 	for prefix, pkgs := range onlyIn {
 		if (imp == prefix || strings.HasPrefix(imp, prefix+"/")) && slices.Contains(pkgs, pkg) {
+			used[[2]string{prefix, pkg}] = true
 			return true
 		}
 	}
 	return false
+}
+
+// TestDependencies: each module that go.mod requires directly has its reason in
+// docs/dependencies.md.
+func TestDependencies(t *testing.T) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reasons, err := os.ReadFile("docs/dependencies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct := 0
+	for _, line := range strings.Split(string(mod), "\n") {
+		words := strings.Fields(line)
+		if !strings.HasPrefix(line, "\t") || len(words) != 2 { // "// indirect" makes four
+			continue
+		}
+		direct++
+		if !strings.Contains(string(reasons), words[0]) {
+			t.Errorf("docs/dependencies.md does not say why go.mod requires %s", words[0])
+		}
+	}
+	if direct < 10 {
+		t.Errorf("only %d modules found in go.mod", direct)
+	}
 }
