@@ -219,8 +219,9 @@ func (s *server) obey(ctx context.Context, signals <-chan os.Signal) error {
 			if sig == syscall.SIGUSR2 {
 				if _, err := s.upgrade(); err != nil {
 					s.log.Error("upgrade failed; this process goes on", "err", err)
+					continue
 				}
-				continue
+				return nil // another process obeys now
 			}
 			if err := s.admin.reload(ctx); err != nil {
 				s.log.Error("reload failed; the old configuration goes on", "err", err)

@@ -120,7 +120,16 @@ func (s *server) upgrade() (pid int, err error) {
 	if !s.upgrading.TryLock() {
 		return 0, errors.New("an upgrade is under way already")
 	}
-	defer s.upgrading.Unlock()
+	var resume []func()
+	defer func() {
+		if err == nil {
+			return // it has given its place away, and never does again
+		}
+		for _, f := range resume {
+			f()
+		}
+		s.upgrading.Unlock()
+	}()
 	switch {
 	case s.ending.Load():
 		return 0, errors.New("this process is ending")
@@ -134,7 +143,6 @@ func (s *server) upgrade() (pid int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	var resume []func()
 	for _, f := range s.followers {
 		r := f.pause()
 		if r == nil {
@@ -143,13 +151,6 @@ func (s *server) upgrade() (pid int, err error) {
 		}
 		resume = append(resume, r)
 	}
-	defer func() {
-		if err != nil {
-			for _, f := range resume {
-				f()
-			}
-		}
-	}()
 	if err != nil {
 		return 0, err
 	}

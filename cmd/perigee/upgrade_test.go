@@ -353,6 +353,36 @@ func TestUpgradeFails(t *testing.T) {
 	}
 }
 
+// TestUpgradeOnce: a process that is told twice to upgrade gives its place away
+// once.
+func TestUpgradeOnce(t *testing.T) {
+	dir, addr := t.TempDir(), freeAddr(t)
+	writeFile(t, filepath.Join(dir, "perigee.toml"), "version = 1\n[dns]\nlisten = [\""+addr+"\"]\nzone_files = [\"zones/*.zone\"]\n")
+	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)
+	u := startUpgradable(t, dir, "dns", "dns")
+	const starting = "msg=\"upgrade: starting the new process\""
+	for end := time.Now().Add(eventuallyScript); !strings.Contains(u.text(), starting); time.Sleep(pollEvery) {
+		syscall.Kill(u.pid, syscall.SIGUSR2)
+		if time.Now().After(end) {
+			t.Fatalf("the upgrade does not start:\n%s", u.text())
+		}
+	}
+	syscall.Kill(u.pid, syscall.SIGUSR2) // waits until the first is done
+	<-u.done
+	if n := strings.Count(u.text(), starting); n != 1 {
+		t.Errorf("%d new processes were started:\n%s", n, u.text())
+	}
+	status, _, err := u.perigee("status", "--json")
+	var st localStatus
+	if err == nil {
+		err = json.Unmarshal([]byte(status), &st)
+	}
+	if err != nil || st.PID == u.pid {
+		t.Errorf("status: %v: %s", err, status)
+	}
+	u.pid = st.PID
+}
+
 // httpLoad asks over kept connections, repeats nothing, and counts what breaks:
 // every error but a connection that could not be made to begin with.
 type httpLoad struct {
