@@ -178,13 +178,18 @@ func TestNormalURL(t *testing.T) {
 		"http://[2001:db8::1]:81/x":    "http://[2001:db8::1]:81/x",
 		"http://a.test/?":              "http://a.test/?",
 		"http://a.test/a%2Fb/c?ü":      "http://a.test/a%2Fb/c?%C3%BC",
-		"http://a.test/a%2Fb/../c":     "", // no edge answers it
-		"http://user@a.test/":          "",
-		"//a.test/":                    "",
-		"a.test/":                      "",
-		"http:///x":                    "",
-		"http://a.test/ b":             "",
-		"http:a.test":                  "",
+		// What cannot stand there is encoded, and nothing else is written anew:
+		// each of these is the key of what a browser asks for.
+		"http://a.test/Zürich_(Stadt)!": "http://a.test/Z%C3%BCrich_(Stadt)!",
+		"http://a.test/a%2Fb|%2c~\\[]":  "http://a.test/a%2Fb%7C%2c~%5C[]",
+		"http://a.test?/#/?":            "http://a.test/?/",
+		"http://a.test/a%2Fb/../c":      "", // no edge answers it
+		"http://user@a.test/":           "",
+		"//a.test/":                     "",
+		"a.test/":                       "",
+		"http:///x":                     "",
+		"http://a.test/ b":              "",
+		"http:a.test":                   "",
 	} {
 		got, _, err := NormalURL(in)
 		if got != want || (err == nil) != (want != "") {

@@ -135,13 +135,13 @@ func NormalURL(s string) (normal, host string, err error) {
 			shown = net.JoinHostPort(host, p)
 		}
 	}
-	path := cmp.Or(u.EscapedPath(), "/")
+	path := pathOf(s)
 	if why := refusedPath(path); why != "" {
 		return bad(why)
 	}
 	normal = scheme + "://" + shown + path
 	if u.RawQuery != "" || u.ForceQuery {
-		normal += "?" + escapeQuery(u.RawQuery)
+		normal += "?" + escape(u.RawQuery, "")
 	}
 	if len(normal) > maxURLBytes {
 		return bad(fmt.Sprintf("more than %d bytes when percent-encoded", maxURLBytes))
@@ -200,14 +200,29 @@ func refusedPath(path string) string {
 	return ""
 }
 
-// escapeQuery percent-encodes what a URI cannot hold, as clients do.
-func escapeQuery(q string) string {
+// pathOf returns the path of a URL that has a host, as written but for what no
+// path can hold. url.URL's EscapedPath would write all of it anew as soon as one
+// byte is such: "!" as "%21" and "%2F" as "/", which is another key.
+func pathOf(s string) string {
+	_, rest, _ := strings.Cut(s, "://")
+	rest, _, _ = strings.Cut(rest, "#")
+	rest, _, _ = strings.Cut(rest, "?")
+	i := strings.IndexByte(rest, '/')
+	if i < 0 {
+		return "/"
+	}
+	return escape(rest[i:], "\"<>\\^`{|}")
+}
+
+// escape percent-encodes what a URI cannot hold, and the bytes in also, as
+// clients do.
+func escape(s, also string) string {
 	var b strings.Builder
-	for i := range len(q) {
-		if q[i] < 0x80 {
-			b.WriteByte(q[i])
+	for i := range len(s) {
+		if s[i] < 0x80 && strings.IndexByte(also, s[i]) < 0 {
+			b.WriteByte(s[i])
 		} else {
-			fmt.Fprintf(&b, "%%%02X", q[i])
+			fmt.Fprintf(&b, "%%%02X", s[i])
 		}
 	}
 	return b.String()
