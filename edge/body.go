@@ -45,6 +45,9 @@ type growing struct {
 	changed chan struct{}  // closed at each change, for readers
 	moved   chan struct{}  // closed when a reader moves, for the writer
 	readers map[*follower]struct{}
+	// expected: whose request this is will read it, and has not begun. Till then
+	// its start is kept, room or not.
+	expected bool
 }
 
 func newGrowing(length int64) *growing {
@@ -60,10 +63,30 @@ type follower struct {
 	pos int64
 }
 
-// follow returns a reader, or nil when the start is gone.
-func (g *growing) follow() *follower {
+// expect says that who leads the fetch is going to follow; then it must, or
+// call dismiss.
+func (g *growing) expect() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.expected = true
+}
+
+// dismiss says that who leads the fetch does not follow, or no longer.
+func (g *growing) dismiss() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.expected = false
+	g.wakeWriter()
+}
+
+// follow returns a reader, or nil when the start is gone.
+func (g *growing) follow(leader bool) *follower {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if leader && g.expected {
+		g.expected = false
+		g.wakeWriter()
+	}
 	if g.first == nil {
 		return nil
 	}
@@ -136,12 +159,13 @@ func (g *growing) fill(ctx context.Context, body io.Reader, keep func(n int64) b
 			n = min(g.length-g.size, chunkBytes)
 		}
 		n = max(n, 1) // one octet more than declared shows that there is none
+		var err error
 		if g.first != nil && !keep(n) {
-			g.mu.Lock()
-			g.first = nil
-			g.mu.Unlock()
+			err = g.letGo(ctx)
 		}
-		err := g.fillChunk(ctx, body, make([]byte, n))
+		if err == nil {
+			err = g.fillChunk(ctx, body, make([]byte, n))
+		}
 		if err != nil {
 			if err == io.EOF {
 				err = nil
@@ -150,6 +174,27 @@ func (g *growing) fill(ctx context.Context, body io.Reader, keep func(n int64) b
 			return err
 		}
 		size = min(2*size, chunkBytes)
+	}
+}
+
+// letGo stops keeping the body from its start, once the leader reads it: else
+// it would find the start gone, and have to fetch anew, and again.
+func (g *growing) letGo(ctx context.Context) error {
+	for {
+		g.mu.Lock()
+		expected, moved := g.expected, g.moved
+		if !expected {
+			g.first = nil
+		}
+		g.mu.Unlock()
+		if !expected {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 }
 

@@ -22,6 +22,7 @@ type flight struct {
 	primary string // cache key
 	scopes  purgeScopes
 	asOf    instant
+	behind  bool // who leads it does not wait for it
 	ready   chan struct{}
 	interim chan interim // for the leader's client
 	ctx     context.Context
@@ -160,6 +161,9 @@ func (e *Edge) leave(fl *flight, leader bool) {
 		resp = nil
 	}
 	fl.claimed = fl.claimed || leader
+	if leader && fl.outcome.body != nil {
+		fl.outcome.body.dismiss()
+	}
 	if abandoned && e.flights.m[fl.key] == fl {
 		delete(e.flights.m, fl.key)
 	}
@@ -184,6 +188,9 @@ func (e *Edge) claim(fl *flight) *http.Response {
 func (e *Edge) settle(fl *flight, o outcome) {
 	e.flights.mu.Lock()
 	fl.outcome, fl.done = o, true
+	if o.body != nil && !fl.claimed && !fl.behind {
+		o.body.expect()
+	}
 	orphan := o.resp != nil && fl.claimed
 	if o.body == nil && e.flights.m[fl.key] == fl {
 		delete(e.flights.m, fl.key) // nothing is coming that one could follow

@@ -209,6 +209,7 @@ func (x *exchange) revalidateBehind(f found) {
 		return
 	}
 	w := x.newFill(fl, f)
+	fl.behind = true
 	go func() {
 		w.run()
 		e.leave(fl, true)

@@ -128,7 +128,7 @@ func (b *partsBody) writeRange(ctx context.Context, w io.Writer, start, length i
 			}
 			b.x.letGo(ahead)
 			if ahead = nil; length > n {
-				ahead = b.x.joinSlice(b.head, i+1)
+				ahead = b.x.joinSlice(b.head, i+1, true)
 			}
 			var got int64
 			got, err = b.held.writeRange(ctx, w, start-i*sliceBytes, n)
@@ -154,7 +154,7 @@ func (s *heldSlice) writeRange(ctx context.Context, w io.Writer, start, n int64)
 		return writeChunks(w, s.obj.body, start, n)
 	}
 	g := s.fl.outcome.body
-	f := g.follow()
+	f := g.follow(s.lead)
 	if f == nil {
 		return 0, errTooSlow
 	}

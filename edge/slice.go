@@ -142,7 +142,7 @@ func (w *fill) sliceable(o *stored, length int64) bool {
 
 // slice returns a slice that is stored, or whose octets have begun to come.
 func (x *exchange) slice(ctx context.Context, head *stored, index int64) (*heldSlice, error) {
-	return x.waitSlice(ctx, x.joinSlice(head, index))
+	return x.waitSlice(ctx, x.joinSlice(head, index, false))
 }
 
 func (x *exchange) waitSlice(ctx context.Context, s *heldSlice) (*heldSlice, error) {
@@ -162,8 +162,9 @@ func (x *exchange) waitSlice(ctx context.Context, s *heldSlice) (*heldSlice, err
 	return s, nil
 }
 
-// joinSlice finds a slice in the store, or joins or starts its one fetch.
-func (x *exchange) joinSlice(head *stored, index int64) *heldSlice {
+// joinSlice finds a slice in the store, or joins or starts its one fetch. ahead
+// says that it is not to be read at once.
+func (x *exchange) joinSlice(head *stored, index int64, ahead bool) *heldSlice {
 	e := x.e
 	key := head.sliceKey(index)
 	if obj, _ := e.store.get([]byte(key), nil); obj != nil {
@@ -173,6 +174,7 @@ func (x *exchange) joinSlice(head *stored, index int64) *heldSlice {
 	}
 	fl, lead := e.join(x.route(key), head.key, head.scopes)
 	if lead {
+		fl.behind = ahead
 		return x.startSlice(head, index, fl)
 	}
 	return &heldSlice{index: index, fl: fl}

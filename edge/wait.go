@@ -112,6 +112,9 @@ func (x *exchange) await(fl *flight, leader, boxed bool, f found) flightVerdict 
 		x.status.collapsed = false
 		return verdictVaries
 	case !o.obj.answers(x.q):
+		if leader && o.body != nil {
+			o.body.dismiss()
+		}
 		x.status = cacheStatus{}
 		x.pass(f.why)
 	default:
@@ -171,7 +174,7 @@ func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
 		x.serve(obj.status, &obj.validators, x.source(obj))
 		return true
 	}
-	f := o.body.follow()
+	f := o.body.follow(leader)
 	if f == nil {
 		x.status = cacheStatus{}
 		return false
