@@ -199,6 +199,7 @@ func (e *Edge) settle(fl *flight, o outcome) {
 	close(fl.ready)
 	if orphan {
 		o.resp.Body.Close()
+		fl.cancel()
 	}
 }
 

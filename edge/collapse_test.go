@@ -171,6 +171,33 @@ func TestLeaderLeaves(t *testing.T) {
 	})
 }
 
+// What cannot be shared is nobody's once its leader has left: the fetch lets go
+// of all that it holds, its context too, which would stay for the edge's life.
+func TestLeaderOfAPrivateResponseLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGated("private")
+		e := gatedEdge(t, g, 0)
+		ctx, leave := context.WithCancel(t.Context())
+		gone := make(chan bool)
+		go func() { gone <- call(ctx, e, newAnswer()) }()
+		synctest.Wait()
+		var fl *flight
+		for _, fl = range e.flights.m {
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { call(t.Context(), e, newAnswer()) })
+		synctest.Wait()
+		leave()
+		<-gone
+		close(g.head)
+		close(g.body)
+		wg.Wait()
+		if fl.ctx.Err() == nil {
+			t.Error("the context of the fetch is still there")
+		}
+	})
+}
+
 func TestFetchThatNobodyWantsEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := newGated("max-age=60")
