@@ -144,7 +144,11 @@ func TestObserve(t *testing.T) {
 			t.Errorf("%s %s, want %s", sample, has[sample], want)
 		}
 	}
+	writeFile(t, filepath.Join(dir, "perigee.toml"), fmt.Sprintf(observeTOML, dns, admin, web, upgradeOrigin(t), freeAddr(t)))
 	checkLogs(t, u, ask)
+	if !strings.Contains(u.text(), "[metrics] has changed") {
+		t.Errorf("a reload does not say that metrics stay where they are:\n%s", u.text())
+	}
 }
 
 // checkLogs looks at both logs, rotates them, and looks again.

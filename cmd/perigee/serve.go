@@ -315,6 +315,9 @@ func (s *server) reconfigure(ctx context.Context) error {
 		return err
 	}
 	s.cfg.Store(cfg)
+	if s.metricsFlag == "" && old.Metrics != cfg.Metrics {
+		s.log.Warn("[metrics] has changed: upgrade or restart this process to take it up")
+	}
 	return nil
 }
 

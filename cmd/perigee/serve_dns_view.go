@@ -311,14 +311,14 @@ func (p *dnsPart) configureZones(ctx context.Context, cfg *config.Config) error 
 // warnOfRestart names the changes that only a new process takes up.
 func (p *dnsPart) warnOfRestart(old, cfg *config.Config) {
 	if !slices.Equal(old.DNS.Listen, cfg.DNS.Listen) {
-		p.s.log.Warn("dns.listen has changed: restart this node to open other addresses")
+		p.s.log.Warn("dns.listen has changed: upgrade or restart this node to open other addresses")
 	}
 	if old.Log.Queries != cfg.Log.Queries || old.Log.QueriesFile != cfg.Log.QueriesFile {
 		p.s.log.Warn("[log] queries has changed: upgrade or restart this node to take it up")
 	}
 	a, b := old.Health, cfg.Health
 	if a.Interval != b.Interval || a.Timeout != b.Timeout || a.Rise != b.Rise || a.Fall != b.Fall {
-		p.s.log.Warn("[health] has changed: restart this node to probe at another pace")
+		p.s.log.Warn("[health] has changed: upgrade or restart this node to probe at another pace")
 	}
 }
 

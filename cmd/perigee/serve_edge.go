@@ -343,7 +343,7 @@ func (p *edgePart) configure(_ context.Context, cfg *config.Config) error {
 		p.s.log.Warn("[log] of the edge has changed: upgrade or restart it to take that up", "edge", p.name)
 	}
 	if was := p.s.cfg.Load().Edge(p.name); was != nil && (!slices.Equal(was.Listen, c.Listen) || !slices.Equal(was.ListenTLS, c.ListenTLS) || was.Peer != c.Peer || was.CacheMemory != c.CacheMemory) {
-		p.s.log.Warn("the edge's listen, listen_tls, peer or memory has changed: restart it to take them up", "edge", p.name)
+		p.s.log.Warn("the edge's listen, listen_tls, peer or memory has changed: upgrade or restart it to take them up", "edge", p.name)
 	}
 	return nil
 }
