@@ -27,8 +27,10 @@ func (x *exchange) askPart(f found) (field string, exact bool) {
 }
 
 // ready makes sure that the first octets of a body are at hand. When the origin
-// has another representation by now, it answers anew, once; false is that the
-// request has been answered.
+// has another representation by now, it answers anew, once; when it has again, or
+// gives other octets than those asked for, as two servers behind one name may
+// that tag the same file differently, no slices make a whole: the request is
+// passed on. False is that the request has been answered.
 func (x *exchange) ready(src source, start, length int64) bool {
 	parts, ok := src.(*partsBody)
 	if !ok || x.q.method == http.MethodHead {
@@ -51,6 +53,10 @@ func (x *exchange) ready(src source, start, length int64) bool {
 	if errors.Is(err, errChanged) && !x.again {
 		x.again = true
 		x.pull()
+		return false
+	}
+	if errors.Is(err, errChanged) || errors.Is(err, errNoSlice) {
+		x.pass("partial")
 		return false
 	}
 	x.originFailed(err)
