@@ -208,6 +208,12 @@ func (s secrets) path(path, query string) string {
 	}
 }
 
+// shown is a target's URI as the log of events shows it: secrets are no more for
+// that log than for the other.
+func (e *Edge) shown(t *target) string {
+	return t.origin() + e.secrets.path(t.path, t.query)
+}
+
 // reference is the value of Referer in the same way.
 func (s secrets) reference(referer string) string {
 	i := strings.IndexByte(referer, '?')

@@ -102,7 +102,7 @@ func (w *fill) keep(ctx context.Context, obj *stored, growing *growing, resp *ht
 		return true
 	})
 	if err != nil {
-		w.e.log.Warn("response cut short", "url", w.fl.primary, "why", err)
+		w.e.log.Warn("response cut short", "url", w.e.shown(&w.target), "why", err)
 		return
 	}
 	w.commit(obj, growing)

@@ -231,7 +231,7 @@ func (x *exchange) originFailed(err error) {
 	} else {
 		x.fail(http.StatusBadGateway, "the origin gave no usable response")
 	}
-	x.e.log.Warn("origin failed", "site", x.site.Name, "url", x.key, "why", err)
+	x.e.log.Warn("origin failed", "site", x.site.Name, "url", x.e.shown(&x.q.target), "why", err)
 }
 
 // pass forwards the request as it is, and stores nothing.
@@ -420,7 +420,7 @@ func (x *exchange) passOn(resp *http.Response, keep *keeper) {
 			return
 		}
 		if err != nil {
-			x.e.log.Warn("response cut short", "url", x.key, "why", err)
+			x.e.log.Warn("response cut short", "url", x.e.shown(&x.q.target), "why", err)
 			x.abort()
 		}
 		flush.Flush()
