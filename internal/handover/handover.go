@@ -326,7 +326,8 @@ func (s *Sockets) Start(program string, args []string, lock *os.File) (*Child, e
 // not, and it has ended.
 func (c *Child) Wait(timeout time.Duration) error {
 	defer c.ready.Close()
-	c.ready.SetReadDeadline(time.Now().Add(timeout))
+	end := time.Now().Add(timeout)
+	c.ready.SetReadDeadline(end)
 	r := bufio.NewReader(io.LimitReader(c.ready, maxSaid))
 	line, err := r.ReadString('\n')
 	if line == "ready\n" {
@@ -339,10 +340,14 @@ func (c *Child) Wait(timeout time.Duration) error {
 	}
 	c.goOn.Close()
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		syscall.Kill(c.Pid, syscall.SIGKILL)
 		why = fmt.Sprintf("it was not ready within %s", timeout)
 	}
-	<-c.ended
+	select {
+	case <-c.ended:
+	case <-time.After(time.Until(end)): // also for one that has said why, and hangs
+		syscall.Kill(c.Pid, syscall.SIGKILL)
+		<-c.ended
+	}
 	if c.status != nil {
 		err = fmt.Errorf("the new process, pid %d: %s", c.Pid, c.status)
 	}
@@ -354,6 +359,12 @@ func (c *Child) Wait(timeout time.Duration) error {
 
 // Go lets the new process go on, which is on its own from now.
 func (c *Child) Go() { c.goOn.Close() }
+
+// Stop ends the new process, which serves already, in good order.
+func (c *Child) Stop() {
+	syscall.Kill(c.Pid, syscall.SIGTERM)
+	c.goOn.Close()
+}
 
 // duplicate copies the descriptors of all open sockets; those that are closed
 // are left out.

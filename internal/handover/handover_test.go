@@ -159,6 +159,14 @@ func TestStartFails(t *testing.T) {
 	if err := c.Wait(time.Millisecond); err == nil || !strings.Contains(err.Error(), "was not ready within 1ms") {
 		t.Errorf("a process that says nothing: %v", err)
 	}
+	// So does the wait for one that says why it fails, and then hangs.
+	c, err = s.Start("/bin/sh", []string{"sh", "-c", "echo failed >&3; exec sleep 3600 3>&-"}, lock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Wait(2 * time.Second); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+		t.Errorf("a process that fails and hangs: %v", err)
+	}
 }
 
 // TestSystemd: sockets by LISTEN_FDS, of which only the process that LISTEN_PID
