@@ -217,11 +217,12 @@ func (s *server) obey(ctx context.Context, signals <-chan os.Signal) error {
 			return nil
 		case sig := <-signals:
 			if sig == syscall.SIGUSR2 {
-				if _, err := s.upgrade(); err != nil {
-					s.log.Error("upgrade failed; this process goes on", "err", err)
-					continue
+				_, err := s.upgrade()
+				if err == nil || ctx.Err() != nil {
+					return nil // another process obeys now, or none needs to
 				}
-				return nil // another process obeys now
+				s.log.Error("upgrade failed; this process goes on", "err", err)
+				continue
 			}
 			if err := s.admin.reload(ctx); err != nil {
 				s.log.Error("reload failed; the old configuration goes on", "err", err)

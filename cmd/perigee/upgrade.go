@@ -162,6 +162,10 @@ func (s *server) upgrade() (pid int, err error) {
 	if err := child.Wait(upgradeTimeout); err != nil {
 		return 0, err
 	}
+	if s.ending.Load() { // told so meanwhile, and nobody has told the new one
+		child.Stop()
+		return 0, errors.New("this process is ending")
+	}
 	s.log.Info("upgrade: the new process serves", "pid", child.Pid)
 	for _, p := range s.admin.parts {
 		if p, ok := p.(follows); ok {

@@ -383,6 +383,31 @@ func TestUpgradeOnce(t *testing.T) {
 	u.pid = st.PID
 }
 
+// TestUpgradeThenEnd: a process that is told to end while the new one starts
+// leaves nobody behind; finish sees the state folder's lock go.
+func TestUpgradeThenEnd(t *testing.T) {
+	dir, addr := t.TempDir(), freeAddr(t)
+	writeFile(t, filepath.Join(dir, "perigee.toml"), "version = 1\n[dns]\nlisten = [\""+addr+"\"]\nzone_files = [\"zones/*.zone\"]\n")
+	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)
+	u := startUpgradable(t, dir, "dns", "dns")
+	self, _ := exec.LookPath("perigee")
+	u.write([]byte("#!/bin/sh\n: >started\nuntil [ -e go ]; do sleep 0.05; done\nexec " + self + " \"$@\"\n"))
+	until := func(what string, is func() bool) {
+		t.Helper()
+		for end := time.Now().Add(eventuallyScript); !is(); time.Sleep(pollEvery) {
+			if time.Now().After(end) {
+				t.Fatalf("%s: not so:\n%s", what, u.text())
+			}
+		}
+	}
+	syscall.Kill(u.pid, syscall.SIGUSR2)
+	until("the new process starts", func() bool { _, err := os.Stat(filepath.Join(dir, "started")); return err == nil })
+	syscall.Kill(u.pid, syscall.SIGTERM)
+	until("the old process ends", func() bool { _, _, err := u.perigee("status"); return err != nil })
+	writeFile(t, filepath.Join(dir, "go"), "")
+	<-u.done
+}
+
 // httpLoad asks over kept connections, repeats nothing, and counts what breaks:
 // every error but a connection that could not be made to begin with.
 type httpLoad struct {
