@@ -12,7 +12,17 @@ for pkg in $(go list "$@"); do
   for target in $targets; do
     found=$((found + 1))
     echo "== $pkg $target ($time)"
-    go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 50x "$pkg" | grep -v '^fuzz: elapsed' || exit 1
+    out=$(go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 50x "$pkg" 2>&1) && code=0 || code=$?
+    grep -v '^fuzz: elapsed' <<<"$out" || true
+    # When the time is up in the middle of an input, go test now and then reports
+    # its own deadline as a failure. A finding names the input that it wrote.
+    if [ $code -ne 0 ]; then
+      if ! grep -q 'Failing input\|panic\|FAIL.*build failed' <<<"$out" && grep -q 'context deadline exceeded' <<<"$out"; then
+        echo "the time was up: no finding"
+      else
+        exit 1
+      fi
+    fi
   done
 done
 [ "$found" -gt 0 ] || { echo "no fuzz targets found" >&2; exit 1; }
