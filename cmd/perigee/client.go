@@ -59,7 +59,7 @@ func connectLocal(o *options) (*control.Client, error) {
 	socket := filepath.Join(dir, adminSocket)
 	if _, err := os.Stat(socket); err != nil {
 		return nil, withHint(fmt.Errorf("no control node is known: no login, and no process with the state folder %s", dir),
-			"on the control node's machine, name its socket: --control unix:DIR/admin.sock; elsewhere: perigee login")
+			"is it running? on the control node's machine, name its socket: --control unix:DIR/admin.sock; elsewhere: perigee login")
 	}
 	return control.NewClient(control.ClientConfig{Socket: socket})
 }

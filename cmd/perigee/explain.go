@@ -358,7 +358,7 @@ func (e *explanation) print(w io.Writer) error {
 	if s := e.Site; s != nil {
 		line("edge", "site %s", s.Name)
 		if s.Push {
-			line("", "a path of release %s is served from it", s.Release)
+			line("", "active release: %s; what is in it is served from it", s.Release)
 		}
 		if len(s.Origins) > 0 {
 			line("", "any other: fresh in the cache, else fetched from %s (%s)", strings.Join(s.Origins, ", "), s.Balance)

@@ -68,7 +68,7 @@ func siteFor(cfg *config.Config, host string, fleet fleetView) *siteWay {
 		if s.Push {
 			w.Release = "none yet"
 			if fleet.status == nil {
-				w.Release = "unknown: the control node was not asked"
+				w.Release = "unknown (the control node was not asked)"
 			} else if st, ok := fleet.status.Sites[s.Name]; ok && !st.Active.IsZero() {
 				w.Release = fmt.Sprintf("%s (generation %d)", st.Active.String()[:shortRelease], st.Generation)
 			}

@@ -26,6 +26,12 @@ func newServe(o *options) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve [dns | edge NAME | control | origin FOLDER]",
 		Short: "run a node: without a part, DNS, control and the only edge in one process",
+		Long: `Runs a node, until SIGTERM or Ctrl-C: without a part, DNS, control and the only edge
+in one process. SIGHUP has it read its files again, as perigee reload does; SIGUSR2
+has the binary that is on disk now take its place, as perigee upgrade does. Events go
+to stderr, the logs of requests and queries to stdout or to the files of [log].
+
+serve origin is a web server for a folder of files, to try the cache with.`,
 		Example: `  perigee serve
   perigee serve edge fra1 --state /var/lib/perigee
   perigee serve origin ./public --listen 127.0.0.1:9080`,

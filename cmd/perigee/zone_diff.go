@@ -105,7 +105,7 @@ func zoneNamed(o *options, name string) (*config.Zone, error) {
 			return &cfg.Zones[i], nil
 		}
 	}
-	return nil, withHint(fmt.Errorf("%s is neither a file nor a zone in %s", name, o.config), "perigee status lists the zones")
+	return nil, withHint(fmt.Errorf("%s is neither a file nor a zone in %s", name, o.config), "perigee status --state DIR lists the zones that a DNS node serves")
 }
 
 // loadZone loads a master file; the error has its mistakes.

@@ -52,7 +52,7 @@ func TestTemplate(t *testing.T) {
 		got, want any
 	}{
 		{"dns", c.DNS, empty.DNS}, {"control", c.Control, empty.Control}, {"health", c.Health, empty.Health},
-		{"cache", c.Cache, empty.Cache}, {"limit", c.Limit, empty.Limit}, {"log", c.Log, empty.Log}, {"zones", len(c.Zones), 0}, {"sites", len(c.Sites), 0},
+		{"cache", c.Cache, empty.Cache}, {"limit", c.Limit, empty.Limit}, {"log", c.Log, empty.Log}, {"metrics", c.Metrics, empty.Metrics}, {"zones", len(c.Zones), 0}, {"sites", len(c.Sites), 0},
 	} {
 		if !reflect.DeepEqual(f.got, f.want) {
 			t.Errorf("%s: the template says %+v, the default is %+v", f.name, f.got, f.want)
