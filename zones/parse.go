@@ -468,8 +468,7 @@ func packInto(rr dns.RR, buf []byte) (n int, err error) {
 			n, err = 0, fmt.Errorf("cannot be packed (%v)", p)
 		}
 	}()
-	n, err = dns.PackRR(rr, buf, 0, nil, false)
-	if err != nil {
+	if n, err = dns.PackRR(rr, buf, 0, nil, false); err != nil {
 		return 0, errors.New(strings.TrimPrefix(err.Error(), "dns: "))
 	}
 	return n, nil

@@ -1,0 +1,219 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// httpLoad asks over kept connections, repeats nothing, and counts what breaks:
+// every error but a connection that could not be made to begin with.
+type httpLoad struct {
+	where          func() string // the edge to ask now
+	asked, refused atomic.Int64
+	broken         atomic.Int64
+	first          atomic.Pointer[string]
+}
+
+func (l *httpLoad) client(n int) {
+	var conn net.Conn
+	var r *bufio.Reader
+	at := ""
+	drop := func() {
+		if conn != nil {
+			conn.Close()
+			conn = nil
+		}
+	}
+	defer drop()
+	for i := 0; i < n; {
+		if to := l.where(); to != at {
+			drop()
+			at = to
+		}
+		if conn == nil {
+			c, err := net.Dial("tcp", at)
+			if err != nil {
+				l.refused.Add(1) // nothing was asked yet: a client goes elsewhere
+				continue
+			}
+			conn, r = c, bufio.NewReader(c)
+		}
+		i++
+		l.asked.Add(1)
+		more, err := exchangeOnce(conn, r, i)
+		if err != nil {
+			l.broken.Add(1)
+			text := err.Error()
+			l.first.CompareAndSwap(nil, &text)
+		}
+		if err != nil || !more {
+			drop()
+		}
+	}
+}
+
+// exchangeOnce asks by every path of the edge: hits, and what is not stored.
+func exchangeOnce(conn net.Conn, r *bufio.Reader, i int) (more bool, err error) {
+	path := "/cached"
+	if i%4 == 0 {
+		path = "/private"
+	}
+	conn.SetDeadline(time.Now().Add(eventuallyScript))
+	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: www.example.test\r\n\r\n"); err != nil {
+		return false, fmt.Errorf("write: %w", err)
+	}
+	resp, err := http.ReadResponse(r, nil)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || string(body) != upgradeBody {
+		return false, fmt.Errorf("%s: status %d, %d octets, %v", path, resp.StatusCode, len(body), err)
+	}
+	return !resp.Close, nil
+}
+
+var upgradeBody = strings.Repeat("perigee ", 500)
+
+// upgradeOrigin is the origin of both edges.
+func upgradeOrigin(t *testing.T) string {
+	o := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=600")
+		if r.URL.Path == "/private" {
+			w.Header().Set("Cache-Control", "private")
+		}
+		io.WriteString(w, upgradeBody)
+	}))
+	t.Cleanup(o.Close)
+	return o.URL
+}
+
+func edgesTOML(origin string, edges map[string]string) string {
+	s := "version = 1\n[log]\naccess = \"off\"\n[site.www]\nhosts = [\"www.example.test\"]\norigins = [\"" + origin + "\"]\n"
+	for name, addr := range edges {
+		s += "[edge." + name + "]\naddresses = [\"" + map[string]string{"a": "192.0.2.1", "b": "192.0.2.2"}[name] + "\"]\nlisten = [\"" + addr + "\"]\n"
+	}
+	return s
+}
+
+const httpClients = 8
+
+// TestUpgradeEdge: upgrade after upgrade under load, and no request breaks.
+func TestUpgradeEdge(t *testing.T) {
+	dir, addr := t.TempDir(), freeAddr(t)
+	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), map[string]string{"a": addr}))
+	u := startUpgradable(t, dir, "a", "edge", "a")
+	n := sizeFromEnv(t, envRequests, fewRequests)
+	l := &httpLoad{where: func() string { return addr }}
+	var wg sync.WaitGroup
+	for range httpClients {
+		wg.Go(func() { l.client(n / httpClients) })
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	upgrades := 0
+	for running := true; running; {
+		u.upgrade()
+		upgrades++
+		u.waitReady(upgrades + 1)
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+	}
+	l.judge(t, n, fmt.Sprintf("%d upgrades", upgrades))
+	if r := l.refused.Load(); r != 0 {
+		t.Errorf("%d connections were refused: the new process had the socket", r)
+	}
+}
+
+func (l *httpLoad) judge(t *testing.T, n int, what string) {
+	t.Helper()
+	t.Logf("%d requests, %s, %d broken, %d connections refused", l.asked.Load(), what, l.broken.Load(), l.refused.Load())
+	if b := l.broken.Load(); b != 0 {
+		t.Errorf("%d of %d requests broke; first: %s", b, l.asked.Load(), *l.first.Load())
+	}
+	if want := int64(n / httpClients * httpClients); l.asked.Load() != want {
+		t.Errorf("%d requests asked, want %d", l.asked.Load(), want)
+	}
+}
+
+// TestEndEdge: SIGTERM under load. Clients go where /-/ready is 200, as those
+// that follow DNS or a balancer do, and none of their requests breaks.
+func TestEndEdge(t *testing.T) {
+	dir := t.TempDir()
+	addrs := map[string]string{"a": freeAddr(t), "b": freeAddr(t)}
+	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), addrs))
+	edges := map[string]*upgradable{}
+	for name := range addrs {
+		edges[name] = startUpgradable(t, dir, name, "edge", name)
+	}
+	n := sizeFromEnv(t, envRequests, fewRequests)
+	var now atomic.Pointer[string]
+	use := func(name string) { a := addrs[name]; now.Store(&a) }
+	use("a")
+	l := &httpLoad{where: func() string { return *now.Load() }}
+	var wg sync.WaitGroup
+	for range httpClients {
+		wg.Go(func() { l.client(n / httpClients) })
+	}
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	ends, names := 0, []string{"a", "b"}
+	for running := true; running; ends++ {
+		old, next := names[ends%2], names[(ends+1)%2]
+		edges[old].cmd.Process.Signal(syscall.SIGTERM)
+		waitNotReady(t, addrs[old])
+		use(next)
+		<-edges[old].done
+		if code := edges[old].cmd.ProcessState.ExitCode(); code != 0 {
+			t.Errorf("edge %s: exit %d after SIGTERM", old, code)
+		}
+		edges[old] = startUpgradable(t, dir, old, "edge", old)
+		edges[old].waitReady(ends/2 + 2)
+		select {
+		case <-done:
+			running = false
+		default:
+		}
+	}
+	l.judge(t, n, fmt.Sprintf("%d ends by SIGTERM", ends))
+}
+
+// waitNotReady waits until /-/ready is 503 and /-/health still 200.
+func waitNotReady(t *testing.T, addr string) {
+	t.Helper()
+	for end := time.Now().Add(eventuallyScript); ; time.Sleep(5 * time.Millisecond) {
+		ready, err := probeStatus(addr, "/-/ready")
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("the edge took no more before it said that it is not ready: %d, %v", ready, err)
+		}
+		if ready == http.StatusServiceUnavailable {
+			break
+		}
+	}
+	if health, err := probeStatus(addr, "/-/health"); err != nil || health != http.StatusOK {
+		t.Errorf("/-/health while it drains: %d, %v", health, err)
+	}
+}
+
+func probeStatus(addr, path string) (int, error) {
+	resp, err := http.Get("http://" + addr + path)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode, nil
+}
