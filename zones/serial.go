@@ -62,7 +62,10 @@ func (s *Store) readSerials() (map[string]given, error) {
 	if !bytes.HasPrefix(text, []byte(serialsHead+"\n")) {
 		return nil, fmt.Errorf("%s:1: not a list of serials", s.serialsPath())
 	}
-	return list, lines.Err()
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.serialsPath(), err)
+	}
+	return list, nil
 }
 
 // settleSerials gives each new version of a zone with AutoSerial its serial,

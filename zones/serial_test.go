@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -80,6 +81,11 @@ func TestSerialCannotBeKept(t *testing.T) {
 	again.reload("serials:2: ")
 	if got := again.stand(); got[:16] != "serial 2 names 4" {
 		t.Errorf("the last good copy is not served: %s", got)
+	}
+	put(t, filepath.Join(state, "serials"), serialsHead+"\n"+strings.Repeat("x", 1<<17)+"\n")
+	again = newBench(t, dir, state, nil, Source{Origin: "x.test", Path: path, AutoSerial: true})
+	for range 2 { // what there is of a list is not taken for it the next time
+		again.reload("token too long")
 	}
 }
 
