@@ -197,7 +197,9 @@ func (c *Captures) Expand(target string, escape bool) string {
 				}
 			}
 		}
-		b.WriteByte(target[i])
+		if !local || i == 0 || b.Len() != 1 || target[i] != '/' { // after an empty part: "//" again
+			b.WriteByte(target[i])
+		}
 		i++
 	}
 	return b.String()

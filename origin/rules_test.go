@@ -42,6 +42,7 @@ func TestExpand(t *testing.T) {
 		{"/old/*", "/old/a b/ü", "/new/:splat", "/new/a%20b/%C3%BC"},
 		{"/x/*", "/x//evil.test/", "/:splat", "/evil.test/"},
 		{"/x/*", "/x/\r\nSet-Cookie: a", "https://h.test/:splat", "https://h.test/%0D%0ASet-Cookie:%20a"},
+		{"/:a/*", "/evil.test/", "/:splat/:a", "/evil.test"},
 		{"/:a/:b", "/1/2", "/:b/:a/:c", "/2/1/:c"},
 		{"/:a", "/1", "https://h.test:8443/:a", "https://h.test:8443/1"},
 		{"/:ab", "/1", "/:abc/:ab", "/:abc/1"},
