@@ -2,6 +2,8 @@ package dnsserver
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"sync"
 	"testing"
 
@@ -75,5 +77,36 @@ func BenchmarkCount(b *testing.B) {
 	o := Outcome{Action: Reply, Zone: "a.test."}
 	for b.Loop() {
 		a.count.count(UDP, &o)
+	}
+}
+
+// Streams that ask in turns share their counters: those of each know up to a
+// thousand zones, and thousands of streams may be open.
+func TestStreamsShareCounters(t *testing.T) {
+	s := NewServer(ServerConfig{})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.ServeTCP(ln)
+	defer s.Shutdown(t.Context())
+	query := []byte{0, 17, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1} // of the root: refused
+	for range 50 {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write(query); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, make([]byte, len(query))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.tally.mu.Lock()
+	defer s.tally.mu.Unlock()
+	if n := len(s.tally.all); n == 0 || n > cap(s.turns) {
+		t.Errorf("%d counters for 50 open streams, want at most %d", n, cap(s.turns))
 	}
 }

@@ -243,8 +243,7 @@ func (t *turn) give() {
 // when every query that is there whole has been answered.
 func (s *Server) serveStream(st *stream) {
 	conn := st.conn
-	a := s.newAsker()
-	defer a.done()
+	a := asker{s: s} // counters come with the turn
 	r := bufio.NewReaderSize(conn, tcpBuffer)
 	w := replies{conn: conn, turn: turn{turns: s.turns}}
 	defer w.flush()
@@ -319,14 +318,16 @@ func (a *asker) serveMessage(r *bufio.Reader, w *replies, size int, from, local 
 		packet = room[2 : 2+size]
 	}
 	w.turn.take() // before there is room for the reply: thousands may wait in line
+	// Counters by zone take memory: only as many streams as have a turn have any.
+	a.count = a.s.tally.take()
+	defer a.done()
 	room := rooms.Get().(*[tcpRoom]byte)
 	defer rooms.Put(room)
 	reply := a.answer(room[:2], packet, from, local, TCP)
 	if inPlace {
 		r.Discard(2 + size)
 	}
-	defer a.count.flush()
-	defer a.report()
+	a.report()
 	if len(reply) <= 2 {
 		return false, nil
 	}
