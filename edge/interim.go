@@ -59,7 +59,7 @@ func (x *exchange) trailers(t http.Header) {
 		return
 	}
 	h := x.w.Header()
-	for name, lines := range endToEnd(t) {
+	for name, lines := range received(t) {
 		h[http.TrailerPrefix+name] = lines
 	}
 }

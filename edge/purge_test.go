@@ -283,8 +283,8 @@ func TestPurgeTableFoldsEveryKind(t *testing.T) {
 	for i := range n {
 		_, p := name(i)
 		hard, soft := table.check(&p, instant{seq: uint64(i)})
-		if last := i >= n-3; hard != last || !hard && !soft {
-			t.Errorf("purge %d: hard %v, soft %v", i+1, hard, soft)
+		if !hard {
+			t.Errorf("purge %d is hard no more (soft %v)", i+1, soft)
 		}
 	}
 }
@@ -335,4 +335,24 @@ func FuzzGroups(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestPurgeTableFoldsAsItWas: a hard purge that is folded keeps what it covered
+// from being served, a soft one lets it be served stale, and neither covers what
+// was fetched after it.
+func TestPurgeTableFoldsAsItWas(t *testing.T) {
+	for _, soft := range []bool{false, true} {
+		table := newPurgeTable()
+		table.max = 2
+		for i := range 5 {
+			table.record(scope{scopeURL, "", fmt.Sprintf("s.test/%d", i)}, "s", instant{seq: uint64(i + 1)}, soft)
+		}
+		p := purgeScopes{site: "s", resource: "s.test/0"}
+		if h, s := table.check(&p, instant{}); h == soft || s != soft {
+			t.Errorf("soft purge %v: after the fold hard %v, soft %v", soft, h, s)
+		}
+		if h, s := table.check(&p, instant{seq: 3}); h || s {
+			t.Errorf("soft purge %v: what was fetched after it: hard %v, soft %v", soft, h, s)
+		}
+	}
 }

@@ -138,7 +138,14 @@ func (t *purgeTable) fold() {
 	if o.site == "" {
 		s = scope{kind: scopeAll}
 	}
-	t.raise(s, last, true)
+	// A hard purge stays one: what it covered may still be stored, and is not to
+	// be served, not even stale. It takes what else of the site is as old.
+	if l.hard != (instant{}) {
+		t.raise(s, l.hard, false)
+	}
+	if l.soft != (instant{}) {
+		t.raise(s, l.soft, true)
+	}
 	t.folded++
 }
 
