@@ -92,20 +92,30 @@ func (w *fill) send(ctx context.Context, h http.Header) (resp *http.Response, as
 		through := h.Clone()
 		through[appliedField] = []string{strconv.FormatUint(asOf.seq, 10)}
 		resp, err = p.Transport.RoundTrip(w.request(ctx, through))
-		if err == nil {
+		if err == nil && !refusedByPeer[resp.StatusCode] {
 			seq, _ := parseSeq(resp.Header[asOfField]) // none: as of the beginning
 			asOf.seq = min(asOf.seq, seq)
 			return resp, asOf, nil
 		}
-		if ctx.Err() != nil {
+		if err != nil && ctx.Err() != nil {
 			return nil, asOf, err
 		}
-		w.e.log.Warn("shield cannot be reached: its keys are fetched otherwise", "shield", p.Name, "site", w.site.Name, "for", peerDown, "why", err)
-		p.down.Store(w.e.now().Add(peerDown).UnixNano())
+		if err == nil { // it is reached, and its other sites have no trouble
+			resp.Body.Close()
+			w.e.log.Warn("shield refuses what it is configured for here: fetched otherwise", "shield", p.Name, "site", w.site.Name, "status", resp.StatusCode)
+		} else {
+			w.e.log.Warn("shield cannot be reached: its keys are fetched otherwise", "shield", p.Name, "site", w.site.Name, "for", peerDown, "why", err)
+			p.down.Store(w.e.now().Add(peerDown).UnixNano())
+		}
 	}
 	resp, err = w.site.Origin.RoundTrip(w.request(ctx, h))
 	return resp, asOf, err
 }
+
+// refusedByPeer are what an edge answers that does not have the site, since its
+// perigee.toml is an older one, or that sees a loop. They are no answers for
+// clients; an origin that answers so is asked directly and says it again.
+var refusedByPeer = map[int]bool{http.StatusMisdirectedRequest: true, http.StatusLoopDetected: true}
 
 // sendOn sends a request that is passed through: to the origin, or, when it may
 // change something, through the shield of its key, which then knows that what

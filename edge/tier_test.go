@@ -98,6 +98,22 @@ func TestShieldDown(t *testing.T) {
 	})
 }
 
+// A shield that does not have the site yet, since it has not read the new
+// perigee.toml, refuses: the origin is asked, and no client sees the refusal.
+func TestShieldWithoutTheSite(t *testing.T) {
+	tiered(t, []string{"a", "b"}, []string{"b"}, func(t *testing.T, f *fleet) {
+		if err := f.edges["b"].SetSites(nil); err != nil {
+			t.Fatal(err)
+		}
+		if resp, body := f.ask(0, "/x"); resp.StatusCode != 200 || body != "1" {
+			t.Errorf("%d %q", resp.StatusCode, body)
+		}
+		if s := f.edges["a"].snap.Load().sites.find("shop.test"); s.Shields[0].down.Load() != 0 {
+			t.Error("it was taken for unreachable")
+		}
+	})
+}
+
 // swapped is a transport that fails when told to.
 type swapped struct {
 	http.RoundTripper
