@@ -16,7 +16,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"perigee.example/internal/metrics"
 )
@@ -92,10 +91,8 @@ func TestObserve(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "perigee.toml"), fmt.Sprintf(observeTOML, dns, admin, web, upgradeOrigin(t), scrape))
 	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)
 	u := startUpgradable(t, dir, "all")
-	for end := time.Now().Add(eventuallyScript); strings.Count(u.text(), `msg="feed there"`) < 2; time.Sleep(pollEvery) {
-		if time.Now().After(end) {
-			t.Fatal("the parts do not find the feed")
-		}
+	if !poll(eventuallyScript, func() bool { return strings.Count(u.text(), `msg="feed there"`) >= 2 }) {
+		t.Fatal("the parts do not find the feed")
 	}
 	ask := func() {
 		t.Helper()
@@ -109,19 +106,18 @@ func TestObserve(t *testing.T) {
 	}
 	ask()
 	has := map[string]string{}
-	for end := time.Now().Add(eventuallyScript); ; time.Sleep(pollEvery) {
-		text := httpText(t, "http://"+scrape+"/metrics")
+	text := ""
+	probed := func() bool {
+		text = httpText(t, "http://"+scrape+"/metrics")
 		clear(has)
 		for _, m := range regexp.MustCompile(`(?m)^(perigee_\w+)(\{.*\})? (\S+)$`).FindAllStringSubmatch(text, -1) {
 			has[m[1]] = m[3]
 			has[m[1]+m[2]] = m[3]
 		}
-		if has[`perigee_dns_endpoint_up{endpoint="a"}`] != "" { // the first probe has come back
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("no probe is shown:\n%s", text)
-		}
+		return has[`perigee_dns_endpoint_up{endpoint="a"}`] != "" // the first probe has come back
+	}
+	if !poll(eventuallyScript, probed) {
+		t.Fatalf("no probe is shown:\n%s", text)
 	}
 	for _, m := range metrics.Table {
 		if _, ok := has[m.Name]; ok == slices.Contains(notHere, m.Name) {
@@ -157,21 +153,20 @@ func checkLogs(t *testing.T, u *upgradable, ask func()) {
 	queries, access := filepath.Join(u.dir, "queries.log"), filepath.Join(u.dir, "access.log")
 	waitLines := func(path string, n int) []string {
 		t.Helper()
-		for end := time.Now().Add(eventuallyScript); ; time.Sleep(pollEvery) {
+		var lines []string
+		if !poll(eventuallyScript, func() bool {
 			b, _ := os.ReadFile(path)
-			var lines []string
+			lines = nil
 			for line := range strings.Lines(string(b)) {
 				if !strings.Contains(line, `"perigee-health"`) {
 					lines = append(lines, line)
 				}
 			}
-			if len(lines) >= n {
-				return lines
-			}
-			if time.Now().After(end) {
-				t.Fatalf("%s has %d lines, want %d:\n%s", path, len(lines), n, b)
-			}
+			return len(lines) >= n
+		}) {
+			t.Fatalf("%s has %d lines, want %d:\n%s", path, len(lines), n, strings.Join(lines, ""))
 		}
+		return lines
 	}
 	var q map[string]any
 	if err := json.Unmarshal([]byte(waitLines(queries, 4)[0]), &q); err != nil {
@@ -197,10 +192,8 @@ func checkLogs(t *testing.T, u *upgradable, ask func()) {
 	if err := u.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(eventuallyScript); !strings.Contains(u.text(), "msg=reloaded"); time.Sleep(pollEvery) {
-		if time.Now().After(end) {
-			t.Fatal("not reloaded")
-		}
+	if !poll(eventuallyScript, func() bool { return strings.Contains(u.text(), "msg=reloaded") }) {
+		t.Fatal("not reloaded")
 	}
 	ask()
 	waitLines(queries, 4)

@@ -195,14 +195,13 @@ func TestEndEdge(t *testing.T) {
 // waitNotReady waits until /-/ready is 503 and /-/health still 200.
 func waitNotReady(t *testing.T, addr string) {
 	t.Helper()
-	for end := time.Now().Add(eventuallyScript); ; time.Sleep(5 * time.Millisecond) {
-		ready, err := probeStatus(addr, "/-/ready")
-		if err != nil || time.Now().After(end) {
-			t.Fatalf("the edge took no more before it said that it is not ready: %d, %v", ready, err)
-		}
-		if ready == http.StatusServiceUnavailable {
-			break
-		}
+	var ready int
+	var err error
+	if !poll(eventuallyScript, func() bool {
+		ready, err = probeStatus(addr, "/-/ready")
+		return err != nil || ready == http.StatusServiceUnavailable
+	}) || err != nil {
+		t.Fatalf("the edge took no more before it said that it is not ready: %d, %v", ready, err)
 	}
 	if health, err := probeStatus(addr, "/-/health"); err != nil || health != http.StatusOK {
 		t.Errorf("/-/health while it drains: %d, %v", health, err)

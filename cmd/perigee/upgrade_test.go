@@ -99,10 +99,8 @@ func (u *upgradable) write(program []byte) {
 // waitReady waits for the n-th process to be ready.
 func (u *upgradable) waitReady(n int) {
 	u.t.Helper()
-	for end := time.Now().Add(eventuallyScript); strings.Count(u.text(), "msg=ready") < n; time.Sleep(pollEvery) {
-		if time.Now().After(end) {
-			u.t.Fatalf("%s is not ready:\n%s", u.name, u.text())
-		}
+	if !poll(eventuallyScript, func() bool { return strings.Count(u.text(), "msg=ready") >= n }) {
+		u.t.Fatalf("%s is not ready:\n%s", u.name, u.text())
 	}
 }
 
