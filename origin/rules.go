@@ -24,7 +24,7 @@ const (
 	maxCaptures = 10
 )
 
-// HeaderRule adds response fields to the paths that For matches (see Pattern).
+// HeaderRule adds response fields to the paths that For matches (see MatchPattern).
 type HeaderRule struct {
 	For    string   `json:"for"`
 	Set    []Field  `json:"set,omitempty"`
