@@ -1,11 +1,15 @@
 package dnsserver
 
 import (
+	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"perigee.example/policy"
 )
@@ -109,4 +113,27 @@ func TestStreamsShareCounters(t *testing.T) {
 	if n := len(s.tally.all); n == 0 || n > cap(s.turns) {
 		t.Errorf("%d counters for 50 open streams, want at most %d", n, cap(s.turns))
 	}
+}
+
+// A stream whose client does not read holds no counters while its write waits:
+// its turn is over, and the next stream counts with them.
+func TestSlowReaderHoldsNoCounters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewServer(ServerConfig{})
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		w := replies{conn: ours, turn: turn{turns: s.turns}}
+		if err := w.add(make([]byte, tcpReplies-1)); err != nil { // so that the next reply has it written
+			t.Fatal(err)
+		}
+		query := []byte{0, 17, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1}
+		a := asker{s: s}
+		go a.serveMessage(bufio.NewReaderSize(bytes.NewReader(query), tcpBuffer), &w, len(query)-2, netip.AddrPort{}, netip.AddrPort{})
+		synctest.Wait()
+		if len(s.turns) != 0 || len(s.tally.all) != 1 || len(s.tally.free) != 1 {
+			t.Errorf("%d turns held, %d counters of which %d are free", len(s.turns), len(s.tally.all), len(s.tally.free))
+		}
+		theirs.Close()
+		synctest.Wait()
+	})
 }

@@ -318,16 +318,17 @@ func (a *asker) serveMessage(r *bufio.Reader, w *replies, size int, from, local 
 		packet = room[2 : 2+size]
 	}
 	w.turn.take() // before there is room for the reply: thousands may wait in line
-	// Counters by zone take memory: only as many streams as have a turn have any.
-	a.count = a.s.tally.take()
-	defer a.done()
 	room := rooms.Get().(*[tcpRoom]byte)
 	defer rooms.Put(room)
 	reply := a.answer(room[:2], packet, from, local, TCP)
+	// Counters by zone take memory: only as many streams as have a turn have any.
+	// A turn ends with the first write, which may wait for a slow reader.
+	a.count = a.s.tally.take()
+	a.report()
+	a.done()
 	if inPlace {
 		r.Discard(2 + size)
 	}
-	a.report()
 	if len(reply) <= 2 {
 		return false, nil
 	}
