@@ -131,17 +131,16 @@ func (u *upgradable) upgrade() {
 // finish ends the last process, and waits until it has let go of its folder.
 func (u *upgradable) finish() {
 	syscall.Kill(u.pid, syscall.SIGTERM)
-	for end := time.Now().Add(eventuallyScript); ; time.Sleep(pollEvery) {
-		lock, err := lockState(u.state())
-		if err == nil {
+	var err error
+	if !poll(eventuallyScript, func() bool {
+		lock, lockErr := lockState(u.state())
+		if err = lockErr; err == nil {
 			lock.Close()
-			break
 		}
-		if time.Now().After(end) {
-			syscall.Kill(u.pid, syscall.SIGKILL)
-			u.t.Errorf("%s does not end: %v", u.name, err)
-			break
-		}
+		return err == nil
+	}) {
+		syscall.Kill(u.pid, syscall.SIGKILL)
+		u.t.Errorf("%s does not end: %v", u.name, err)
 	}
 	if text := u.text(); u.t.Failed() || strings.Contains(text, raceReport) || strings.Contains(text, "level=ERROR") {
 		u.t.Errorf("%s printed:\n%s", u.name, text)
@@ -356,11 +355,14 @@ func TestUpgradeOnce(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)
 	u := startUpgradable(t, dir, "dns", "dns")
 	const starting = "msg=\"upgrade: starting the new process\""
-	for end := time.Now().Add(eventuallyScript); !strings.Contains(u.text(), starting); time.Sleep(pollEvery) {
-		syscall.Kill(u.pid, syscall.SIGUSR2)
-		if time.Now().After(end) {
-			t.Fatalf("the upgrade does not start:\n%s", u.text())
+	if !poll(eventuallyScript, func() bool {
+		begun := strings.Contains(u.text(), starting)
+		if !begun {
+			syscall.Kill(u.pid, syscall.SIGUSR2)
 		}
+		return begun
+	}) {
+		t.Fatalf("the upgrade does not start:\n%s", u.text())
 	}
 	syscall.Kill(u.pid, syscall.SIGUSR2) // waits until the first is done
 	<-u.done
@@ -389,10 +391,8 @@ func TestUpgradeThenEnd(t *testing.T) {
 	u.write([]byte("#!/bin/sh\n: >started\nuntil [ -e go ]; do sleep 0.05; done\nexec " + self + " \"$@\"\n"))
 	until := func(what string, is func() bool) {
 		t.Helper()
-		for end := time.Now().Add(eventuallyScript); !is(); time.Sleep(pollEvery) {
-			if time.Now().After(end) {
-				t.Fatalf("%s: not so:\n%s", what, u.text())
-			}
+		if !poll(eventuallyScript, is) {
+			t.Fatalf("%s: not so:\n%s", what, u.text())
 		}
 	}
 	syscall.Kill(u.pid, syscall.SIGUSR2)
