@@ -128,7 +128,7 @@ func (e *Edge) SetApplied(seq uint64) {
 func (e *Edge) SetBehind(behind bool) { e.behind.Store(behind) }
 
 // PurgesFolded counts the scopes that the bounded purge table gave up; each
-// made its site stale.
+// became a purge of all of its site that is as old.
 func (e *Edge) PurgesFolded() uint64 {
 	e.purges.mu.RLock()
 	defer e.purges.mu.RUnlock()

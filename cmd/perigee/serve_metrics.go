@@ -181,6 +181,11 @@ func (p *edgePart) measure(e *metrics.Emitter) {
 		e.Value("perigee_edge_origin_errors_total", float64(n), site)
 	}
 	e.Value("perigee_edge_purges_total", float64(st.Purges))
+	e.Value("perigee_edge_purges_folded_total", float64(p.edge.PurgesFolded()))
+	e.Value("perigee_edge_purge_scopes", float64(p.edge.PurgeScopes()))
+	connections, misses := p.edge.ClientsRefused()
+	e.Value("perigee_edge_client_limit_total", float64(connections), "connections")
+	e.Value("perigee_edge_client_limit_total", float64(misses), "misses")
 	e.Value("perigee_edge_panics_total", float64(st.Panics))
 	e.Value("perigee_edge_connections", float64(st.Connections))
 	e.Value("perigee_edge_connections_total", float64(st.Accepted), "accepted")
