@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -52,10 +54,27 @@ func (e *Error) Error() string {
 	}
 	b.WriteString(": ")
 	if e.Path != "" {
-		b.WriteString(e.Path)
+		b.WriteString(visible(e.Path))
 		b.WriteString(": ")
 	}
-	b.WriteString(e.Text)
+	b.WriteString(visible(e.Text))
+	return b.String()
+}
+
+// visible writes control characters as they are written in the file, so that a
+// name with one in it moves nobody's cursor and begins no line of a log.
+func visible(s string) string {
+	if !strings.ContainsFunc(s, unicode.IsControl) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsControl(r) {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		} else {
+			b.WriteRune(r)
+		}
+	}
 	return b.String()
 }
 
@@ -69,7 +88,7 @@ func (e *Error) Render() string {
 		e.renderLine(&b)
 	}
 	if e.Hint != "" {
-		fmt.Fprintf(&b, "hint: %s\n", e.Hint)
+		fmt.Fprintf(&b, "hint: %s\n", visible(e.Hint))
 	}
 	return b.String()
 }
