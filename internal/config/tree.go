@@ -57,6 +57,12 @@ func (s *source) position(at span) Position {
 	line, begin := s.line(n), s.lines[n-1]
 	from := min(at.from-begin, len(line))
 	to := min(max(at.to-begin, from), len(line))
+	for from > 0 && from < len(line) && !utf8.RuneStart(line[from]) {
+		from-- // a parser of octets may point into a character
+	}
+	for to < len(line) && !utf8.RuneStart(line[to]) {
+		to++
+	}
 	p := Position{File: s.file, Line: n, Col: utf8.RuneCount(line[:from]) + 1}
 	p.EndCol = p.Col + max(1, utf8.RuneCount(line[from:to]))
 	return p
