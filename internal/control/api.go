@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 	"unicode/utf8"
 
 	"perigee.example/feed"
@@ -34,6 +35,8 @@ type Error struct {
 	Message string        `json:"error"`
 	Hint    string        `json:"hint,omitempty"`
 	Missing []origin.Blob `json:"missing,omitempty"` // of a release that is not whole
+	// RetryAfter is when to try again, at a client that was told; 0: it was not.
+	RetryAfter time.Duration `json:"-"`
 }
 
 func (e *Error) Error() string {
@@ -118,6 +121,7 @@ func (s *Server) routes() http.Handler {
 		"POST /v1/sites/{site}/releases/{id}/seal": s.seal,
 		"POST /v1/sites/{site}/activate":           s.activate,
 		"POST /v1/purge":                           s.purge,
+		"POST /v1/purges":                          s.purgeMany,
 		"POST /v1/drain":                           s.drain,
 		"POST /v1/undrain":                         s.drain,
 		"POST /v1/force":                           s.force,
@@ -213,11 +217,15 @@ func asError(err error) *Error {
 
 // readJSON reads a command's body: JSON by its type, of v's shape exactly.
 func readJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	return readJSONUpTo(w, r, maxJSONBytes, v)
+}
+
+func readJSONUpTo(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
 	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || t != "application/json" {
 		return refuse(http.StatusUnsupportedMediaType, "send Content-Type: application/json", "the body must be JSON")
 	}
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxJSONBytes))
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	if err != nil {
 		return readError(err)
 	}

@@ -167,6 +167,9 @@ func (c *Client) send(req *http.Request, out any) error {
 			return fmt.Errorf("control node %s answered %s: is it one?", c.where, resp.Status)
 		}
 		e.Status = resp.StatusCode
+		if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31); err == nil {
+			e.RetryAfter = time.Duration(seconds) * time.Second
+		}
 		return e
 	}
 	if err := json.Unmarshal(b, out); err != nil {

@@ -19,6 +19,7 @@ const (
 	KindRelease  = "release"  // Release: a release is sealed, every blob of it is stored
 	KindActivate = "activate" // Activate
 	KindPurge    = "purge"    // Purge
+	KindPurges   = "purges"   // Purges: several that came at the same time
 	KindDrain    = "drain"    // Drain
 	KindUndrain  = "undrain"  // Drain
 	KindForce    = "force"    // Force
@@ -40,6 +41,23 @@ type Activate struct {
 	Release origin.Digest `json:"release"`
 }
 
+// Purges are purges that came at the same time and share an entry, in their order.
+type Purges struct {
+	Purges []Purge `json:"purges"`
+}
+
+// PurgesOf returns the purges of a decoded command, in their order: none of
+// those that are no purge.
+func PurgesOf(command any) []Purge {
+	switch c := command.(type) {
+	case *Purge:
+		return []Purge{*c}
+	case *Purges:
+		return c.Purges
+	}
+	return nil
+}
+
 // Drain takes an edge out of steering, or back in.
 type Drain struct {
 	Edge string `json:"edge"`
@@ -58,7 +76,7 @@ const maxNameBytes = 100
 var ErrUnknownKind = errors.New("unknown kind of entry")
 
 // DecodeCommand reads the body of an entry: a *Release, *Activate, *Purge,
-// *Drain, *Force, or *feed.EpochBody. An unknown field is an error, since it
+// *Purges, *Drain, *Force, or *feed.EpochBody. An unknown field is an error, since it
 // may change what the command means.
 func DecodeCommand(e feed.Entry) (any, error) {
 	var body any
@@ -69,6 +87,8 @@ func DecodeCommand(e feed.Entry) (any, error) {
 		body = &Activate{}
 	case KindPurge:
 		body = &Purge{}
+	case KindPurges:
+		body = &Purges{}
 	case KindDrain, KindUndrain:
 		body = &Drain{}
 	case KindForce:
@@ -96,6 +116,15 @@ func checkCommand(body any) error {
 		return errors.Join(checkName("site", b.Site), checkDigest(b.Release))
 	case *Purge:
 		return errors.Join(checkName("site", b.Site), b.check())
+	case *Purges:
+		if len(b.Purges) == 0 || len(b.Purges) > maxShared {
+			return fmt.Errorf("%d purges: 1 to %d share an entry", len(b.Purges), maxShared)
+		}
+		for i := range b.Purges {
+			if err := checkCommand(&b.Purges[i]); err != nil {
+				return fmt.Errorf("purge %d: %w", i+1, err)
+			}
+		}
 	case *Drain:
 		return checkName("edge", b.Edge)
 	case *Force:

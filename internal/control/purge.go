@@ -35,10 +35,10 @@ const (
 	// maxTagBytes bounds a purged tag: edges keep no longer ones.
 	maxTagBytes = 1024
 	// purgeRate and purgeBurst bound the purges of one caller, in purges a
-	// second and at once: a site of 6,000 pages in a minute. A loop gone wild
-	// would push everybody's scopes out of the edges' tables.
+	// second and at once: all pages of a large site, a tenth of the scopes that
+	// edges remember one by one. A loop gone wild would push everybody's out.
 	purgeRate  = 100
-	purgeBurst = 1000
+	purgeBurst = 10_000
 	// maxCallers bounds the callers whose rates are kept.
 	maxCallers = 1000
 )
@@ -251,16 +251,14 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) (any, error) {
 	if req.DryRun {
 		return Purged{Purge: p}, nil
 	}
-	who, _ := r.Context().Value(whoKey{}).(string)
-	if wait := s.purgers.take(who, s.now()); wait > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
-		return nil, refuse(http.StatusTooManyRequests, "purge by tag or prefix, or wait", "more than %d purges a second", purgeRate)
+	if err := s.mayPurge(w, r, 1); err != nil {
+		return nil, err
 	}
-	e, err := s.command(r.Context(), KindPurge, p, free)
+	seqs, err := s.gather.submit([]Purge{p})
 	if err != nil {
 		return nil, err
 	}
-	return Purged{Seq: e.Seq, Purge: p}, nil
+	return Purged{Seq: seqs[0], Purge: p}, nil
 }
 
 // settle checks a purge against what exists, and gives it its site and normal
@@ -302,8 +300,8 @@ type bucket struct {
 	at   time.Time
 }
 
-// take uses one purge of who up, or returns how long to wait for it.
-func (c *callers) take(who string, now time.Time) time.Duration {
+// take uses n purges of who up, or returns how long to wait for them.
+func (c *callers) take(who string, n int, now time.Time) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	b, there := c.m[who]
@@ -316,10 +314,10 @@ func (c *callers) take(who string, now time.Time) time.Duration {
 	b.left = min(purgeBurst, b.left+now.Sub(b.at).Seconds()*purgeRate)
 	b.at = now
 	wait := time.Duration(0)
-	if b.left < 1 {
-		wait = time.Duration((1 - b.left) / purgeRate * float64(time.Second))
+	if want := float64(n); b.left < want {
+		wait = time.Duration((want - b.left) / purgeRate * float64(time.Second))
 	} else {
-		b.left--
+		b.left -= want
 	}
 	if c.m == nil {
 		c.m = map[string]bucket{}

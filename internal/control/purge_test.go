@@ -2,6 +2,7 @@ package control
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -84,27 +85,27 @@ func TestPurgesAreRateLimited(t *testing.T) {
 	var c callers
 	now := time.Unix(1_000_000, 0)
 	for i := range purgeBurst {
-		if wait := c.take("a", now); wait != 0 {
+		if wait := c.take("a", 1, now); wait != 0 {
 			t.Fatalf("purge %d must wait %v", i, wait)
 		}
 	}
-	if wait := c.take("a", now); wait <= 0 || wait > time.Second/purgeRate {
+	if wait := c.take("a", 1, now); wait <= 0 || wait > time.Second/purgeRate {
 		t.Errorf("over the burst: wait %v", wait)
 	}
-	if wait := c.take("b", now); wait != 0 {
+	if wait := c.take("b", 1, now); wait != 0 {
 		t.Errorf("another caller waits %v", wait)
 	}
 	now = now.Add(time.Second)
 	for i := range purgeRate {
-		if wait := c.take("a", now); wait != 0 {
+		if wait := c.take("a", 1, now); wait != 0 {
 			t.Fatalf("a second later purge %d must wait %v", i, wait)
 		}
 	}
-	if wait := c.take("a", now); wait <= 0 {
+	if wait := c.take("a", 1, now); wait <= 0 {
 		t.Error("more than the rate in a second")
 	}
 	for i := range 2 * maxCallers {
-		c.take(strings.Repeat("x", i), now)
+		c.take(strings.Repeat("x", i), 1, now)
 	}
 	if len(c.m) > maxCallers {
 		t.Errorf("%d callers kept", len(c.m))
@@ -116,10 +117,78 @@ func TestTooManyPurgesAnswer429(t *testing.T) {
 	f := newFleet(t)
 	frozen := time.Now()
 	f.now = func() time.Time { return frozen }
-	for range purgeBurst {
-		f.purgers.take("admin", frozen)
-	}
+	f.purgers.take("admin", purgeBurst, frozen)
 	if got, answer := f.raw(t, "POST", "/v1/purge", `{"url":"http://a.test/"}`, nil); got != 429 || f.head() != 0 {
 		t.Errorf("%d %s, head %d", got, answer, f.head())
+	}
+}
+
+// TestManyPurgesInOneCall: all are checked before the first is written, share an
+// entry, and are told apart in the answer.
+func TestManyPurgesInOneCall(t *testing.T) {
+	f := newFleet(t)
+	ps := []Purge{{URL: "HTTP://a.test"}, {Prefix: "http://www.example.com/img"}, {Site: "shop", Tag: "summer", Soft: true}, {Site: "a", All: true}}
+	never := func(d time.Duration) { t.Errorf("told to wait %v", d) }
+	if out, err := f.client.PurgeMany(bounded(t), ps, true, never); err != nil || out.Seq != 0 || len(out.Purged) != 4 || f.head() != 0 {
+		t.Fatalf("dry run: %+v, %v, head %d", out, err, f.head())
+	}
+	out, err := f.client.PurgeMany(bounded(t), ps, false, never)
+	if err != nil || out.Seq != 1 || f.head() != 1 {
+		t.Fatalf("%+v, %v, head %d: want one entry", out, err, f.head())
+	}
+	for e, err := range f.feed.Log().Entries(bounded(t), 1) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		command, err := DecodeCommand(e)
+		got := PurgesOf(command)
+		if err != nil || e.Kind != KindPurges || len(got) != len(ps) {
+			t.Fatalf("entry %+v, %v", e, err)
+		}
+		for i := range got {
+			if got[i] != out.Purged[i].Purge || out.Purged[i].Seq != 1 {
+				t.Errorf("purge %d: %+v on the log, %+v answered", i, got[i], out.Purged[i])
+			}
+		}
+	}
+	for _, c := range []struct {
+		body string
+		want int
+		says string
+	}{
+		{`{"purges":[{"url":"http://a.test/"},{"url":"http://aa.test/"}]}`, 404, "purge 2: "},
+		{`{"purges":[{"url":"http://a.test/"},{"site":"a"}]}`, 400, "purge 2: "},
+		{`{"purges":[]}`, 400, "1 to 1000"},
+		{`{"purges":[` + strings.Repeat(`{"url":"http://a.test/"},`, maxShared) + `{"url":"http://a.test/"}]}`, 400, "1 to 1000"},
+		{`{"purges":[{"url":"http://a.test/` + strings.Repeat("x", maxPurgesBytes) + `"}]}`, 413, "more than"},
+		{`{"purge":[]}`, 400, "not what this call takes"},
+	} {
+		if got, answer := f.raw(t, "POST", "/v1/purges", c.body, nil); got != c.want || !strings.Contains(answer, c.says) || f.head() != 1 {
+			t.Errorf("%.60s: %d %.200s, head %d; want %d with %q", c.body, got, answer, f.head(), c.want, c.says)
+		}
+	}
+}
+
+// TestClientWaitsWhenToldTo: ten thousand purges go at once, in calls of a
+// thousand; the next is told when to come again, and does.
+func TestClientWaitsWhenToldTo(t *testing.T) {
+	f := newFleet(t)
+	frozen := time.Now()
+	var ahead atomic.Int64
+	f.now = func() time.Time { return frozen.Add(time.Duration(ahead.Load())) }
+	var ps []Purge
+	for i := range purgeBurst + 1 {
+		ps = append(ps, urlPurge(i, 0))
+	}
+	waits := 0
+	out, err := f.client.PurgeMany(bounded(t), ps, false, func(d time.Duration) {
+		waits++
+		ahead.Add(int64(d))
+	})
+	if err != nil || len(out.Purged) != len(ps) || waits != 1 || out.Seq != f.head() {
+		t.Fatalf("%d of %d purged, told to wait %d times, seq %d, head %d, %v", len(out.Purged), len(ps), waits, out.Seq, f.head(), err)
+	}
+	if f.head() > 30 {
+		t.Errorf("%d purges are %d entries of the log", len(ps), f.head())
 	}
 }

@@ -63,8 +63,9 @@ type Server struct {
 	feed   *feed.Server
 	known  atomic.Pointer[Known]
 	now    func() time.Time
-	// purgers bounds how many purges a caller may send.
+	// purgers bounds how many purges a caller may send; gather is their way to the log.
 	purgers callers
+	gather  *gather
 	// MadeToken is the path of the admin token's file if this start made it.
 	MadeToken string
 
@@ -113,6 +114,7 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	s.known.Store(&c.Known)
+	s.gather = newGather(s.writePurges)
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("control: %w", err)
 	}

@@ -259,8 +259,8 @@ func (j *journal) close() error {
 	return err
 }
 
-// softSiteBody is the body of a purge entry that this node puts together itself.
-func softSiteBody(p *control.Purge) json.RawMessage {
+// purgeBody is the body of a purge entry that this node puts together itself.
+func purgeBody(p *control.Purge) json.RawMessage {
 	b, err := json.Marshal(p)
 	if err != nil {
 		panic(err) // two strings and two bools

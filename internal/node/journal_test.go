@@ -111,6 +111,37 @@ func TestHardSitePurgeCoversEarlierOnes(t *testing.T) {
 	}
 }
 
+// Purges that share an entry are remembered one by one: a later purge of one of
+// them takes the place of that one alone, and all come back after a restart and
+// after a rewrite.
+func TestSharedPurgesAreRememberedOneByOne(t *testing.T) {
+	dir := t.TempDir()
+	j, _ := mustOpen(t, dir)
+	mustAppend(t, j, 1, control.KindPurge, purgeURL("a", 1))
+	mustAppend(t, j, 2, control.KindPurges, control.Purges{Purges: []control.Purge{
+		purgeURL("a", 1), {Site: "b", All: true}, purgeURL("b", 2), purgeURL("a", 3), {Site: "c", Tag: "x", Soft: true},
+	}})
+	mustAppend(t, j, 3, control.KindPurge, purgeURL("a", 3))
+	for range 3 {
+		j, cut := mustOpen(t, dir)
+		if got := liveSeqs(j); got != "2 2 2 2 3" || j.live.purges != 5 || j.position.Seq != 3 || cut != "" {
+			t.Fatalf("live %s (%d purges), position %d, cut %q; want 2 2 2 2 3", got, j.live.purges, j.position.Seq, cut)
+		}
+		for _, r := range j.live.sorted() {
+			p, ok := r.command.(*control.Purge)
+			if !ok || r.entry.Kind != control.KindPurge {
+				t.Fatalf("remembered as %s %+v", r.entry.Kind, r.command)
+			}
+			if again, err := control.DecodeCommand(r.entry); err != nil || *again.(*control.Purge) != *p {
+				t.Fatalf("%+v reads back as %+v, %v", p, again, err)
+			}
+		}
+		if err := j.rewrite(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestScopesAreBoundedBySoftSitePurges(t *testing.T) {
 	l := newLive(all)
 	for i := range maxScopes + 1 {

@@ -40,6 +40,16 @@ func (l *live) put(e feed.Entry, command any) (drains bool) {
 		if l.keep.purges {
 			l.purge(e, c)
 		}
+	case *control.Purges:
+		if l.keep.purges {
+			// Each is remembered by itself, as an entry of its own would be: the
+			// next one of the same scope takes the place of that one alone.
+			for i := range c.Purges {
+				one := e
+				one.Kind, one.Body = control.KindPurge, purgeBody(&c.Purges[i])
+				l.purge(one, &c.Purges[i])
+			}
+		}
 	case *control.Activate:
 		if l.keep.releases {
 			l.records["release "+c.Site] = record{e, c}
@@ -114,7 +124,7 @@ func (l *live) shed() {
 		delete(l.records, k)
 		l.purges--
 		e := r.entry
-		e.Body = softSiteBody(p)
+		e.Body = purgeBody(p)
 		if site, there := l.records[scope(p)]; !there {
 			l.purges++
 		} else if site.entry.Seq > e.Seq {

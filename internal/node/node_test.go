@@ -239,6 +239,19 @@ func TestRestartWithoutControlKeepsWhatWasAcknowledged(t *testing.T) {
 	}
 }
 
+// Purges that share an entry are applied one after the other, with its number.
+func TestSharedPurgesAreAppliedInTheirOrder(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.append(control.KindPurges, control.Purges{Purges: []control.Purge{{Site: "www", Tag: "b"}, {Site: "www", Tag: "a", Soft: true}}})
+	r.await(`purge 1 tag "b" of site www soft false`, `purge 1 tag "a"`, mark(1))
+	r.await(`purge 1 tag "a" of site www soft true`, mark(1))
+	r.await(mark(1))
+	r.append("purge-by-moon", map[string]string{"phase": "new"})
+	r.await("revalidate a purge of a kind that is not known here (purge-by-moon, seq 2)", mark(2))
+	r.await(mark(2))
+}
+
 // A purge that this version cannot read may have been for anything.
 func TestPurgeThatCannotBeReadRevalidatesEverything(t *testing.T) {
 	r := newRig(t)

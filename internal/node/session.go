@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"perigee.example/feed"
@@ -145,9 +146,12 @@ func (s *session) take(es []feed.Entry) error {
 		switch {
 		case errors.Is(err, control.ErrUnknownKind):
 			n.log.Warn("entry skipped: update this node", "seq", e.Seq, "kind", e.Kind)
+			if strings.HasPrefix(e.Kind, control.KindPurge) { // a way to purge that this version does not know
+				n.revalidate(fmt.Sprintf("a purge of a kind that is not known here (%s, seq %d)", e.Kind, e.Seq))
+			}
 		case err != nil:
 			n.log.Error("entry skipped", "err", err)
-			if e.Kind == control.KindPurge { // it may have been for anything
+			if e.Kind == control.KindPurge || e.Kind == control.KindPurges { // it may have been for anything
 				n.revalidate(fmt.Sprintf("a purge could not be read (seq %d)", e.Seq))
 			}
 		}
@@ -171,8 +175,10 @@ func (s *session) take(es []feed.Entry) error {
 		n.mu.Unlock()
 	}
 	for i, e := range es {
-		if p, ok := commands[i].(*control.Purge); ok && n.c.Hooks.Purge != nil {
-			n.c.Hooks.Purge(e.Seq, *p)
+		if n.c.Hooks.Purge != nil {
+			for _, p := range control.PurgesOf(commands[i]) {
+				n.c.Hooks.Purge(e.Seq, p)
+			}
 		}
 	}
 	if failed != nil {
