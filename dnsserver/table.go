@@ -1,6 +1,9 @@
 package dnsserver
 
-import "bytes"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // table finds zones by name: open addressing over the hashes of their origins.
 // Immutable; Views that serve the same origins share one.
@@ -8,18 +11,19 @@ type table struct {
 	slots     []int32 // index of a zone + 1; 0 is free
 	shift     uint    // 64 minus the bits of an index into slots
 	maxLabels int     // of any origin, the root not counted
+	depths    uint64  // bit n: some origin has n labels; the last bit stands for 63 and more
 	origins   [][]byte
 }
 
 // minSlots keeps the table of a few zones from being all collisions.
 const minSlots = 8
 
-// The hash is FNV-1a over the octets from the root backwards, so that one pass
-// over a name hashes every suffix, then Fibonacci hashing for the slot. What
-// collides is up to the operator's zones, not to who asks, so it needs no key.
+// The hash goes over the labels from the root upwards, so that one pass over a
+// name hashes every suffix, eight octets at a time; then Fibonacci hashing for
+// the slot. What collides is up to the operator's zones, not to who asks, so it
+// needs no key.
 const (
-	fnvOffset = 0xcbf29ce484222325
-	fnvPrime  = 0x100000001b3
+	hashStart = 0xcbf29ce484222325
 	fibonacci = 0x9e3779b97f4a7c15
 )
 
@@ -31,8 +35,10 @@ func newTable(origins [][]byte) *table {
 	}
 	t := &table{slots: make([]int32, size), shift: 64 - bits, origins: origins}
 	for i, origin := range origins {
-		t.maxLabels = max(t.maxLabels, labels(origin))
-		at := t.slot(hashName(fnvOffset, origin))
+		n := labels(origin)
+		t.maxLabels = max(t.maxLabels, n)
+		t.depths |= depthBit(n)
+		at := t.slot(hashName(origin))
 		for t.slots[at] != 0 {
 			at = (at + 1) & (len(t.slots) - 1)
 		}
@@ -43,12 +49,49 @@ func newTable(origins [][]byte) *table {
 
 func (t *table) slot(h uint64) int { return int((h * fibonacci) >> t.shift) }
 
-// hashName goes on with h over octets from the last to the first.
-func hashName(h uint64, octets []byte) uint64 {
-	for i := len(octets) - 1; i >= 0; i-- {
-		h = (h ^ uint64(octets[i])) * fnvPrime
+func depthBit(labels int) uint64 { return 1 << min(labels, 63) }
+
+// hashLabel goes on with the hash of a name by one label more, with its length
+// octet.
+func hashLabel(h uint64, label []byte) uint64 {
+	for len(label) >= 8 {
+		h = (h ^ binary.LittleEndian.Uint64(label)) * fibonacci
+		h ^= h >> 32
+		label = label[8:]
+	}
+	var tail uint64
+	switch n := len(label); {
+	case n >= 4:
+		tail = uint64(binary.LittleEndian.Uint32(label)) | uint64(binary.LittleEndian.Uint32(label[n-4:]))<<32
+	case n > 0:
+		tail = uint64(label[0]) | uint64(label[n/2])<<8 | uint64(label[n-1])<<16
+	}
+	h = (h ^ tail) * fibonacci
+	return h ^ h>>32
+}
+
+// hashName is the hash of a well-formed name in lower case.
+func hashName(name []byte) uint64 {
+	var at starts
+	h, end := uint64(hashStart), len(name)-1
+	for k := at.of(name) - 1; k >= 0; k-- {
+		h = hashLabel(h, name[at[k]:end])
+		end = int(at[k])
 	}
 	return h
+}
+
+// starts is where the labels of a name begin, the root's left out.
+type starts [127]uint8
+
+// of fills in the starts of a well-formed name and returns how many there are.
+func (s *starts) of(name []byte) int {
+	n := 0
+	for i := 0; name[i] != 0; i += 1 + int(name[i]) {
+		s[n] = uint8(i)
+		n++
+	}
+	return n
 }
 
 // get returns the index of the zone with exactly this origin, or -1.
@@ -65,21 +108,18 @@ func (t *table) get(h uint64, origin []byte) int {
 // of name, a well-formed one in lower case, or -1; of suffixes of name it
 // skips the first skip.
 func (t *table) find(name []byte, skip int) int {
-	var starts [128]uint8 // a name has at most 127 labels and the root
-	n := 0
-	for i := 0; ; i += 1 + int(name[i]) {
-		starts[n] = uint8(i)
-		n++
-		if name[i] == 0 {
-			break
+	var at starts
+	n := at.of(name)
+	best, end := -1, len(name)-1
+	h := uint64(hashStart)
+	for k := n; k >= skip && n-k <= t.maxLabels; k-- { // k labels of name are before the suffix
+		if k < n {
+			h = hashLabel(h, name[at[k]:end])
+			end = int(at[k])
 		}
-	}
-	best := -1
-	end := len(name)
-	h := uint64(fnvOffset)
-	for k := n - 1; k >= skip && n-1-k <= t.maxLabels; k-- {
-		h = hashName(h, name[starts[k]:end])
-		end = int(starts[k])
+		if t.depths&depthBit(n-k) == 0 {
+			continue
+		}
 		if i := t.get(h, name[end:]); i >= 0 {
 			best = i
 		}

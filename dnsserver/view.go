@@ -222,7 +222,7 @@ func (v *View) exact(origin []byte) int {
 	if v == nil || v.table == nil {
 		return -1
 	}
-	return v.table.get(hashName(fnvOffset, origin), origin)
+	return v.table.get(hashName(origin), origin)
 }
 
 // With returns a View that serves the changed zones in place of those of the
