@@ -55,9 +55,13 @@ conformance-http: build ## the public HTTP cache test suite against the edge, tw
 bench: ## Go benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./zones ./dnsserver ./edge ./origin
 
+bench-dns: MIX ?= mix,referral,cname,large,truncated,signed,ecs,steered,weighted,tcp,paced
+bench-dns: PEERS ?=
+bench-dns: ROUNDS ?= 3
 bench-dns: build ## processor time of an answer by UDP, beside a C echo and the name servers of Debian
 	@scripts/install-tools.sh scripts/tools-bench.txt
-	$(GO) run ./bench/dns -perigee bin/perigee -rounds 3 -seconds 2 -mix mix,referral,cname,large,ecs,steered
+	@test -x bin/coredns || GOBIN=$(CURDIR)/bin $(GO) install github.com/coredns/coredns@v1.15.0 || echo "CoreDNS did not build: left out"
+	$(GO) run ./bench/dns -perigee bin/perigee -coredns $(CURDIR)/bin/coredns -rounds $(ROUNDS) -seconds 2 -mix $(MIX) -only "$(PEERS)"
 
 bench-dns-size: build ## time, CPU and memory until zones of 1M and 10M names, and 20,000 zones, answer; beside Knot, gdnsd, NSD, BIND where installed
 	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 3 -sizes 1000000 -zones 20000 -loss
