@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/http"
 	"sync"
+
+	"perigee.example/internal/arena"
 )
 
 const (
@@ -24,8 +26,9 @@ var (
 	errNoReader = errors.New("every client has gone")
 )
 
-// chunk is a part of a body. Chunks form a list, so that a body too large to
-// keep can be let go from its start while it is still being read.
+// chunk is a part of a body on its way. Chunks form a list, so that a body too
+// large to keep can be let go from its start while it is still being read. The
+// octets are the arena's while the body is kept, else Go memory.
 type chunk struct {
 	data []byte
 	next *chunk
@@ -33,9 +36,14 @@ type chunk struct {
 
 // growing is a body on its way from the origin, which any number of readers
 // follow. The store keeps it when it has ended well.
+//
+// Its octets are held for who has it: at first the one who fills it and the
+// flight that it came by, then each follower too. Each lets go of it once.
 type growing struct {
 	mu      sync.Mutex
-	first   *chunk // nil once it is no longer kept
+	build   arena.Builder // of what is kept
+	holders int           // who have not let go
+	first   *chunk        // nil once it is no longer kept
 	last    *chunk
 	size    int64
 	length  int64 // as the origin declared it, or -1
@@ -50,9 +58,24 @@ type growing struct {
 	expected bool
 }
 
-func newGrowing(length int64) *growing {
+// newGrowing makes a body that two have: who fills it, and its flight.
+func newGrowing(length int64, a *arena.Arena) *growing {
 	c := &chunk{}
-	return &growing{first: c, last: c, length: length, changed: make(chan struct{}), moved: make(chan struct{}), readers: map[*follower]struct{}{}}
+	return &growing{first: c, last: c, length: length, changed: make(chan struct{}), moved: make(chan struct{}), readers: map[*follower]struct{}{}, build: a.Build(), holders: 2}
+}
+
+// letGoOf says that one who had the body reads it no more.
+func (g *growing) letGoOf() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.drop()
+}
+
+func (g *growing) drop() {
+	if g.holders--; g.holders == 0 {
+		g.first, g.last = nil, nil
+		g.build.Drop()
+	}
 }
 
 // follower reads a growing body from its start.
@@ -92,6 +115,7 @@ func (g *growing) follow(leader bool) *follower {
 	}
 	f := &follower{g: g, at: g.first}
 	g.readers[f] = struct{}{}
+	g.holders++
 	return f
 }
 
@@ -100,6 +124,7 @@ func (f *follower) close() {
 	defer f.g.mu.Unlock()
 	delete(f.g.readers, f)
 	f.g.wakeWriter()
+	f.g.drop()
 }
 
 // next waits for more octets and returns them; io.EOF is the proper end.
@@ -148,23 +173,33 @@ func (g *growing) wakeReaders() {
 	g.changed = make(chan struct{})
 }
 
-// fill reads body to its end. keep is asked before each chunk of n octets
+// fill reads body to its end. keep is asked before each chunk, of n octets,
 // whether the whole is still to be kept; once it says no, octets are let go
 // when the readers have had them, and the reading waits for the fastest.
 func (g *growing) fill(ctx context.Context, body io.Reader, keep func(n int64) bool) error {
-	size := int64(firstChunkBytes)
+	size, allowed := int64(firstChunkBytes), int64(0)
 	for {
 		n := size
 		if g.length >= 0 {
 			n = min(g.length-g.size, chunkBytes)
 		}
-		n = max(n, 1) // one octet more than declared shows that there is none
 		var err error
-		if g.first != nil && !keep(n) {
-			err = g.letGo(ctx)
+		var buf []byte
+		if g.first != nil && n > 0 {
+			if allowed >= n || keep(n-allowed) {
+				allowed = max(allowed, n)
+				buf = g.build.Next(int(n))
+				allowed -= int64(len(buf))
+			}
+			if buf == nil {
+				err = g.letGo(ctx)
+			}
+		}
+		if buf == nil {
+			buf = make([]byte, max(n, 1)) // one octet more than declared shows that there is none
 		}
 		if err == nil {
-			err = g.fillChunk(ctx, body, make([]byte, n))
+			err = g.fillChunk(ctx, body, buf)
 		}
 		if err != nil {
 			if err == io.EOF {
@@ -271,21 +306,24 @@ func (g *growing) finish(err error) {
 }
 
 // whole returns the body when it has been kept from its start, and ended well.
-// The list then starts at its first octets.
-func (g *growing) whole() (body *chunk, size int64, ok bool) {
+// It is to be called once; the extent is the body's for as long as the caller
+// has that, unless it retains it.
+func (g *growing) whole() (body arena.Extent, size int64, ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !g.done || g.err != nil || g.first == nil || g.length >= 0 && g.size != g.length {
-		return nil, 0, false
+		return 0, 0, false
 	}
-	return g.first.next, g.size, true
+	return g.build.Finish(g.size), g.size, true
 }
 
-// writeChunks writes length octets from start of a body to w.
-func writeChunks(w io.Writer, c *chunk, start, length int64) (int64, error) {
+// writeExtent writes length octets from start of an extent to w. The caller
+// holds the extent.
+func writeExtent(w io.Writer, a *arena.Arena, e arena.Extent, start, length int64) (int64, error) {
 	var sent int64
-	for ; c != nil && length > 0; c = c.next {
-		b := c.data
+	for at := e.First(); at != 0 && length > 0; {
+		var b []byte
+		b, at = a.Read(at)
 		if start >= int64(len(b)) {
 			start -= int64(len(b))
 			continue

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"perigee.example/internal/arena"
 )
 
 // maxCollapseWait is how long a request waits for the head of another's fetch
@@ -28,11 +30,15 @@ type flight struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
+	held []arena.Extent // for those who wait, who lets go of them is told in hold.go
+
 	// Under flights.mu:
 	doomed  bool // the URI was invalidated: what it brings is not stored
 	waiting int  // requests that want the outcome
 	claimed bool // the leader has taken outcome.resp over
 	done    bool
+	ended   bool // its work is over: nobody joins any more
+	over    bool // it holds nothing any more
 	outcome outcome
 }
 
@@ -167,6 +173,7 @@ func (e *Edge) leave(fl *flight, leader bool) {
 	if abandoned && e.flights.m[fl.key] == fl {
 		delete(e.flights.m, fl.key)
 	}
+	e.letGoOf(fl)
 	e.flights.mu.Unlock()
 	if resp != nil {
 		resp.Body.Close()

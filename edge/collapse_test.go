@@ -51,7 +51,10 @@ func gatedEdge(t *testing.T, rt http.RoundTripper, memory int64) *Edge {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(e.Close)
+	t.Cleanup(func() {
+		e.Close()
+		holdsNothing(t, e.store)
+	})
 	return e
 }
 

@@ -9,9 +9,9 @@ import (
 // at its second fetch, so that a flood of queries that come once leaves what is
 // used; what has room, or no query, is kept at once.
 func TestMadeUpQueriesDriveNothingOut(t *testing.T) {
-	page := put(newStore(1<<30), "http://s.test/p", 1000).cost()
+	page := put(testStore(t, 1<<30), "http://s.test/p", 1000).cost()
 	const pages = 100
-	s := newStore(pages * (page + 10))
+	s := testStore(t, pages*(page+10))
 	for i := range pages {
 		put(s, fmt.Sprintf("http://s.test/%d", i), 1000)
 	}
@@ -50,7 +50,7 @@ func TestMadeUpQueriesDriveNothingOut(t *testing.T) {
 	if !has(s, "http://s.test/new") {
 		t.Error("what has no query is not kept at once")
 	}
-	roomy := newStore(1 << 30)
+	roomy := testStore(t, 1<<30)
 	put(roomy, "http://s.test/0?1", 1000)
 	if !has(roomy, "http://s.test/0?1") {
 		t.Error("with room it is not kept at once")

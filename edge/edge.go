@@ -178,8 +178,12 @@ func New(c Config) (*Edge, error) {
 	if (c.Releases == nil) != (c.Blobs == nil) {
 		return nil, errors.New("edge: Releases and Blobs come together: give both or neither")
 	}
+	st, err := newStore(c.MemoryBytes)
+	if err != nil {
+		return nil, err
+	}
 	e := &Edge{
-		name: c.Name, id: "perigee-" + c.Name, store: newStore(c.MemoryBytes), purges: newPurgeTable(),
+		name: c.Name, id: "perigee-" + c.Name, store: st, purges: newPurgeTable(),
 		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, secrets: newSecrets(c.Hide), now: c.Now, full: c.FullCacheStatus,
 	}
 	if c.Seed != 0 {

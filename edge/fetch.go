@@ -57,8 +57,9 @@ func (x *exchange) newFill(fl *flight, f found) *fill {
 		}
 	}
 	if f.obj == nil && f.why == "vary-miss" && !w.auth {
-		w.offered = e.offered(site, fl.primary, w.fields)
+		w.offered = e.offered(fl, site, w.fields)
 	}
+	fl.hold(e.store.arena, w.old)
 	return w
 }
 
@@ -71,7 +72,7 @@ func (w *fill) run() {
 		default:
 		}
 	})
-	defer w.e.forget(w.fl)
+	defer w.e.ended(w.fl)
 	o := w.fetch(ctx, w.old)
 	growing, obj := o.body, o.obj
 	resp := o.resp
@@ -92,6 +93,7 @@ func (w *fill) run() {
 // keep reads a body, for all who follow it, and stores it with obj.
 func (w *fill) keep(ctx context.Context, obj *stored, growing *growing, resp *http.Response) {
 	defer resp.Body.Close()
+	defer growing.letGoOf()
 	var reserved int64
 	defer func() { w.e.store.release(reserved) }()
 	err := growing.fill(ctx, resp.Body, func(n int64) bool {
@@ -105,6 +107,8 @@ func (w *fill) keep(ctx context.Context, obj *stored, growing *growing, resp *ht
 		w.e.log.Warn("response cut short", "url", w.e.shown(&w.target), "why", err)
 		return
 	}
+	w.e.store.release(reserved) // it is counted as stored from now on
+	reserved = 0
 	w.commit(obj, growing)
 }
 
@@ -261,7 +265,7 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 		}
 		return outcome{resp: resp, why: why, status: resp.StatusCode}
 	}
-	o := outcome{obj: obj, own: own, body: newGrowing(resp.ContentLength), resp: resp, status: resp.StatusCode}
+	o := outcome{obj: obj, own: own, body: newGrowing(resp.ContentLength, w.e.store.arena), resp: resp, status: resp.StatusCode}
 	o.body.resp = resp
 	if o.exclusive = !obj.shareable(came); o.exclusive {
 		w.e.store.mark(w.fl.primary, came)

@@ -48,6 +48,7 @@ func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	x.rec = AccessRecord{Time: e.now(), TLS: state, Method: r.Method, Host: r.Host, Path: r.URL.Path, Cache: "local"}
 	defer x.log()
+	defer x.end()
 	defer x.survive()
 	x.answer()
 }
@@ -154,6 +155,9 @@ func (x *exchange) pull() {
 		x.peerAsOf = x.e.asOf()
 	}
 	f := x.snap.find(x.site, []byte(x.key), q.fields(), x.e.now())
+	if f.obj != nil {
+		x.hold(f.obj.body)
+	}
 	if f.obj != nil && !f.obj.answers(q) {
 		f = found{why: "partial"}
 	}

@@ -8,17 +8,22 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"perigee.example/internal/arena"
 )
 
 // Body is what follows the head that Hit wrote, and what is to be logged of
-// the answer. The caller writes it with WriteTo, and closes it.
+// the answer. The caller writes it with WriteTo, and closes it: till then the
+// octets are held, and no room for others.
 type Body struct {
 	Status  int
 	Site    *Site
 	Cache   string // as in AccessRecord
 	Release string
 
-	chunks *chunk
+	arena  *arena.Arena
+	held   arena.Extent // till Close
+	octets arena.Extent
 	file   *os.File
 	size   int64
 	target target
@@ -33,13 +38,18 @@ func (b *Body) WriteTo(w io.Writer) (int64, error) {
 	if b.file != nil {
 		return io.Copy(w, io.LimitReader(b.file, b.size))
 	}
-	return writeChunks(w, b.chunks, 0, b.size)
+	return writeExtent(w, b.arena, b.octets, 0, b.size)
 }
 
-// Close lets go of what the body holds.
+// Close lets go of what the body holds. A second one does nothing.
 func (b *Body) Close() {
 	if b.file != nil {
 		b.file.Close()
+		b.file = nil
+	}
+	if b.held != 0 {
+		b.arena.Release(b.held)
+		b.held, b.octets = 0, 0
 	}
 }
 
@@ -87,7 +97,12 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body
 	t.query = site.Query.apply(t.query)
 	var space [512]byte
 	found := s.find(site, t.appendKey(space[:0]), h, now)
+	if found.obj == nil {
+		return dst, body, false
+	}
+	body.arena, body.held = s.store.arena, found.obj.body
 	if found.use != useFresh || found.ahead || found.obj.part != nil || !bodyAllowed(found.obj.status) {
+		body.Close()
 		return dst, body, false
 	}
 	return s.hitStored(dst, h, found, body)
@@ -138,6 +153,7 @@ func (s *Snapshot) hitStored(dst []byte, h *head, f found, body Body) ([]byte, B
 	if o.status == http.StatusOK {
 		switch o.validators.evaluate(h) {
 		case preconditionFailed:
+			body.Close()
 			return dst, body, false
 		case notModified:
 			body.Status, packed = http.StatusNotModified, o.head304
@@ -149,7 +165,7 @@ func (s *Snapshot) hitStored(dst []byte, h *head, f found, body Body) ([]byte, B
 	dst = append(dst, "\r\n"...)
 	status := cacheStatus{hit: true, ttl: o.ttl(f.age), hasTTL: true}
 	if body.Status != http.StatusNotModified {
-		body.chunks, body.size = o.body, o.size
+		body.octets, body.size = o.body, o.size
 	}
 	return s.finishHead(dst, h, &status, body, o.key)
 }
@@ -165,9 +181,8 @@ func (s *Snapshot) finishHead(dst []byte, h *head, status *cacheStatus, body Bod
 		dst = strconv.AppendInt(dst, body.size, 10)
 	}
 	if h.method == http.MethodHead {
-		body.chunks, body.size = nil, 0
+		body.size = 0
 		body.Close()
-		body.file = nil
 	}
 	return append(dst, "\r\n\r\n"...), body, true
 }

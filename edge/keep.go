@@ -3,8 +3,9 @@ package edge
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"time"
+
+	"perigee.example/internal/arena"
 )
 
 // keeper stores a response that passes through to one client, once it has
@@ -13,9 +14,11 @@ type keeper struct {
 	e      *Edge
 	obj    *stored
 	watch  *flight // since the request's own invalidations
-	last   *chunk
-	length int64 // as declared, or -1
-	over   bool  // it is too large
+	build  arena.Builder
+	free   []byte // of the last block
+	room   int64  // reserved
+	length int64  // as declared, or -1
+	over   bool   // it is too large
 }
 
 // posted prepares to keep the response to a POST as what a GET of the same URI
@@ -49,8 +52,7 @@ func (x *exchange) posted(resp *http.Response, asOf instant, asked, came time.Ti
 		return nil
 	}
 	obj.sel = selectingFields(varyNames(h["Vary"], x.site.KeyFields), q.fields())
-	obj.body = &chunk{}
-	return &keeper{e: x.e, obj: obj, last: obj.body, length: resp.ContentLength}
+	return &keeper{e: x.e, obj: obj, build: x.e.store.arena.Build(), length: resp.ContentLength}
 }
 
 // start says that the invalidations of the request itself are over.
@@ -65,14 +67,23 @@ func (k *keeper) add(p []byte) {
 	if k == nil || k.over {
 		return
 	}
-	n := int64(len(p))
-	if k.obj.size+n > k.e.store.maxObject() || !k.e.store.reserve(n) {
-		k.over = true
-		return
+	for len(p) > 0 {
+		if len(k.free) == 0 {
+			n := int64(max(len(p), firstChunkBytes))
+			if k.obj.size+n > k.e.store.maxObject() || !k.e.store.reserve(n) {
+				k.over = true
+				return
+			}
+			k.room += n
+			if k.free = k.build.Next(int(n)); k.free == nil {
+				k.over = true
+				return
+			}
+		}
+		n := copy(k.free, p)
+		k.free, p = k.free[n:], p[n:]
+		k.obj.size += int64(n)
 	}
-	k.obj.size += n
-	k.last.next = &chunk{data: slices.Clone(p)}
-	k.last = k.last.next
 }
 
 // end lets go of the room, and stores the response if whole says that it is
@@ -81,13 +92,14 @@ func (k *keeper) end(whole bool) {
 	if k == nil {
 		return
 	}
-	k.e.store.release(k.obj.size)
+	k.e.store.release(k.room)
+	defer k.build.Drop()
 	invalidated := k.e.unwatch(k.watch)
 	hard, _ := k.e.purges.check(&k.obj.scopes, k.obj.asOf)
 	if !whole || k.over || hard || k.length >= 0 && k.length != k.obj.size || invalidated {
 		return
 	}
-	k.obj.body = k.obj.body.next
+	k.obj.body = k.build.Finish(k.obj.size)
 	k.obj.pack()
 	k.e.store.put(k.obj)
 }

@@ -10,9 +10,16 @@ import (
 // source of the octets of a stored response.
 func (x *exchange) source(o *stored) source {
 	if o.part != nil {
-		return &partsBody{x: x, head: o}
+		return x.partsOf(&partsBody{head: o})
 	}
-	return storedBody{o}
+	return storedBody{o, x.e.store.arena}
+}
+
+// partsOf makes the end of x let go of what b holds.
+func (x *exchange) partsOf(b *partsBody) *partsBody {
+	b.x = x
+	x.parts = append(x.parts, b)
+	return b
 }
 
 // askPart is what to ask for of a representation of which a part is wanted and
@@ -120,7 +127,7 @@ func (b *partsBody) writeRange(ctx context.Context, w io.Writer, start, length i
 			if b.g != nil {
 				got, err = growingBody{b.g, b.f}.writeRange(ctx, w, from, n)
 			} else {
-				got, err = writeChunks(w, b.head.body, from, n)
+				got, err = writeExtent(w, b.x.e.store.arena, b.head.body, from, n)
 			}
 			sent += got
 		} else {
@@ -137,12 +144,12 @@ func (b *partsBody) writeRange(ctx context.Context, w io.Writer, start, length i
 				ahead = b.x.joinSlice(b.head, i+1, true)
 			}
 			var got int64
-			got, err = b.held.writeRange(ctx, w, start-i*sliceBytes, n)
+			got, err = b.x.writeSlice(ctx, w, b.held, start-i*sliceBytes, n)
 			if got == 0 && (errors.Is(err, errTooSlow) || errors.Is(err, errNoReader)) {
 				// There was no room to keep it for those who come late.
 				b.x.letGo(b.held)
 				if b.held, err = b.x.waitSlice(ctx, b.x.startSlice(b.head, i, nil)); err == nil {
-					got, err = b.held.writeRange(ctx, w, start-i*sliceBytes, n)
+					got, err = b.x.writeSlice(ctx, w, b.held, start-i*sliceBytes, n)
 				}
 			}
 			sent += got
@@ -155,9 +162,9 @@ func (b *partsBody) writeRange(ctx context.Context, w io.Writer, start, length i
 	return sent, nil
 }
 
-func (s *heldSlice) writeRange(ctx context.Context, w io.Writer, start, n int64) (int64, error) {
+func (x *exchange) writeSlice(ctx context.Context, w io.Writer, s *heldSlice, start, n int64) (int64, error) {
 	if s.obj != nil {
-		return writeChunks(w, s.obj.body, start, n)
+		return writeExtent(w, x.e.store.arena, s.obj.body, start, n)
 	}
 	g := s.fl.outcome.body
 	f := g.follow(s.lead)
@@ -173,5 +180,9 @@ func (x *exchange) letGo(s *heldSlice) {
 	if s != nil && s.fl != nil {
 		x.e.leave(s.fl, s.lead)
 		s.fl = nil
+	}
+	if s != nil && s.obj != nil {
+		x.e.store.letGo(s.obj)
+		s.obj = nil
 	}
 }

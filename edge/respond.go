@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"perigee.example/internal/arena"
 )
 
 var (
@@ -33,6 +35,9 @@ type exchange struct {
 	// peerAsOf is what was applied here when the peer's request was taken up.
 	peerAsOf instant
 	again    bool // the answer was begun anew, since the origin has another representation by now
+
+	held  []arena.Extent // bodies, till the end
+	parts []*partsBody
 }
 
 // source gives the octets of a representation; size is -1 while unknown.
@@ -43,15 +48,11 @@ type source interface {
 	size() int64
 }
 
-// bodyOf a stored response.
-type storedBody struct{ *stored }
-
-func (b storedBody) size() int64 { return b.stored.size }
 func (b storedBody) writeRange(_ context.Context, w io.Writer, start, length int64) (int64, error) {
 	if length < 0 {
 		length = b.stored.size - start
 	}
-	return writeChunks(w, b.body, start, length)
+	return b.writeTo(w, start, length)
 }
 
 // growingBody of a response on its way.

@@ -171,6 +171,7 @@ func (x *exchange) joinSlice(head *stored, index int64, ahead bool) *heldSlice {
 		if hard, _ := e.purges.check(&obj.scopes, obj.asOf); !hard {
 			return &heldSlice{index: index, obj: obj}
 		}
+		e.store.letGo(obj)
 	}
 	fl, lead := e.join(x.route(key), head.key, head.scopes)
 	if lead {
@@ -201,7 +202,7 @@ func (x *exchange) startSlice(head *stored, index int64, fl *flight) *heldSlice 
 // runSlice carries out the flight of a slice.
 func (w *fill) runSlice(head *stored, key string, want byteRange) {
 	defer w.survive()
-	defer w.e.forget(w.fl)
+	defer w.e.ended(w.fl)
 	defer w.fl.cancel()
 	obj, resp, err := w.fetchSlice(head, key, want)
 	if err != nil {
@@ -211,7 +212,7 @@ func (w *fill) runSlice(head *stored, key string, want byteRange) {
 		w.e.settle(w.fl, outcome{err: err})
 		return
 	}
-	g := newGrowing(want.length)
+	g := newGrowing(want.length, w.e.store.arena)
 	w.e.settle(w.fl, outcome{obj: obj, body: g, status: resp.StatusCode})
 	w.keep(w.fl.ctx, obj, g, resp)
 }

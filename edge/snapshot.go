@@ -55,7 +55,8 @@ type found struct {
 	ahead     bool   // fresh, hot, and to be refreshed before it expires
 }
 
-// find looks a GET or HEAD up (RFC 9111 §4).
+// find looks a GET or HEAD up (RFC 9111 §4). The caller lets go of what it
+// found.
 func (s *Snapshot) find(site *Site, key []byte, f fields, now time.Time) found {
 	obj, other := s.store.get(key, f)
 	if obj == nil {
@@ -66,9 +67,11 @@ func (s *Snapshot) find(site *Site, key []byte, f fields, now time.Time) found {
 	}
 	hard, soft := s.purges.check(&obj.scopes, obj.asOf)
 	if hard || obj.scopes.site != site.Name { // or the host has gone to another site
+		s.store.letGo(obj)
 		return found{why: "uri-miss"}
 	}
 	if _, ok := f.combined("Authorization"); ok && !sharesAuthorized(&obj.cc) {
+		s.store.letGo(obj)
 		return found{why: "request"}
 	}
 	r := obj.judge(now, soft, s.behind.Load())

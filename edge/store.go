@@ -1,10 +1,13 @@
 package edge
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
+
+	"perigee.example/internal/arena"
 )
 
 const (
@@ -13,8 +16,8 @@ const (
 	// objectShare is the part of the budget that one response may take: an
 	// eighth, so that one large file cannot empty the store.
 	objectShare = 8
-	// fillingShare is the part of the budget, on top of it, that responses
-	// under way may take before they are no longer kept.
+	// fillingShare is the part of the budget that responses under way may take
+	// before they are no longer kept.
 	fillingShare = 2
 	// objectOverhead is charged for each response beside its body and header:
 	// maps, list links and slices.
@@ -47,7 +50,7 @@ type stored struct {
 	targeted    bool        // by a field of RFC 9213
 	asOf        instant     // purges applied here when its fetch started, or at its shield
 	tags        http.Header // fields of the origin that peers get and clients do not, or nil
-	body        *chunk
+	body        arena.Extent
 	size        int64 // of the body
 	part        *part // not nil: body is this part of the representation
 	head        []byte
@@ -63,7 +66,7 @@ type stored struct {
 
 // cost is what a response takes of the budget.
 func (s *stored) cost() int64 {
-	n := s.size + int64(len(s.key)+2*len(s.head)+len(s.head304)) + objectOverhead
+	n := arena.Footprint(s.size) + int64(len(s.key)+2*len(s.head)+len(s.head304)) + objectOverhead
 	for _, tag := range s.scopes.tags {
 		n += tagOverhead + int64(len(tag))
 	}
@@ -71,8 +74,10 @@ func (s *stored) cost() int64 {
 }
 
 // store keeps responses in memory, within a budget, the least recently used
-// leaving first. It is safe for concurrent use.
+// leaving first. It is safe for concurrent use. Bodies are in the arena; who
+// gets a response from the store holds its body, and lets go of it (hold.go).
 type store struct {
+	arena   *arena.Arena
 	mu      sync.Mutex
 	keys    map[string][]*stored // newest last
 	ring    stored               // ring.next is the most recently used
@@ -90,21 +95,32 @@ type store struct {
 	evictions uint64 // responses that made way
 }
 
-func newStore(budget int64) *store {
+func newStore(budget int64) (*store, error) {
 	if budget <= 0 {
 		budget = DefaultMemoryBytes
 	}
-	s := &store{keys: map[string][]*stored{}, marks: map[string]time.Time{}, budget: budget, door: newDoorkeeper(), seed: randomSeed()}
+	a, err := arena.New(budget)
+	if err != nil {
+		return nil, fmt.Errorf("edge: no memory for the store: %w", err)
+	}
+	s := &store{arena: a, keys: map[string][]*stored{}, marks: map[string]time.Time{}, budget: budget, door: newDoorkeeper(), seed: randomSeed()}
 	s.ring.prev, s.ring.next = &s.ring, &s.ring
 	s.slices.prev, s.slices.next = &s.slices, &s.slices
-	return s
+	return s, nil
+}
+
+// letGo ends the caller's hold of responses that get or variants returned.
+func (s *store) letGo(list ...*stored) {
+	for _, o := range list {
+		s.arena.Release(o.body)
+	}
 }
 
 func (s *store) maxObject() int64 { return s.budget / objectShare }
 
 // get returns the variant of key that a request selects: of several the one
 // with the most recent Date (RFC 9111 §4.1). other is true when there are
-// only variants that it does not select.
+// only variants that it does not select. The caller lets go of it.
 func (s *store) get(key []byte, f fields) (found *stored, other bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,14 +136,18 @@ func (s *store) get(key []byte, f fields) (found *stored, other bool) {
 	found.unlink()
 	s.link(found)
 	found.uses++
+	s.arena.Retain(found.body)
 	return found, false
 }
 
 // variants returns the stored responses of key, newest last. The list does not
-// change.
+// change. The caller lets go of all of them.
 func (s *store) variants(key string) []*stored {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, o := range s.keys[key] {
+		s.arena.Retain(o.body)
+	}
 	return s.keys[key]
 }
 
@@ -144,15 +164,15 @@ func (s *store) varyOf(key string) []selecting {
 // put stores a response in place of the one with the same selecting fields.
 // It reports whether it did: whether there was room, and the one there is not
 // from after a purge that o is from before. It forgets that key was not
-// shareable.
+// shareable. The caller holds the body, and goes on to; the store is one more.
 func (s *store) put(o *stored) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.marks, o.key)
-	if o.cost() > s.budget {
+	if o.cost() > s.budget-s.filling {
 		return false
 	}
-	if s.bytes+o.cost() > s.budget && len(s.keys[o.key]) == 0 && strings.Contains(o.key, "?") && !s.door.again(o.key) {
+	if s.bytes+s.filling+o.cost() > s.budget && len(s.keys[o.key]) == 0 && strings.Contains(o.key, "?") && !s.door.again(o.key) {
 		s.turned++
 		return false
 	}
@@ -173,6 +193,7 @@ func (s *store) put(o *stored) bool {
 	if !o.isSlice() && !o.cc.noCache {
 		o.aheadAge = aheadAge(o.lifetime, s.aheadDraw(o))
 	}
+	s.arena.Retain(o.body)
 	s.keys[o.key] = append(s.keys[o.key], o)
 	s.bytes += o.cost()
 	s.objects++
@@ -195,9 +216,14 @@ func (s *store) makeRoom(o *stored) {
 		s.evictions++
 		s.drop(s.slices.prev)
 	}
-	for s.bytes+o.cost() > s.budget {
+	s.evict(o.cost())
+}
+
+// evict lets responses go until there is room for n octets; mu is held.
+func (s *store) evict(n int64) {
+	for s.bytes > 0 && s.bytes+s.filling+n > s.budget {
 		s.evictions++
-		if s.slices.prev != &s.slices && (s.bytes-s.sliced <= half || s.ring.prev == &s.ring) {
+		if s.slices.prev != &s.slices && (s.bytes-s.sliced <= s.budget/2 || s.ring.prev == &s.ring) {
 			s.drop(s.slices.prev)
 		} else {
 			s.drop(s.ring.prev)
@@ -252,6 +278,7 @@ func (s *store) drop(o *stored) {
 	}
 	o.unlink()
 	o.gone = true
+	s.arena.Release(o.body)
 }
 
 func (s *store) link(o *stored) {
@@ -289,14 +316,15 @@ func (s *store) marked(key string, now time.Time) bool {
 	return ok && now.Before(until)
 }
 
-// reserve takes n bytes for a response under way; false means that responses
-// under way take all they may.
+// reserve takes n bytes for a response under way, and makes room for them;
+// false means that responses under way take all they may.
 func (s *store) reserve(n int64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.filling+n > s.budget/fillingShare {
 		return false
 	}
+	s.evict(n)
 	s.filling += n
 	return true
 }

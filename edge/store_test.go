@@ -20,14 +20,14 @@ func has(s *store, key string) bool {
 
 // TestStoreBudget: the least recently used leaves, and the sum stays within.
 func TestStoreBudget(t *testing.T) {
-	s := newStore(10 * (objectOverhead + 2 + 1000))
+	s := testStore(t, 10*(objectOverhead+2+1024))
 	for i := range 10 {
-		put(s, fmt.Sprintf("k%d", i), 1000)
+		put(s, fmt.Sprintf("k%d", i), 1024)
 	}
 	if !has(s, "k0") || s.bytes != s.budget {
 		t.Fatalf("%d of %d octets", s.bytes, s.budget)
 	}
-	put(s, "kA", 1000)
+	put(s, "kA", 1024)
 	if has(s, "k1") || !has(s, "k0") || !has(s, "kA") {
 		t.Error("k1 was the least recently used")
 	}
@@ -39,7 +39,7 @@ func TestStoreBudget(t *testing.T) {
 		t.Error("stored what is larger than the store")
 	}
 	for range 100 {
-		put(s, "kB", 1000) // in place of itself
+		put(s, "kB", 1024) // in place of itself
 	}
 	for len(s.keys) > 0 {
 		s.drop(s.ring.prev)
@@ -50,7 +50,7 @@ func TestStoreBudget(t *testing.T) {
 }
 
 func TestStoreVariants(t *testing.T) {
-	s := newStore(0)
+	s := testStore(t, 0)
 	for i := range 2 * maxVariants {
 		put(s, "k", 10, selecting{name: "Accept", value: fmt.Sprint(i), present: true})
 	}
@@ -73,7 +73,7 @@ func TestStoreVariants(t *testing.T) {
 
 // TestMostRecentDate: of several that match, the most recent Date (RFC 9111 §4.1).
 func TestMostRecentDate(t *testing.T) {
-	s := newStore(0)
+	s := testStore(t, 0)
 	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	newer := &stored{key: "k", validators: validators{date: day.Add(time.Hour)}, sel: []selecting{{name: "A"}}}
 	older := &stored{key: "k", validators: validators{date: day}, sel: []selecting{{name: "B"}}}
@@ -85,7 +85,7 @@ func TestMostRecentDate(t *testing.T) {
 }
 
 func TestMarksAreBounded(t *testing.T) {
-	s := newStore(0)
+	s := testStore(t, 0)
 	now := time.Now()
 	for i := range maxMarks + 1000 {
 		s.mark(fmt.Sprint(i), now)

@@ -42,7 +42,11 @@ func (x *exchange) headed(resp *http.Response, asked, came time.Time) (answer *s
 	if resp.StatusCode != http.StatusOK || q.has("Authorization") || q.cc.noStore {
 		return nil
 	}
-	for _, old := range e.store.variants(x.key) {
+	variants := e.store.variants(x.key)
+	for _, old := range variants {
+		x.hold(old.body) // and so what shares it
+	}
+	for _, old := range variants {
 		hard, _ := e.purges.check(&old.scopes, old.asOf)
 		if hard || old.scopes.site != x.site.Name || !varyMatches(old.sel, q.fields()) {
 			continue
@@ -86,10 +90,13 @@ func equalLines(a, b []string) bool {
 // origin may choose for it all the same: their strong entity tags go with the
 // fetch (RFC 9111 §4.1, §4.3.1). A coding that the client did not ask for is
 // not offered: origins that tag two codings alike are too many.
-func (e *Edge) offered(site *Site, key string, f fields) []*stored {
+//
+// fl holds them.
+func (e *Edge) offered(fl *flight, site *Site, f fields) []*stored {
 	var list []*stored
 	accepted, _ := f.combined("Accept-Encoding")
-	variants := e.store.variants(key)
+	variants := e.store.variants(fl.primary)
+	defer e.store.letGo(variants...)
 	for i := len(variants) - 1; i >= 0 && len(list) < maxOffered; i-- {
 		o := variants[i]
 		hard, _ := e.purges.check(&o.scopes, o.asOf)
@@ -98,6 +105,7 @@ func (e *Edge) offered(site *Site, key string, f fields) []*stored {
 			coded && !strings.Contains(accepted, coding) {
 			continue
 		}
+		fl.hold(e.store.arena, o)
 		list = append(list, o)
 	}
 	return list
@@ -136,7 +144,9 @@ func (w *fill) freshenOthers(old *stored, resp *http.Response, asked, came time.
 	if len(tags) != 1 {
 		return
 	}
-	for _, o := range w.e.store.variants(old.key) {
+	variants := w.e.store.variants(old.key)
+	defer w.e.store.letGo(variants...)
+	for _, o := range variants {
 		if o == old || !strongMatch(tags[0], o.etag) || w.purged(o) || o.scopes.site != w.site.Name {
 			continue
 		}

@@ -184,7 +184,7 @@ func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
 	x.storedHeader(obj, age)
 	x.ownHeader(o, leader)
 	if obj.part != nil {
-		x.serve(obj.status, &obj.validators, &partsBody{x: x, head: obj, g: o.body, f: f})
+		x.serve(obj.status, &obj.validators, x.partsOf(&partsBody{head: obj, g: o.body, f: f}))
 	} else {
 		x.serve(obj.status, &obj.validators, growingBody{o.body, f})
 	}

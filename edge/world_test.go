@@ -190,6 +190,7 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 		w.edge.Close()
 		transport.Close()
 		originServer.Close()
+		holdsNothing(t, w.edge.store)
 	}
 	return w
 }

@@ -25,3 +25,18 @@ func unmap(b []byte) {
 		panic("bigmem: munmap: " + err.Error())
 	}
 }
+
+func reserve(n int, huge bool) ([]byte, error) {
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err == nil && huge {
+		_ = unix.Madvise(b, unix.MADV_HUGEPAGE) // small pages do as well
+	}
+	return b, err
+}
+
+func giveBack(b []byte) {
+	// It fails only for what is no mapping, which is a mistake of ours.
+	if err := unix.Madvise(b, unix.MADV_DONTNEED); err != nil {
+		panic("bigmem: madvise: " + err.Error())
+	}
+}

@@ -12,3 +12,7 @@ func mapped(int) ([]byte, error) { return nil, errors.ErrUnsupported }
 func grow([]byte, int) ([]byte, error) { return nil, errors.ErrUnsupported }
 
 func unmap([]byte) {}
+
+func reserve(int, bool) ([]byte, error) { return nil, errors.ErrUnsupported }
+
+func giveBack([]byte) {}

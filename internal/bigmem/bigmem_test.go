@@ -70,3 +70,36 @@ func TestNumbers(t *testing.T) {
 	}()
 	Uint32s(make([]byte, 3))
 }
+
+// TestRegion: pages come as they are touched, and are zero after they were
+// given back.
+func TestRegion(t *testing.T) {
+	r, err := Reserve(4<<20, true)
+	if !canMap {
+		if err == nil {
+			t.Error("a system without mappings has one")
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := r.Bytes()
+	for i := 0; i < len(b); i += 4096 {
+		if b[i] != 0 {
+			t.Fatal("not zero at first")
+		}
+		b[i] = 1
+	}
+	r.GiveBack(1<<20, 1<<20)
+	for i := 0; i < len(b); i += 4096 {
+		if given := i >= 1<<20 && i < 2<<20; given != (b[i] == 0) {
+			t.Fatalf("at %d: %d", i, b[i])
+		}
+	}
+	r.Free()
+	r.Free()
+	if len(r.Bytes()) != 0 {
+		t.Error("a freed region is not empty")
+	}
+}
