@@ -33,6 +33,7 @@ var mayImport = map[string][]string{
 	"internal/control":  {"feed", "origin", "internal/durable"},
 	"internal/node":     {"feed", "origin", "internal/control", "internal/durable"},
 	"internal/durable":  {},
+	"internal/fleet":    {},
 	"internal/handover": {},
 	"internal/logqueue": {},
 	"internal/metrics":  {},

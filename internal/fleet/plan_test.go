@@ -1,0 +1,223 @@
+package fleet
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// action is what an operator does, or what is done to a node.
+type action string
+
+const (
+	push      action = "push"
+	rollback  action = "rollback"
+	purgeURL  action = "purge url"
+	purgePath action = "purge prefix"
+	purgeTag  action = "purge tag"
+	purgeSite action = "purge site"
+	purgeTwo  action = "purge twice" // while what the first one caused is being fetched
+	drain     action = "drain"
+	undrain   action = "undrain"
+	// snapshot copies the control node's log, restore puts the copy in its place.
+	snapshot action = "snapshot of the log"
+	restore  action = "restore of the log, unseen by" // an edge
+	mend     action = "mend"
+
+	kill  action = "kill -9"
+	term  action = "SIGTERM"
+	power action = "power loss"
+	cut   action = "cut off from control"
+	alone action = "cut off from all"
+	lossy action = "loses packets"
+)
+
+// fault is one thing done to a node, some time after the step's operation begins.
+type fault struct {
+	what  action
+	on    string
+	after time.Duration
+	until int           // the step in which it ends, …
+	then  time.Duration // … so long after that begins
+}
+
+// step is one operation, and what happens meanwhile.
+type step struct {
+	do     action
+	on     string // edge, URL, prefix, tag, …
+	again  time.Duration
+	faults []fault
+}
+
+// plan is a round. It follows from its seed and its size alone.
+type plan struct {
+	seed  uint64
+	steps []step
+}
+
+const (
+	// meanwhile bounds when a fault strikes after its operation begins: most
+	// operations are over by then.
+	meanwhile = 450 * time.Millisecond
+	// longest is how many steps a fault may last.
+	longest = 3
+)
+
+// cast is who is in a fleet, by what may be done to them.
+type cast struct {
+	controls, servers, edges, origins []string
+	disks                             []string // who has a disk that can lose power
+}
+
+// makePlan draws n steps with faults, and a restored log in the middle.
+func makePlan(seed uint64, n int, c cast) plan {
+	r := rand.New(rand.NewPCG(seed, 0x666c656574))
+	p := plan{seed: seed}
+	well := map[string]int{} // the first step in which nothing is wrong with a node
+	drained := ""
+	at := n/2 + r.IntN(max(1, n/4))
+	for i := range n {
+		s := step{do: push}
+		if i > 0 {
+			s.draw(r, c, &drained)
+		}
+		for range r.IntN(3) {
+			f := drawFault(r, c, len(p.steps))
+			if well[f.on] > len(p.steps) {
+				continue
+			}
+			well[f.on] = f.until + 1
+			s.faults = append(s.faults, f)
+		}
+		p.steps = append(p.steps, s)
+		if i == at {
+			p.steps = append(p.steps, restored(r, c)...)
+			clear(well) // a snapshot waits until all is well
+		}
+	}
+	return p
+}
+
+// restored is a log that goes back while an edge does not hear of it: what it
+// knows is overtaken by other entries with the same numbers, among them a purge.
+func restored(r *rand.Rand, c cast) []step {
+	victim := c.edges[r.IntN(len(c.edges))]
+	url := aURL(r)
+	return []step{
+		{do: snapshot},
+		{do: purgeURL, on: aURL(r)},
+		{do: restore, on: victim},
+		{do: purgeURL, on: url},
+		{do: purgeTag, on: tags[0]},
+		{do: mend, on: victim},
+	}
+}
+
+func (s *step) draw(r *rand.Rand, c cast, drained *string) {
+	switch k := r.IntN(20); {
+	case k < 5:
+		s.do = push
+	case k < 7:
+		s.do = rollback
+	case k < 10:
+		s.do, s.on, s.again = purgeTwo, aURL(r), time.Duration(r.IntN(300))*time.Millisecond
+	case k < 13:
+		s.do, s.on = purgeURL, aURL(r)
+	case k < 14:
+		s.do, s.on = purgePath, pulled[r.IntN(len(pulled))]+fmt.Sprintf("/p%d", r.IntN(2))
+	case k < 15:
+		s.do, s.on = purgeTag, tags[r.IntN(len(tags))]
+	case k < 16:
+		s.do, s.on = purgeSite, pulled[r.IntN(len(pulled))]
+	case *drained != "":
+		s.do, s.on, *drained = undrain, *drained, ""
+	default:
+		*drained = c.edges[r.IntN(len(c.edges))]
+		s.do, s.on = drain, *drained
+	}
+}
+
+func drawFault(r *rand.Rand, c cast, i int) fault {
+	f := fault{after: time.Duration(r.IntN(int(meanwhile))), until: i + r.IntN(longest), then: time.Duration(r.IntN(int(meanwhile)))}
+	among := c.edges
+	switch k := r.IntN(20); {
+	case k < 8:
+		among = c.controls
+	case k < 12:
+		among = c.servers
+	case k < 13:
+		f.what, f.on = alone, c.origins[r.IntN(len(c.origins))]
+		return f
+	}
+	f.on = among[r.IntN(len(among))]
+	hasDisk := false
+	for _, d := range c.disks {
+		hasDisk = hasDisk || d == f.on
+	}
+	switch k := r.IntN(20); {
+	case hasDisk && k < 9:
+		f.what = power
+	case k < 11:
+		f.what = kill
+	case k < 13:
+		f.what = term
+	case k < 16 && among[0] != c.controls[0]:
+		f.what = cut
+	case k < 18:
+		f.what = alone
+	default:
+		f.what = lossy
+	}
+	return f
+}
+
+// String is the plan for people.
+func (p plan) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "the plan of seed %d:\n", p.seed)
+	for i, s := range p.steps {
+		fmt.Fprintf(&b, "%3d %s %s\n", i, s.do, s.on)
+		for _, f := range s.faults {
+			fmt.Fprintf(&b, "      %v later: %s %s, until %v into %d\n", f.after.Round(time.Millisecond), f.on, f.what, f.then.Round(time.Millisecond), f.until)
+		}
+	}
+	return b.String()
+}
+
+// The same seed is the same plan; another is another; and every kind of thing
+// happens in a few of them.
+func TestPlan(t *testing.T) {
+	c := cast{[]string{"ctl1"}, []string{"dns1", "dns2"}, []string{"fra1", "iad1", "sin1"}, []string{"origin"}, []string{"ctl1"}}
+	seen := map[action]bool{}
+	for seed := range uint64(20) {
+		p := makePlan(seed, 12, c)
+		if !reflect.DeepEqual(p, makePlan(seed, 12, c)) {
+			t.Errorf("seed %d makes two plans", seed)
+		}
+		if reflect.DeepEqual(p.steps, makePlan(seed+1, 12, c).steps) {
+			t.Errorf("seeds %d and %d make one plan", seed, seed+1)
+		}
+		last := map[string]int{}
+		for i, s := range p.steps {
+			seen[s.do] = true
+			for _, f := range s.faults {
+				seen[f.what] = true
+				if i < last[f.on] {
+					t.Errorf("seed %d, step %d: %s has a fault within a fault", seed, i, f.on)
+				}
+				last[f.on] = f.until + 1
+			}
+			if s.do == snapshot {
+				clear(last)
+			}
+		}
+	}
+	for _, a := range []action{push, rollback, purgeURL, purgePath, purgeTag, purgeSite, purgeTwo, drain, undrain, snapshot, restore, mend, kill, term, power, cut, alone, lossy} {
+		if !seen[a] {
+			t.Errorf("%s never happens", a)
+		}
+	}
+}

@@ -1,0 +1,417 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+
+	"perigee.example/internal/control"
+)
+
+const (
+	answerTTL = time.Second
+	// asks is how long one request of the rig's own may take.
+	asks = 5 * time.Second
+)
+
+// places are the hosts of a fleet: region and last octet of the address.
+var places = map[string]string{
+	self: "eu.5", "ctl1": "eu.10",
+	"dns1": "eu.53", "dns2": "us.53", "resolver": "ap.54",
+	"fra1": "eu.80", "iad1": "us.80", "sin1": "ap.80",
+	"origin": "eu.90",
+	"cl-eu":  "eu.100", "cl-us": "us.100", "cl-ap": "ap.100",
+}
+
+var (
+	edges   = []string{"fra1", "iad1", "sin1"}
+	servers = []string{"dns1", "dns2"}
+	clients = []string{"cl-eu", "cl-us", "cl-ap"}
+)
+
+// rig is a fleet of processes in a world, and the history of one round.
+type rig struct {
+	t      *testing.T
+	w      *world
+	base   string
+	bins   binaries
+	env    []string
+	nodes  map[string]*node
+	api    *control.Client
+	origin *originServer
+	begun  time.Time
+
+	mu sync.Mutex
+	h  History
+	// faults under way: what is wrong with a node.
+	faulty map[string]int // index in h.Faults
+}
+
+func (r *rig) now() time.Duration { return time.Since(r.begun) }
+
+// note adds to the history.
+func (r *rig) note(add func(h *History)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	add(&r.h)
+}
+
+// binaries are perigee as it is built for a fleet.
+type binaries struct {
+	node string // control and edges: with the race detector, if this test has it, or a mutant
+	// plain is for DNS nodes and commands: under the race detector a DNS node compiles
+	// its policies for half a minute.
+	plain string
+}
+
+// of is the binary that a node runs.
+func (b binaries) of(n *node) string {
+	switch n.args[1] {
+	case "control", "edge":
+		return b.node
+	}
+	return b.plain
+}
+
+// newRig starts a fleet: control first, since it makes the others' credentials.
+func newRig(t *testing.T, w *world, base string, bins binaries, disks []string) (*rig, error) {
+	r := &rig{t: t, w: w, base: base, bins: bins, begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]int{},
+		h: History{Edges: edges, Servers: servers, TTL: answerTTL, Pushed: pushed}}
+	r.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + base, "TMPDIR=" + os.TempDir(),
+		"PERIGEE_CONFIG=" + filepath.Join(base, "perigee.toml"), "PERIGEE_TOKEN_FILE=" + filepath.Join(base, "admin.token"), "GORACE=atexit_sleep_ms=0"}
+	if err := r.files(); err != nil {
+		return r, err
+	}
+	var err error
+	if r.origin, err = startOrigin(w.hosts["origin"], r.now, r.bumped); err != nil {
+		return r, err
+	}
+	r.define("ctl1", "control")
+	for _, name := range servers {
+		r.define(name, "dns")
+	}
+	for _, name := range edges {
+		r.define(name, "edge", name)
+	}
+	for _, name := range disks {
+		n := r.nodes[name]
+		if n.disk, err = newDisk(filepath.Join(base, name+".xfs"), n.dir); err != nil {
+			return r, err
+		}
+		if err := n.disk.proof(); err != nil {
+			return r, fmt.Errorf("the disk of %s: %w", name, err)
+		}
+	}
+	if err := r.startControl(); err != nil {
+		return r, err
+	}
+	for _, name := range append(append([]string{}, servers...), edges...) {
+		if err := r.credentials(name); err != nil {
+			return r, err
+		}
+		if err := r.start(r.nodes[name]); err != nil {
+			return r, err
+		}
+	}
+	for _, n := range r.nodes {
+		if err := n.ready(); err != nil {
+			return r, err
+		}
+	}
+	// Last: an unbound that finds no server at first is long in looking again.
+	if err := r.startResolver(); err != nil {
+		return r, err
+	}
+	return r, r.nodes["resolver"].ready()
+}
+
+func (r *rig) start(n *node) error {
+	if n.name == "resolver" {
+		return n.start("unbound", r.env)
+	}
+	return n.start(r.bins.of(n), r.env)
+}
+
+// define notes a node: name, and what it serves.
+func (r *rig) define(name string, serve ...string) {
+	n := &node{name: name, host: r.w.hosts[name], dir: filepath.Join(r.base, name), log: filepath.Join(r.base, name+".log")}
+	n.args = append(append([]string{"serve"}, serve...), "--state", n.dir)
+	switch serve[0] {
+	case "control":
+		n.up = func() bool { _, err := r.status(); return err == nil }
+	case "dns":
+		n.up = func() bool {
+			_, err := r.ask(r.w.hosts[self], netip.AddrPortFrom(n.host.addr, 53))
+			return err == nil
+		}
+	case "edge":
+		n.up = func() bool {
+			c := http.Client{Timeout: asks}
+			defer c.CloseIdleConnections()
+			resp, err := c.Get("http://" + n.host.addr.String() + "/-/ready")
+			if err != nil {
+				return false
+			}
+			resp.Body.Close()
+			return resp.StatusCode == 200
+		}
+	}
+	r.nodes[name] = n
+	_ = os.MkdirAll(n.dir, 0o700) // the start fails without it
+}
+
+// files writes the configuration of all.
+func (r *rig) files() error {
+	if err := os.MkdirAll(filepath.Join(r.base, "zones"), 0o700); err != nil {
+		return err
+	}
+	for name, text := range map[string]string{"perigee.toml": fleetTOML, "zones/" + zone + ".zone": fleetZone, "unbound.conf": fmt.Sprintf(unboundConf, r.base)} {
+		for host, h := range r.w.hosts {
+			text = strings.ReplaceAll(text, "$"+host+"$", h.addr.String())
+		}
+		text = strings.NewReplacer("$zone$", zone, "$base$", r.base).Replace(text)
+		if err := os.WriteFile(filepath.Join(r.base, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startControl starts the first control node and takes its token.
+func (r *rig) startControl() error {
+	n := r.nodes["ctl1"]
+	if err := r.start(n); err != nil {
+		return err
+	}
+	var err error
+	for end := time.Now().Add(readyWithin); time.Now().Before(end); time.Sleep(lookEvery) {
+		if err = r.login(n); err == nil {
+			return n.ready()
+		}
+		if n.ended() {
+			return fmt.Errorf("control ended by itself:\n%s", tail(n.log))
+		}
+	}
+	return fmt.Errorf("control: %w\n%s", err, tail(n.log))
+}
+
+func (r *rig) login(n *node) error {
+	for _, name := range []string{"admin.token", "ca.pem"} {
+		b, err := os.ReadFile(filepath.Join(n.dir, "control", name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(r.base, name), b, 0o600); err != nil {
+			return err
+		}
+	}
+	var err error
+	r.api, err = control.NewClient(control.ClientConfig{Address: "https://" + n.host.addr.String() + ":7440",
+		TokenFile: filepath.Join(r.base, "admin.token"), CAFile: filepath.Join(r.base, "ca.pem")})
+	return err
+}
+
+func (r *rig) status() (control.Status, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), asks)
+	defer cancel()
+	return r.api.Status(ctx)
+}
+
+// credentials writes a node's node.pem, as an operator copies it there.
+func (r *rig) credentials(name string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
+	defer cancel()
+	added, err := r.api.NodeAdd(ctx, name, false)
+	if err != nil {
+		return err
+	}
+	dir := r.nodes[name].dir
+	f, err := os.OpenFile(filepath.Join(dir, "node.pem"), os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(added.Credentials)
+	return errors.Join(err, f.Sync(), f.Close(), syncDir(dir))
+}
+
+func (r *rig) startResolver() error {
+	n := &node{name: "resolver", host: r.w.hosts["resolver"], dir: r.base, log: filepath.Join(r.base, "resolver.log"), args: []string{"-d", "-c", filepath.Join(r.base, "unbound.conf")}}
+	n.up = func() bool {
+		_, err := r.ask(r.w.hosts[self], netip.AddrPortFrom(n.host.addr, 53))
+		return err == nil
+	}
+	r.nodes[n.name] = n
+	return r.start(n)
+}
+
+// ask asks a server or a resolver, from a host, for the addresses of the steered
+// name. It returns the names of the edges.
+func (r *rig) ask(from *host, at netip.AddrPort) (named []string, err error) {
+	var conn net.Conn
+	if err := from.do(func() (err error) {
+		conn, err = net.Dial("udp", at.String())
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	q := new(dns.Msg)
+	q.SetQuestion(pushed+".", dns.TypeA)
+	q.SetEdns0(1232, false)
+	client := dns.Client{Timeout: asks}
+	m, _, err := client.ExchangeWithConn(q, &dns.Conn{Conn: conn})
+	if err != nil {
+		return nil, err
+	}
+	if m.Rcode != dns.RcodeSuccess {
+		return nil, errors.New(dns.RcodeToString[m.Rcode])
+	}
+	for _, rr := range m.Answer {
+		a, ok := rr.(*dns.A)
+		if !ok {
+			continue
+		}
+		for _, e := range edges {
+			if r.w.hosts[e].addr.String() == a.A.String() {
+				named = append(named, e)
+			}
+		}
+	}
+	return named, nil
+}
+
+// close ends what still runs and says what the logs have that they must not.
+func (r *rig) close() {
+	for _, n := range r.nodes {
+		_ = n.signal(syscall.SIGKILL)
+		if n.disk != nil {
+			_ = n.disk.unmount() // the world's end does it, too
+		}
+		if b, err := os.ReadFile(n.log); err == nil {
+			for _, line := range badLog.FindAllString(string(b), 3) {
+				r.t.Errorf("%s printed: %s\n%s", n.name, line, tail(n.log))
+			}
+		}
+	}
+	if r.origin != nil {
+		r.origin.close()
+	}
+}
+
+const fleetTOML = `version = 1
+[dns]
+listen     = ["0.0.0.0:53"]
+zone_files = ["$base$/zones/*.zone"]
+[dns.limit]
+exempt = ["10.0.0.0/8"]
+[control]
+listen      = "0.0.0.0:7440"
+feed_listen = "$ctl1$:7441"
+blob_listen = "$ctl1$:7442"
+addresses   = ["https://$ctl1$:7440"]
+[health]
+interval = "400ms"
+timeout  = "400ms"
+rise     = 1
+fall     = 2
+drain    = "200ms"
+[cache]
+memory = "64MiB"
+[limit]
+exempt = ["10.0.0.0/8"]
+[log]
+access = "off"
+[edge.fra1]
+location  = [50.11, 8.68]
+addresses = ["$fra1$"]
+listen    = ["0.0.0.0:80"]
+peer      = "$fra1$:7444"
+[edge.iad1]
+location  = [38.95, -77.45]
+addresses = ["$iad1$"]
+listen    = ["0.0.0.0:80"]
+peer      = "$iad1$:7444"
+[edge.sin1]
+location  = [1.35, 103.82]
+addresses = ["$sin1$"]
+listen    = ["0.0.0.0:80"]
+peer      = "$sin1$:7444"
+[policy.eu]
+by    = "failover"
+order = ["fra1", "iad1", "sin1"]
+ttl   = "1s"
+[policy.us]
+by    = "failover"
+order = ["iad1", "fra1", "sin1"]
+ttl   = "1s"
+[policy.ap]
+by    = "failover"
+order = ["sin1", "iad1", "fra1"]
+ttl   = "1s"
+[policy.near]
+by  = "geo"
+ttl = "1s"
+[policy.near.map]
+"10.2.0.0/16" = "us"
+"10.3.0.0/16" = "ap"
+default       = "eu"
+[zone."$zone$".steer]
+www = "near"
+[site.www]
+hosts = ["www.$zone$"]
+push  = true
+keep  = 8
+[site.shop]
+hosts   = ["shop.$zone$"]
+origins = ["http://$origin$:8080"]
+[site.news]
+hosts   = ["news.$zone$"]
+origins = ["http://$origin$:8080"]
+shield  = ["iad1"]
+`
+
+const fleetZone = `$TTL 300
+@    IN SOA ns1 hostmaster 1 7200 900 1209600 1
+     IN NS  ns1
+     IN NS  ns2
+ns1  IN A   $dns1$
+ns2  IN A   $dns2$
+www  1 IN A $fra1$
+`
+
+const unboundConf = `server:
+  interface: $resolver$
+  do-ip6: no
+  access-control: 10.0.0.0/8 allow
+  username: ""
+  chroot: ""
+  directory: %q
+  pidfile: ""
+  use-syslog: no
+  logfile: ""
+  num-threads: 1
+  module-config: "subnetcache iterator"
+  send-client-subnet: $dns1$
+  send-client-subnet: $dns2$
+  client-subnet-always-forward: yes
+  max-client-subnet-ipv4: 24
+  infra-host-ttl: 1
+  infra-keep-probing: yes
+  cache-max-negative-ttl: 1
+stub-zone:
+  name: $zone$
+  stub-addr: $dns1$
+  stub-addr: $dns2$
+`

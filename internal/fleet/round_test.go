@@ -1,0 +1,322 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// wellWithin is how long a fleet may take until every node has applied
+	// everything, once nothing is broken any more.
+	wellWithin = 90 * time.Second
+	// lossPercent is of a lossy line.
+	lossPercent = 15
+)
+
+// began notes that something is wrong with a node, or a host.
+func (r *rig) began(what action, on string) {
+	r.note(func(h *History) {
+		r.faulty[on] = len(h.Faults)
+		h.Faults = append(h.Faults, Fault{string(what), on, r.now(), never})
+	})
+	r.t.Logf("%7.3f   %s %s", r.now().Seconds(), on, what)
+}
+
+// begin makes a fault.
+func (r *rig) begin(f fault) error {
+	r.began(f.what, f.on)
+	h := r.w.hosts[f.on]
+	switch f.what {
+	case cut:
+		return h.cut(r.w.hosts["ctl1"])
+	case alone:
+		others := maps.Clone(r.w.hosts)
+		delete(others, f.on)
+		for _, region := range regions { // their routers are on the way; they say nothing
+			delete(others, region.name)
+		}
+		return h.cut(slices.Collect(maps.Values(others))...)
+	case lossy:
+		return h.lossy(lossPercent)
+	}
+	return r.kill(r.nodes[f.on], f.what)
+}
+
+// kill ends a node's process.
+func (r *rig) kill(n *node, how action) error {
+	switch how {
+	case term:
+		return n.signal(syscall.SIGTERM)
+	case power:
+		return errors.Join(n.disk.losePower(), n.signal(syscall.SIGKILL), n.disk.unmount(), n.disk.mount())
+	}
+	return n.signal(syscall.SIGKILL)
+}
+
+// end makes good what is wrong with a node, and waits until it serves.
+func (r *rig) end(on string) error {
+	r.mu.Lock()
+	i, ok := r.faulty[on]
+	delete(r.faulty, on)
+	r.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	if err := r.w.hosts[on].mend(); err != nil {
+		return err
+	}
+	if n := r.nodes[on]; n != nil {
+		if n.ended() {
+			if err := r.start(n); err != nil {
+				return err
+			}
+		}
+		if err := n.ready(); err != nil {
+			return err
+		}
+	}
+	r.note(func(h *History) { h.Faults[i].End = r.now() })
+	r.t.Logf("%7.3f   %s is well", r.now().Seconds(), on)
+	return nil
+}
+
+func (r *rig) endAll() error {
+	var errs []error
+	r.mu.Lock()
+	on := slices.Sorted(maps.Keys(r.faulty))
+	r.mu.Unlock()
+	for _, name := range on {
+		errs = append(errs, r.end(name))
+	}
+	return errors.Join(errs...)
+}
+
+// run carries a plan out: in each step its operation and its faults, at once.
+func (r *rig) run(p plan, o *operator) error {
+	ends := map[int][]fault{}
+	for i, s := range p.steps {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		var errs []error
+		failed := func(err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		}
+		for _, f := range ends[i] {
+			wg.Go(func() {
+				time.Sleep(f.then)
+				failed(r.end(f.on))
+			})
+		}
+		for _, f := range s.faults {
+			if f.until != i {
+				ends[f.until] = append(ends[f.until], f)
+			}
+			wg.Go(func() {
+				time.Sleep(f.after)
+				failed(r.begin(f))
+				if f.until == i {
+					time.Sleep(f.then)
+					failed(r.end(f.on))
+				}
+			})
+		}
+		wg.Go(func() { failed(o.do(s)) })
+		wg.Wait()
+		if err := errors.Join(errs...); err != nil {
+			return fmt.Errorf("step %d: %w", i, err)
+		}
+		o.look()
+	}
+	return nil
+}
+
+// heal makes everything good and waits until every node has applied all.
+func (r *rig) heal(o *operator) error {
+	if err := r.endAll(); err != nil {
+		return err
+	}
+	if o.look(); len(r.h.Views) == 0 {
+		return errors.New("the control node never said anything")
+	}
+	for edge := range maps.Clone(o.drained) {
+		if o.drain(undrain, edge); o.drained[edge] {
+			return fmt.Errorf("%s cannot be undrained though nothing is broken", edge)
+		}
+	}
+	last := r.lastOf(Activate)
+	o.purge(allPulled()[:1], "https://"+allPulled()[0])
+	for _, seq := range []uint64{last, r.lastOf(Purge)} {
+		if err := r.allApply(seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lastOf is the number of the last acknowledged operation of a kind.
+func (r *rig) lastOf(kind Kind) (seq uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, op := range r.h.Ops {
+		if op.Kind == kind && op.Acked && !op.Void {
+			seq = op.Seq
+		}
+	}
+	return seq
+}
+
+// allApply waits until every node has applied an entry, and notes the receipts.
+func (r *rig) allApply(seq uint64) error {
+	if seq == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), wellWithin)
+	defer cancel()
+	for {
+		got, err := r.api.Receipts(ctx, seq, time.Second)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		at := r.now()
+		r.note(func(h *History) {
+			for _, a := range got.Applied {
+				h.Receipts = append(h.Receipts, Receipt{seq, a.Node, at})
+			}
+		})
+		if err == nil && len(got.Applied) == got.Nodes && got.Nodes > 0 {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("seq %d is applied on %d of %d nodes %v after nothing is broken; waiting for %+v", seq, len(got.Applied), got.Nodes, wellWithin, got.Waiting)
+		}
+	}
+}
+
+// steered asks the resolver from everywhere, until each place gets its own edge: that
+// the resolver tells where its clients are (ECS), and that all edges are up again.
+func (r *rig) steered() error {
+	var got []string
+	for end := time.Now().Add(wellWithin); time.Now().Before(end); time.Sleep(2 * lookEvery) {
+		got = got[:0]
+		for _, c := range clients {
+			named, err := r.ask(r.w.hosts[c], netip.AddrPortFrom(r.w.hosts["resolver"].addr, 53))
+			if err != nil {
+				named = []string{err.Error()}
+			}
+			got = append(got, strings.Join(named, " "))
+		}
+		if slices.Equal(got, edges) {
+			return nil
+		}
+	}
+	return fmt.Errorf("clients in eu, us and ap are sent to %q, want %q", got, edges)
+}
+
+// round runs one plan on a new fleet and returns what the checker says. An error is
+// something that did not come back by itself: a promise, too.
+func round(t *testing.T, w *world, bins binaries, p plan, disks []string) (found []Violation, err error) {
+	base, err := os.MkdirTemp("", "fleet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { // the logs stay for who has to find out
+		if !t.Failed() && err == nil && len(found) == 0 {
+			_ = os.RemoveAll(base)
+		}
+	}()
+	r, err := newRig(t, w, base, bins, disks)
+	defer r.close()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	r.startClients(ctx, &wg)
+	o := newOperator(r)
+	err = r.run(p, o)
+	if err == nil {
+		err = r.heal(o)
+	}
+	if err == nil {
+		err = r.steered()
+	}
+	time.Sleep(breath)
+	cancel()
+	wg.Wait()
+	if err != nil {
+		err = fmt.Errorf("%w (logs: %s)", err, base)
+	}
+	found = Check(&r.h)
+	t.Logf("seed %d: %d operations, %d faults, %d replies, %d answers, %d violations", p.seed, len(r.h.Ops), len(r.h.Faults), len(r.h.Replies), len(r.h.Answers), len(found))
+	for _, v := range found {
+		t.Logf("%7.3f %s: %s", v.At.Seconds(), v.Rule, v.Text)
+	}
+	return found, err
+}
+
+// number reads a number from the environment.
+func number(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("%s=%q: want a number", name, text)
+	}
+	return n
+}
+
+// buildAll builds perigee, or a mutant of it.
+func buildAll(t *testing.T, tag string) binaries {
+	t.Helper()
+	dir := t.TempDir()
+	plain, err := build(filepath.Join(dir, "plain"), tag, false)
+	node := plain
+	if raceEnabled && tag == "" && err == nil {
+		node, err = build(filepath.Join(dir, "race"), tag, true)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return binaries{node: node, plain: plain}
+}
+
+// fleetCast is who is in the fleet of TestFleet.
+func fleetCast(disks []string) cast {
+	return cast{controls: []string{"ctl1"}, servers: servers, edges: edges, origins: []string{"origin"}, disks: disks}
+}
+
+// TestFleet runs seeded rounds: PERIGEE_FLEET_SEED is the first seed (else a new
+// one), PERIGEE_FLEET_ROUNDS their number, PERIGEE_FLEET_STEPS the length of each.
+func TestFleet(t *testing.T) {
+	if !ownWorld(t) {
+		return
+	}
+	w := newWorld(t, places)
+	bins := buildAll(t, "")
+	seed := uint64(number(t, "PERIGEE_FLEET_SEED", int(time.Now().UnixMilli())))
+	for i := range number(t, "PERIGEE_FLEET_ROUNDS", 1) {
+		p := makePlan(seed+uint64(i), number(t, "PERIGEE_FLEET_STEPS", 6), fleetCast(nil))
+		t.Log(p)
+		found, err := round(t, w, bins, p, nil)
+		if err != nil || len(found) > 0 {
+			t.Errorf("seed %d (PERIGEE_FLEET_SEED=%d PERIGEE_FLEET_STEPS=%d make test-fleet): %d violations, %v", p.seed, p.seed, number(t, "PERIGEE_FLEET_STEPS", 6), len(found), err)
+		}
+	}
+}
