@@ -124,7 +124,10 @@ func (w *world) do(cmd string) (string, error) {
 	case "purge":
 		return "", w.purge(words[1:])
 	case "activate":
-		return w.activate(words[1])
+		return w.activate(words[1], words[2:]...)
+	case "delete-channel":
+		w.generation++
+		return "", w.edge.releases.Remove(origin.Place(words[1], words[2]), w.generation)
 	case "behind", "caught-up":
 		w.edge.SetBehind(words[0] == "behind")
 		return "", nil
@@ -219,14 +222,14 @@ func pushSites(t *testing.T) func(*Config) {
 		}
 		c.Blobs, c.Releases = blobs, releases
 		c.Sites = append(c.Sites,
-			Site{Name: "www", Hosts: []string{"www.test"}, Push: true, Rules: []ExpiryRule{{Glob: "feeds/*.xml", CacheControl: "public, max-age=300"}}},
-			Site{Name: "both", Hosts: []string{"both.test"}, Push: true, Origin: c.Sites[0].Origin})
+			Site{Name: "www", Hosts: []string{"www.test", "*.www.test"}, Push: true, PreviewsBelow: "www.test", Rules: []ExpiryRule{{Glob: "feeds/*.xml", CacheControl: "public, max-age=300"}}},
+			Site{Name: "both", Hosts: []string{"both.test"}, Push: true, PreviewsBelow: "both.test", Origin: c.Sites[0].Origin})
 	}
 }
 
 // activate makes a release of the files below name/ and activates it on both
-// pushed sites.
-func (w *world) activate(name string) (string, error) {
+// pushed sites, or in a preview of them.
+func (w *world) activate(name string, channel ...string) (string, error) {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {
 		return "", err
@@ -268,6 +271,9 @@ func (w *world) activate(name string) (string, error) {
 	}
 	w.generation++
 	for _, site := range []string{"www", "both"} {
+		if len(channel) > 0 {
+			site = origin.Place(site, channel[0])
+		}
 		if err := w.edge.releases.Activate(site, id, w.generation, time.Now()); err != nil {
 			return "", err
 		}

@@ -49,6 +49,9 @@ type Site struct {
 	Origin http.RoundTripper
 	// Push: paths in the active release are served from it, before Origin.
 	Push bool
+	// PreviewsBelow is one of Hosts: the releases of the site's channels
+	// preview-NAME are served too, each at preview-NAME and this host. "": they are not.
+	PreviewsBelow string
 	// Heuristic gives responses without an explicit lifetime a tenth of the
 	// time since Last-Modified, a day at most (RFC 9111 §4.2.2).
 	Heuristic bool
@@ -243,10 +246,11 @@ func (e *Edge) Drain() { e.draining.Store(true) }
 type siteTable struct {
 	hosts map[string]*Site
 	wild  map[string]*Site // key: what follows "*"
+	below map[string]*Site // sites with previews, by the hosts that these are below
 }
 
 func newSiteTable(sites []Site) (*siteTable, error) {
-	t := &siteTable{hosts: map[string]*Site{}, wild: map[string]*Site{}}
+	t := &siteTable{hosts: map[string]*Site{}, wild: map[string]*Site{}, below: map[string]*Site{}}
 	for i := range sites {
 		s := sites[i] // a copy of our own
 		if len(s.Shields) > maxShields {
@@ -275,16 +279,29 @@ func newSiteTable(sites []Site) (*siteTable, error) {
 			m[key] = &s
 		}
 	}
+	for _, s := range t.hosts {
+		if s.PreviewsBelow != "" && s.Push {
+			t.below[s.PreviewsBelow] = s
+		}
+	}
 	return t, nil
 }
 
-// find returns the site of a normalised host, or nil.
-func (t *siteTable) find(host string) *Site {
+// find returns the site of a normalised host, or nil, and the channel when the
+// host is that of a preview. A host that a site has by its full name is that
+// site's; wildcards come last.
+func (t *siteTable) find(host string) (s *Site, channel string) {
 	if s := t.hosts[host]; s != nil {
-		return s
+		return s, ""
 	}
-	if i := strings.IndexByte(host, '.'); i > 0 {
-		return t.wild[host[i:]]
+	i := strings.IndexByte(host, '.')
+	if i <= 0 {
+		return nil, ""
 	}
-	return nil
+	if len(t.below) > 0 && strings.HasPrefix(host, origin.PreviewPrefix) {
+		if s := t.below[host[i+1:]]; s != nil && origin.CheckChannel(host[:i]) == nil {
+			return s, host[:i]
+		}
+	}
+	return t.wild[host[i:]], ""
 }

@@ -87,7 +87,7 @@ func (x *exchange) answer() {
 		return
 	}
 	x.rec.Host, x.rec.Path = q.host, e.secrets.path(q.path, q.query)
-	if x.site = x.snap.route(&q.target); x.site == nil {
+	if x.site, x.channel = x.snap.route(&q.target); x.site == nil {
 		x.fail(http.StatusMisdirectedRequest, "no site here is called "+q.host)
 		return
 	}
@@ -98,6 +98,9 @@ func (x *exchange) answer() {
 	}
 	if x.site.Push && !x.peer && x.pushed() {
 		return
+	}
+	if x.channel != "" {
+		q.leavePreview(x.channel)
 	}
 	x.pull()
 }
@@ -123,10 +126,11 @@ func (x *exchange) probe() bool {
 	return true
 }
 
-// route finds the site of a target; nil is a misdirected request.
-func (s *Snapshot) route(t *target) *Site {
+// route finds the site of a target, and the channel if it is a preview's; nil
+// is a misdirected request.
+func (s *Snapshot) route(t *target) (site *Site, channel string) {
 	if s.tls && !s.peer && s.sni != t.host {
-		return nil
+		return nil, ""
 	}
 	return s.sites.find(t.host)
 }

@@ -79,19 +79,19 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body
 	if err != nil || strings.HasPrefix(t.path, "/-/") {
 		return dst, body, false
 	}
-	site := s.route(&t)
+	site, channel := s.route(&t)
 	if site == nil {
 		return dst, body, false
 	}
 	body.Site, body.target = site, t
 	if site.Push {
 		types, typed := h.combined("Accept")
-		f := s.release(site, asked{t.path, t.query, h.value1(releaseField), h.value1("Accept-Encoding"), types, !typed}, now)
+		f := s.release(site, asked{channel, t.path, t.query, h.value1(releaseField), h.value1("Accept-Encoding"), types, !typed}, now)
 		if f.status != 0 {
 			return s.hitFile(dst, h, &f, body, now)
 		}
 	}
-	if site.Origin == nil {
+	if site.Origin == nil || channel != "" {
 		return dst, body, false
 	}
 	t.query = site.Query.apply(t.query)
@@ -226,5 +226,8 @@ func (s *Snapshot) hitFile(dst []byte, h *head, f *releaseFile, body Body, now t
 		dst = appendField(dst, f.fields[i].Name, f.fields[i].Value)
 	}
 	dst = appendField(dst, "X-Content-Type-Options", "nosniff")
+	if f.preview {
+		dst = appendField(dst, robotsField, noRobots)
+	}
 	return s.finishHead(dst, h, &cacheStatus{hit: true}, body, "")
 }

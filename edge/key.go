@@ -25,6 +25,12 @@ type target struct {
 	query     string // as sent, with its "?"; "" for none
 }
 
+// leavePreview makes t one of the site that the preview is of: what a preview
+// does not have itself comes from the same origin and the same store.
+func (t *target) leavePreview(channel string) {
+	t.host, t.authority = t.host[len(channel)+1:], t.authority[len(channel)+1:]
+}
+
 // refused is a request that is answered with an error of our own.
 type refused struct {
 	status int

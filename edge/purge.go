@@ -35,11 +35,11 @@ func (e *Edge) Purge(p Purge) error {
 		return err
 	}
 	if p.Site == "" && s.host != "" {
-		if site := e.snap.Load().sites.find(s.host); site != nil {
+		if site, _ := e.snap.Load().sites.find(s.host); site != nil {
 			p.Site = site.Name
 		}
 	}
-	if site := e.snap.Load().sites.find(s.host); site != nil && p.URL != "" {
+	if site, _ := e.snap.Load().sites.find(s.host); site != nil && p.URL != "" {
 		path, query, has := strings.Cut(s.scope.name, "?")
 		if has {
 			s.scope.name = path + site.Query.apply("?"+query)

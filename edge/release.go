@@ -22,6 +22,10 @@ const (
 	releaseField = "Perigee-Release"
 	notFoundPage = "404.html"
 	indexPage    = "index.html"
+	// Whatever a preview's host answers is not for search engines: else they find
+	// the site twice, and what is not published yet.
+	robotsField = "X-Robots-Tag"
+	noRobots    = "noindex"
 )
 
 // Expiry of pushed files by class. A document names others and must be
@@ -44,6 +48,7 @@ type releaseFile struct {
 	identity origin.Digest
 	varies   bool // other requests get another variant
 	fields   []origin.Field
+	preview  bool
 	status   int // 0: the releases have no such path
 }
 
@@ -61,6 +66,7 @@ func (f *releaseFile) etag() string {
 
 // asked is what of a request decides among a release's answers.
 type asked struct {
+	channel     string // "" is prod
 	path, query string // as they came
 	named       string // Perigee-Release
 	accept      string // Accept-Encoding
@@ -78,12 +84,12 @@ func (s *Snapshot) release(site *Site, a asked, now time.Time) (f releaseFile) {
 	if s.releases == nil {
 		return f
 	}
-	rel := s.releases.Site(site.Name)
+	rel := s.releases.Channel(site.Name, a.channel)
 	if rel == nil {
 		return f
 	}
 	m := rel.Manifest
-	f.rel, f.release = rel, rel.Active
+	f.rel, f.release, f.preview = rel, rel.Active, a.channel != ""
 	if a.named != "" && !sameRelease(a.named, rel.Active) {
 		for i := range rel.Grace {
 			if g := &rel.Grace[i]; now.Before(g.Until) && sameRelease(a.named, g.Release) {
@@ -130,6 +136,8 @@ func (f *releaseFile) finish(m *origin.Manifest, name, accept string, fallback b
 			case "Content-Type":
 				f.file.Type = field.Value
 			case "X-Content-Type-Options": // always sent
+			case robotsField: // of a preview, its host's
+				return f.preview
 			default:
 				return false
 			}
@@ -286,6 +294,10 @@ func (b fileBody) writeRange(_ context.Context, w io.Writer, start, length int64
 // is to answer.
 func (x *exchange) pushed() bool {
 	q := x.q
+	if x.channel != "" && x.snap.releases.Channel(x.site.Name, x.channel) == nil {
+		x.fail(http.StatusNotFound, "no preview of this name is on this edge")
+		return true
+	}
 	if q.method != http.MethodGet && q.method != http.MethodHead {
 		if x.site.Origin != nil {
 			return false
@@ -296,7 +308,7 @@ func (x *exchange) pushed() bool {
 	}
 	accept := strings.Join(q.header["Accept-Encoding"], ",")
 	types, typed := headerFields(q.header).combined("Accept")
-	a := asked{q.path, q.query, q.header.Get(releaseField), accept, types, !typed}
+	a := asked{x.channel, q.path, q.query, q.header.Get(releaseField), accept, types, !typed}
 	f := x.snap.release(x.site, a, x.e.now())
 	if f.status == 0 && x.site.Origin != nil {
 		return false

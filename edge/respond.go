@@ -22,16 +22,18 @@ var (
 
 // exchange is one request on the general path and what has been answered.
 type exchange struct {
-	e      *Edge
-	w      http.ResponseWriter
-	r      *http.Request
-	q      *request
-	snap   *Snapshot
-	site   *Site
-	key    string
-	status cacheStatus
-	rec    AccessRecord
-	peer   bool // another edge asks
+	e    *Edge
+	w    http.ResponseWriter
+	r    *http.Request
+	q    *request
+	snap *Snapshot
+	site *Site
+	// channel is that of a preview; "" is the site itself.
+	channel string
+	key     string
+	status  cacheStatus
+	rec     AccessRecord
+	peer    bool // another edge asks
 	// peerAsOf is what was applied here when the peer's request was taken up.
 	peerAsOf instant
 	again    bool // the answer was begun anew, since the origin has another representation by now
@@ -226,6 +228,9 @@ func (x *exchange) sendParts(src source, ranges []byteRange) {
 // writeHeader sends the head, with our Cache-Status last.
 func (x *exchange) writeHeader(status int) {
 	h := x.w.Header()
+	if x.channel != "" {
+		h[robotsField] = []string{noRobots}
+	}
 	cs := string(x.status.appendTo(nil, x.e.name, x.e.full, x.key))
 	h["Cache-Status"] = append(h["Cache-Status"][:len(h["Cache-Status"]):len(h["Cache-Status"])], cs)
 	if _, ok := h["Content-Type"]; !ok {

@@ -190,8 +190,8 @@ func TestSiteTable(t *testing.T) {
 		t.Error("a bad table was taken")
 	}
 	for host, want := range map[string]bool{"x.test": true, "y.x.test": true, "z.y.x.test": false, "test": false, ".x.test": false} {
-		if got := e.Snapshot().sites.find(host) != nil; got != want {
-			t.Errorf("%s: %v", host, got)
+		if s, _ := e.Snapshot().sites.find(host); (s != nil) != want {
+			t.Errorf("%s: %v", host, s)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func TestSiblings(t *testing.T) {
 			}
 			home := "a"
 			for i := range names {
-				s := f.edges[names[i]].snap.Load().sites.find("shop.test")
+				s, _ := f.edges[names[i]].snap.Load().sites.find("shop.test")
 				if p := s.shieldFor("http://shop.test"+path, time.Now()); p == nil {
 					home = names[i]
 				}
@@ -78,7 +78,7 @@ func TestSiblings(t *testing.T) {
 // and it is asked again when it is back.
 func TestShieldDown(t *testing.T) {
 	tiered(t, []string{"a", "b"}, []string{"b"}, func(t *testing.T, f *fleet) {
-		s := f.edges["a"].snap.Load().sites.find("shop.test")
+		s, _ := f.edges["a"].snap.Load().sites.find("shop.test")
 		s.Shields[0].Transport = &swapped{RoundTripper: s.Shields[0].Transport}
 		gone := s.Shields[0].Transport.(*swapped)
 		gone.err.Store(true)
@@ -108,7 +108,7 @@ func TestShieldWithoutTheSite(t *testing.T) {
 		if resp, body := f.ask(0, "/x"); resp.StatusCode != 200 || body != "1" {
 			t.Errorf("%d %q", resp.StatusCode, body)
 		}
-		if s := f.edges["a"].snap.Load().sites.find("shop.test"); s.Shields[0].down.Load() != 0 {
+		if s, _ := f.edges["a"].snap.Load().sites.find("shop.test"); s.Shields[0].down.Load() != 0 {
 			t.Error("it was taken for unreachable")
 		}
 	})
@@ -298,7 +298,7 @@ func TestTiersDoNotLoop(t *testing.T) {
 	tiered(t, []string{"a", "b"}, []string{"a", "b"}, func(t *testing.T, f *fleet) {
 		// Each takes the other for the home of every key.
 		for _, name := range []string{"a", "b"} {
-			s := f.edges[name].snap.Load().sites.find("shop.test")
+			s, _ := f.edges[name].snap.Load().sites.find("shop.test")
 			var others []Peer
 			for _, p := range s.Shields {
 				if p.Transport != nil {
@@ -365,7 +365,7 @@ func TestInvalidationThroughShield(t *testing.T) {
 			w.Header().Set("Cache-Control", "max-age=60")
 			fmt.Fprint(w, f.hits.Load(), string(b))
 		}
-		s := f.edges["a"].snap.Load().sites.find("shop.test")
+		s, _ := f.edges["a"].snap.Load().sites.find("shop.test")
 		s.Shields[0].Transport = &swapped{RoundTripper: s.Shields[0].Transport}
 		f.ask(0, "/x")
 		for n, down := range []bool{false, true} {

@@ -93,7 +93,7 @@ func parsePointer(content []byte, site string) (pointer, error) {
 	switch {
 	case p.Version != pointerVersion:
 		return pointer{}, fmt.Errorf("%s%s: format version %d, this program reads %d", site, pointerExt, p.Version, pointerVersion)
-	case p.Site != site || checkSite(site) != nil:
+	case p.Site != site || checkPlace(site) != nil:
 		return pointer{}, fmt.Errorf("%s%s: is the file of site %.120q", site, pointerExt, p.Site)
 	case p.Active.IsZero():
 		return pointer{}, errors.New(site + pointerExt + ": names no release")

@@ -29,6 +29,9 @@ const (
 // Releases keeps, for each site of an edge, which release is active and those
 // in grace, durably, over one Blobs. A request reads a site's pointer once.
 //
+// A site's channels other than prod are sites of their own here, by the name
+// that Place gives them.
+//
 // Each site has one small file, SITE.json, written by temporary file, sync,
 // rename and sync of the folder: after a crash it is the old one or the new.
 type Releases struct {
@@ -169,10 +172,11 @@ func OpenReleases(dir string, blobs *Blobs) (*Releases, error) {
 // Close releases the folder. Pictures that Site returned stay valid.
 func (r *Releases) Close() error { return r.root.Close() }
 
-// Site returns the snapshot of a site's releases, or nil.
+// Site returns the snapshot of the releases at a place (see Place; the site's
+// name for its own), or nil.
 func (r *Releases) Site(name string) *SiteReleases { return (*r.sites.Load())[name] }
 
-// Sites returns the names of the sites that have a release, sorted.
+// Sites returns the places (see Place) that have a release, sorted.
 func (r *Releases) Sites() []string { return slices.Sorted(maps.Keys(*r.sites.Load())) }
 
 // SetKeep sets how many releases before the active one a site keeps, 0 to
@@ -206,7 +210,7 @@ func (r *Releases) Damage() []Damage {
 // the active one with its own release changes nothing, or heals what Damage
 // told. After a nil error the flip survives a power loss.
 func (r *Releases) Activate(site string, release Digest, generation uint64, at time.Time) error {
-	if err := checkSite(site); err != nil {
+	if err := checkPlace(site); err != nil {
 		return err
 	}
 	r.mu.Lock()
@@ -241,6 +245,9 @@ func (r *Releases) Activate(site string, release Digest, generation uint64, at t
 func (r *Releases) keepOf(site string) int {
 	if keep, ok := r.keep[site]; ok {
 		return keep
+	}
+	if _, channel := SplitPlace(site); channel != Prod {
+		return previewKeep
 	}
 	return DefaultKeep
 }

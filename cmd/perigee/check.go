@@ -1,12 +1,12 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"perigee.example/edge"
 	"perigee.example/internal/config"
 )
 
@@ -67,6 +67,7 @@ func check(path string) (*checkResult, error) {
 		r.Zones++
 		r.Names += z.Len()
 	}
+	r.Warnings = append(r.Warnings, checkPreviews(cfg, zs)...)
 	errs := []error{zoneErr, checkCertificates(cfg)}
 	g, err := openGeo(cfg)
 	if err != nil {
@@ -84,15 +85,20 @@ func check(path string) (*checkResult, error) {
 	return r, errors.Join(errs...)
 }
 
-// checkCertificates loads each site's pair.
+// checkCertificates loads each site's pair, and looks whether it covers the site.
 func checkCertificates(cfg *config.Config) error {
 	var errs []error
 	for _, s := range cfg.Sites {
 		if s.TLS.Cert == "" {
 			continue
 		}
-		if _, err := tls.LoadX509KeyPair(s.TLS.Cert, s.TLS.Key); err != nil {
-			errs = append(errs, cfg.ErrorAt("site."+s.Name+".tls.cert", err.Error(), "name a PEM certificate chain and its key"))
+		pair := edge.CertPair{Site: s.Name, Hosts: certHosts(&s), CertFile: s.TLS.Cert, KeyFile: s.TLS.Key}
+		if _, err := edge.OpenCerts([]edge.CertPair{pair}, nil); err != nil {
+			hint := "name a PEM certificate chain and its key, for every host of the site"
+			if s.Previews {
+				hint += " and for *.HOST below it, where its previews are"
+			}
+			errs = append(errs, cfg.ErrorAt("site."+s.Name+".tls.cert", err.Error(), hint))
 		}
 	}
 	return errors.Join(errs...)

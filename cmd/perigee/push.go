@@ -2,30 +2,44 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"perigee.example/internal/control"
+	"perigee.example/origin"
 )
 
 func newPush(o *options) *cobra.Command {
 	var po control.PushOptions
+	var preview string
 	c := &cobra.Command{
 		Use:   "push FOLDER SITE",
 		Short: "upload a folder as a release of a site, and make it active",
 		Long: `Hashes the folder, sends what the fleet lacks, and makes the release active: each
 edge switches at once when it holds every file. A push that broke is continued by
 running it again.`,
-		Example: "  perigee push ./public www\n  perigee push ./public www --dry-run",
+		Example: "  perigee push ./public www\n  perigee push ./public www --dry-run\n  perigee push ./public www --preview menu",
 		Args:    argsNamed(2, "the folder", "the site"),
 		RunE: func(c *cobra.Command, args []string) error {
 			po.Dir, po.Site = args[0], args[1]
+			if preview != "" {
+				po.Channel = origin.PreviewPrefix + preview
+			}
+			if po.Channel != "" {
+				if err := origin.CheckChannel(po.Channel); err != nil {
+					return &usageError{err}
+				}
+			}
 			return push(c, o, po)
 		},
 	}
 	c.Flags().BoolVar(&po.DryRun, "dry-run", false, "show what would be sent, and send nothing")
 	c.Flags().BoolVar(&po.KeepInactive, "inactive", false, "upload the release, and leave the active one active")
+	c.Flags().StringVar(&po.Channel, "channel", "", "make it active in this `channel`: prod, the site itself, or preview-NAME")
+	c.Flags().StringVar(&preview, "preview", "", "short for --channel preview-`NAME`: served at preview-NAME.HOST")
+	c.MarkFlagsMutuallyExclusive("channel", "preview", "inactive")
 	return waitFlags(c)
 }
 
@@ -63,7 +77,11 @@ func push(c *cobra.Command, o *options, po control.PushOptions) error {
 		fmt.Fprintf(c.OutOrStdout(), "%s; release %s is uploaded and not active\n", what, short)
 		return nil
 	}
-	return showReceipts(c.Context(), c, o, out.Seq, fmt.Sprintf("%s; release %s is active", what, short), map[string]any{"push": out})
+	at := ""
+	if len(out.Hosts) > 0 {
+		at = " at " + strings.Join(out.Hosts, ", ")
+	}
+	return showReceipts(c.Context(), c, o, out.Seq, fmt.Sprintf("%s; release %s is active%s", what, short, at), map[string]any{"push": out})
 }
 
 // variants tells of compressed variants that travel beside the files.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -33,6 +34,9 @@ func newReleases(o *options) *cobra.Command {
 					state = "active"
 				case r.Activated != nil:
 					state = "retired"
+				}
+				if len(r.Previews) > 0 && !r.Active {
+					state = strings.Join(r.Previews, " ")
 				}
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.Release.String()[:shortRelease], state, plural(r.Files, "file"), size(r.Bytes), r.Sealed.Local().Format(time.DateTime))
 			}

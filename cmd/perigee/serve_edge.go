@@ -136,7 +136,7 @@ func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[s
 	pools = map[string]*origin.Pool{}
 	for _, c := range cfg.Sites {
 		s := edge.Site{
-			Name: c.Name, Hosts: c.Hosts, Push: c.Push,
+			Name: c.Name, Hosts: c.Hosts, Push: c.Push, PreviewsBelow: c.PreviewsBelow(),
 			Heuristic: c.Heuristic, ShareSetCookie: c.ShareSetCookie, StoreClientErrors: c.StoreClientErrors, EarlyHintsAll: c.EarlyHintsAll,
 			Query: edge.QueryRules{Sort: c.QuerySort, Keep: c.QueryKeep, Drop: c.QueryDrop}, KeyFields: c.KeyFields,
 		}
@@ -194,7 +194,7 @@ func certPairs(cfg *config.Config) []edge.CertPair {
 	var list []edge.CertPair
 	for _, s := range cfg.Sites {
 		if s.TLS.Cert != "" {
-			list = append(list, edge.CertPair{Site: s.Name, Hosts: s.Hosts, CertFile: s.TLS.Cert, KeyFile: s.TLS.Key})
+			list = append(list, edge.CertPair{Site: s.Name, Hosts: certHosts(&s), CertFile: s.TLS.Cert, KeyFile: s.TLS.Key})
 		}
 	}
 	return list

@@ -13,6 +13,7 @@ import (
 
 	"perigee.example/internal/config"
 	"perigee.example/internal/control"
+	"perigee.example/origin"
 )
 
 func newStatus(o *options) *cobra.Command {
@@ -103,7 +104,7 @@ func printFleet(w io.Writer, st *control.Status, hash string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(st.Sites)) {
 		s := st.Sites[name]
-		fmt.Fprintf(t, "site\t%s: release %s, generation %d, %d kept\n", name, s.Active.String()[:shortRelease], s.Generation, s.Releases)
+		fmt.Fprintf(t, "site\t%s: release %s, generation %d, %d kept%s\n", name, s.Active.String()[:shortRelease], s.Generation, s.Releases, previews(s.Previews))
 	}
 	if len(st.Drained) > 0 {
 		fmt.Fprintf(t, "drained\t%s\n", strings.Join(st.Drained, ", "))
@@ -118,13 +119,20 @@ func printFleet(w io.Writer, st *control.Status, hash string) error {
 			fmt.Fprintf(t, "\t  sees %s\n", strings.Join(nonEmpty(target+" "+h.Health, h.Why), ": "))
 		}
 		for _, p := range n.Watermark.Pending {
-			fmt.Fprintf(t, "\t  waits for %s of site %s: %s\n", plural(p.Missing, "blob"), p.Site, p.Why)
+			fmt.Fprintf(t, "\t  waits for %s of site %s: %s\n", plural(p.Missing, "blob"), origin.Place(p.Site, p.Channel), p.Why)
 		}
 		for _, p := range n.Report.Trouble {
 			fmt.Fprintf(t, "\t  trouble: %s\n", p)
 		}
 	}
 	return t.Flush()
+}
+
+func previews(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return ", " + plural(n, "preview")
 }
 
 func nodeWords(n *control.NodeStatus, hash string) []string {

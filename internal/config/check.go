@@ -203,6 +203,18 @@ func (c *Config) checkHosts(r *reader) {
 			r.fail(lastItem(list, h), path+".hosts", text, "a host belongs to one site")
 		}
 	}
+	for _, s := range c.Sites {
+		path, h := join("site", s.Name), s.PreviewsBelow()
+		list := c.root.child("site").child(s.Name).child("hosts")
+		switch other, ok := first["*."+h]; {
+		case !s.Previews:
+		case h == "" && len(s.Hosts) > 0:
+			r.fail(list.at, path+".hosts", "previews are served below a host of the site, and these are wildcards or addresses", "add a host by its name")
+		case ok && other != path:
+			r.fail(lastItem(list, h), path+".hosts", fmt.Sprintf("the previews of this site are below %s, and *.%s is a host of %s: one of them would get the other's certificate", h, h, other),
+				"take previews = true out, or the wildcard")
+		}
+	}
 }
 
 // lastItem is the place of the last item of a list that reads as a host.

@@ -194,6 +194,7 @@ type Site struct {
 	KeyFields            []string // canonical; every response varies by them
 	EarlyHintsAll        bool     // 103 goes to HTTP/1.1 clients too
 	Push                 bool
+	Previews             bool     // channels preview-NAME are served at preview-NAME.HOST
 	Keep                 int      // releases kept for grace and rollback
 	Expiry               []Expiry // in file order: the first that matches wins
 	TLS                  TLS

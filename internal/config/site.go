@@ -33,8 +33,8 @@ var originKeys = []string{
 
 // Bounds of a site.
 const (
-	maxKeep          = 1000 // releases: three years of one a day
-	maxOrigins       = 64   // upstreams of one site: more are a load balancer's business
+	maxKeep          = 50 // releases: each keeps its files on every edge, and its paths in memory
+	maxOrigins       = 64 // upstreams of one site: more are a load balancer's business
 	maxOriginTimeout = 10 * time.Minute
 	maxExpiry        = 256  // rules tried one by one
 	maxCacheControl  = 1024 // octets of one field value
@@ -47,6 +47,7 @@ func (c *Config) readSite(name string, t *table) {
 	s := Site{Name: name, Pos: c.src.position(t.n.keyAt)}
 	s.Hosts = t.hosts()
 	s.Push = t.bool("push", false)
+	s.Previews = t.bool("previews", false)
 	s.Keep = t.int("keep", DefaultKeep, 1, maxKeep)
 	s.Origins = t.urls("origins", "https://origin.example.net", "http", "https")
 	s.Balance = t.word("balance", RoundRobin, []string{RoundRobin, Weighted, LeastLoaded, Random, ActivePassive}, nil)
@@ -73,6 +74,18 @@ func (c *Config) readSite(name string, t *table) {
 	c.Sites = append(c.Sites, s)
 }
 
+// PreviewsBelow is the host below which the site's previews are served: the
+// first that is no wildcard, whose labels are anybody's, and no address; "" when
+// there are no previews. One is enough, and one name in DNS and in a certificate.
+func (s *Site) PreviewsBelow() string {
+	for _, h := range s.Hosts {
+		if _, err := netip.ParseAddr(strings.Trim(h, "[]")); s.Previews && err != nil && !strings.HasPrefix(h, "*") {
+			return h
+		}
+	}
+	return ""
+}
+
 // siteKind checks that the keys of push and of pull go with what the site is.
 func (t *table) siteKind(s *Site) {
 	if !s.Push && t.emptyOrAbsent("origins") {
@@ -82,7 +95,7 @@ func (t *table) siteKind(s *Site) {
 		t.wrong(t.n.child("origins"), "origins", fmt.Sprintf("%d origins; at most %d are allowed", len(s.Origins), maxOrigins), "")
 	}
 	if !s.Push {
-		for _, key := range []string{"keep", "expiry"} {
+		for _, key := range []string{"previews", "keep", "expiry"} {
 			if n := t.n.child(key); n != nil {
 				t.fail(n.keyAt, join(t.path, key), key+" goes with push = true; this site is not pushed", "")
 			}

@@ -115,20 +115,22 @@ func (s *Server) checkOrigin(r *http.Request) error {
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, c := range map[string]call{
-		"POST /v1/sites/{site}/releases":           s.postRelease,
-		"GET /v1/sites/{site}/releases":            s.getReleases,
-		"PUT /v1/sites/{site}/blobs/{digest}":      s.putBlob,
-		"POST /v1/sites/{site}/releases/{id}/seal": s.seal,
-		"POST /v1/sites/{site}/activate":           s.activate,
-		"POST /v1/purge":                           s.purge,
-		"POST /v1/purges":                          s.purgeMany,
-		"POST /v1/drain":                           s.drain,
-		"POST /v1/undrain":                         s.drain,
-		"POST /v1/force":                           s.force,
-		"GET /v1/receipts":                         s.receipts,
-		"GET /v1/status":                           s.status,
-		"POST /v1/nodes":                           s.addNode,
-		"DELETE /v1/nodes/{name}":                  s.removeNode,
+		"POST /v1/sites/{site}/releases":             s.postRelease,
+		"GET /v1/sites/{site}/releases":              s.getReleases,
+		"PUT /v1/sites/{site}/blobs/{digest}":        s.putBlob,
+		"POST /v1/sites/{site}/releases/{id}/seal":   s.seal,
+		"POST /v1/sites/{site}/activate":             s.activate,
+		"GET /v1/sites/{site}/channels":              s.getChannels,
+		"DELETE /v1/sites/{site}/channels/{channel}": s.deleteChannel,
+		"POST /v1/purge":                             s.purge,
+		"POST /v1/purges":                            s.purgeMany,
+		"POST /v1/drain":                             s.drain,
+		"POST /v1/undrain":                           s.drain,
+		"POST /v1/force":                             s.force,
+		"GET /v1/receipts":                           s.receipts,
+		"GET /v1/status":                             s.status,
+		"POST /v1/nodes":                             s.addNode,
+		"DELETE /v1/nodes/{name}":                    s.removeNode,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			v, err := c(w, r)

@@ -203,10 +203,11 @@ func (c *Client) explain(err error) error {
 
 func sitePath(site, rest string) string { return "/v1/sites/" + url.PathEscape(site) + rest }
 
-// Activate makes a sealed release active. ifGeneration, when not nil, refuses
-// with status 409 unless the site is at that generation.
-func (c *Client) Activate(ctx context.Context, site string, release origin.Digest, ifGeneration *uint64) (out Activated, err error) {
-	err = c.do(ctx, http.MethodPost, sitePath(site, "/activate"), activateRequest{release, ifGeneration}, &out)
+// Activate makes a sealed release the active one of a channel ("" is prod).
+// ifGeneration, when not nil, refuses with status 409 unless the channel is at
+// that generation.
+func (c *Client) Activate(ctx context.Context, site, channel string, release origin.Digest, ifGeneration *uint64) (out Activated, err error) {
+	err = c.do(ctx, http.MethodPost, sitePath(site, "/activate"), activateRequest{release, channel, ifGeneration}, &out)
 	return out, err
 }
 
@@ -226,7 +227,7 @@ func (c *Client) Rollback(ctx context.Context, site, id string) (release origin.
 	if release, err = pickRelease(list, id); err != nil {
 		return release, out, err
 	}
-	out, err = c.Activate(ctx, site, release, &list.Generation)
+	out, err = c.Activate(ctx, site, origin.Prod, release, &list.Generation)
 	return release, out, err
 }
 

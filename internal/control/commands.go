@@ -18,6 +18,7 @@ import (
 const (
 	KindRelease  = "release"  // Release: a release is sealed, every blob of it is stored
 	KindActivate = "activate" // Activate
+	KindChannel  = "channel"  // Channel
 	KindPurge    = "purge"    // Purge
 	KindPurges   = "purges"   // Purges: several that came at the same time
 	KindDrain    = "drain"    // Drain
@@ -58,6 +59,16 @@ func PurgesOf(command any) []Purge {
 	return nil
 }
 
+// Channel makes a sealed release the active one of a preview, or, without a
+// release, removes the preview. Its generation is the entry's number, as with
+// Activate, which is for the channel prod alone: so nodes that know no previews
+// skip these entries and read all others.
+type Channel struct {
+	Site    string        `json:"site"`
+	Channel string        `json:"channel"`
+	Release origin.Digest `json:"release,omitzero"`
+}
+
 // Drain takes an edge out of steering, or back in.
 type Drain struct {
 	Edge string `json:"edge"`
@@ -75,8 +86,8 @@ const maxNameBytes = 100
 // ErrUnknownKind is an entry of a kind that this version does not know.
 var ErrUnknownKind = errors.New("unknown kind of entry")
 
-// DecodeCommand reads the body of an entry: a *Release, *Activate, *Purge,
-// *Purges, *Drain, *Force, or *feed.EpochBody. An unknown field is an error, since it
+// DecodeCommand reads the body of an entry: a *Release, *Activate, *Channel,
+// *Purge, *Purges, *Drain, *Force, or *feed.EpochBody. An unknown field is an error, since it
 // may change what the command means.
 func DecodeCommand(e feed.Entry) (any, error) {
 	var body any
@@ -85,6 +96,8 @@ func DecodeCommand(e feed.Entry) (any, error) {
 		body = &Release{}
 	case KindActivate:
 		body = &Activate{}
+	case KindChannel:
+		body = &Channel{}
 	case KindPurge:
 		body = &Purge{}
 	case KindPurges:
@@ -114,6 +127,11 @@ func checkCommand(body any) error {
 		return errors.Join(checkName("site", b.Site), checkDigest(b.Release))
 	case *Activate:
 		return errors.Join(checkName("site", b.Site), checkDigest(b.Release))
+	case *Channel:
+		if b.Channel == origin.Prod {
+			return errors.New("channel prod has entries of its own kind")
+		}
+		return errors.Join(checkName("site", b.Site), origin.CheckChannel(b.Channel))
 	case *Purge:
 		return errors.Join(checkName("site", b.Site), b.check())
 	case *Purges:

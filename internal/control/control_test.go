@@ -31,7 +31,7 @@ func bounded(t *testing.T) context.Context {
 
 var known = Known{
 	Sites: []KnownSite{
-		{Name: "www", Hosts: []string{"www.example.com", "*.www.example.com"}, Push: true},
+		{Name: "www", Hosts: []string{"www.example.com", "*.www.example.com"}, Push: true, PreviewsBelow: "www.example.com"},
 		{Name: "a", Hosts: []string{"a.test"}, Push: true},
 		{Name: "shop", Hosts: []string{"shop.example.com"}},
 	},
@@ -437,17 +437,17 @@ func TestStaleGenerationIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	head := f.head()
-	_, err = f.client.Activate(ctx, "www", first.Release, &zero)
+	_, err = f.client.Activate(ctx, "www", "", first.Release, &zero)
 	wantStatus(t, err, 409, "generation")
 	unsealed := origin.DigestOf([]byte("x"))
-	_, err = f.client.Activate(ctx, "www", unsealed, nil)
+	_, err = f.client.Activate(ctx, "www", "", unsealed, nil)
 	wantStatus(t, err, 404, "not sealed")
-	_, err = f.client.Activate(ctx, "a", first.Release, nil) // sealed, but of another site
+	_, err = f.client.Activate(ctx, "a", "", first.Release, nil) // sealed, but of another site
 	wantStatus(t, err, 404, "not sealed")
 	if f.head() != head {
 		t.Fatalf("refused activations are on the log: head %d, was %d", f.head(), head)
 	}
-	if _, err = f.client.Activate(ctx, "www", first.Release, &first.Generation); err != nil {
+	if _, err = f.client.Activate(ctx, "www", "", first.Release, &first.Generation); err != nil {
 		t.Fatal(err)
 	}
 }

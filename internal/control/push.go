@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -28,12 +29,14 @@ const (
 // PushOptions is what Push is to do.
 type PushOptions struct {
 	Site string
-	Dir  string
+	// Channel is where the release becomes active: prod ("") or a preview.
+	Channel string
+	Dir     string
 	// DryRun stops after the control node said what is missing.
 	DryRun bool
 	// KeepInactive seals the release and does not activate it.
 	KeepInactive bool
-	// IfGeneration refuses the activation (409) unless the site is at that generation.
+	// IfGeneration refuses the activation (409) unless the channel is at that generation.
 	IfGeneration *uint64
 	// Progress is called as the push goes on, from one goroutine at a time.
 	Progress func(Progress)
@@ -59,6 +62,7 @@ type Pushed struct {
 	Skipped         []origin.Skipped `json:"skipped,omitempty"`          // left out on purpose
 	Seq             uint64           `json:"seq,omitempty"`              // of the activation
 	Generation      uint64           `json:"generation,omitempty"`
+	Hosts           []string         `json:"hosts,omitempty"` // of a preview: where it is served
 }
 
 // Push makes a folder a release of a site and activates it. It sends only blobs
@@ -82,7 +86,11 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error
 		out.Bytes += b.Size
 	}
 	var posted Posted
-	if err := c.post(ctx, sitePath(o.Site, "/releases"), b, &posted); err != nil {
+	path := sitePath(o.Site, "/releases")
+	if o.Channel != "" {
+		path += "?channel=" + url.QueryEscape(o.Channel)
+	}
+	if err := c.post(ctx, path, b, &posted); err != nil {
 		return out, err
 	}
 	if posted.Release != id {
@@ -113,8 +121,8 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error
 		return out, nil
 	}
 	p.tell(Progress{Stage: "activate"})
-	act, err := c.Activate(ctx, o.Site, id, o.IfGeneration)
-	out.Seq, out.Generation = act.Seq, act.Generation
+	act, err := c.Activate(ctx, o.Site, o.Channel, id, o.IfGeneration)
+	out.Seq, out.Generation, out.Hosts = act.Seq, act.Generation, act.Hosts
 	return out, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -29,6 +30,14 @@ type Posted struct {
 func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error) {
 	site := r.PathValue("site")
 	if err := s.pushSite(site); err != nil {
+		return nil, err
+	}
+	q, err := query(r, "channel")
+	if err != nil {
+		return nil, err
+	}
+	channel := q.Get("channel")
+	if _, err := s.channel(site, &channel); err != nil { // before anything is sent in vain
 		return nil, err
 	}
 	if r.Header.Get("Content-Type") != "application/json" {
@@ -254,15 +263,17 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 
 // Activated answers an activation: wait for receipts of Seq.
 type Activated struct {
-	Seq        uint64 `json:"seq"`
-	Generation uint64 `json:"generation"`
+	Seq        uint64   `json:"seq"`
+	Generation uint64   `json:"generation"`
+	Hosts      []string `json:"hosts,omitempty"` // of a preview: where it is served
 }
 
 // activateRequest is the body of an activation.
 type activateRequest struct {
 	Release origin.Digest `json:"release"`
-	// IfGeneration refuses when the site's generation is another one; 0 is that
-	// of a site without a release.
+	Channel string        `json:"channel,omitempty"` // "" is prod
+	// IfGeneration refuses when the channel's generation is another one; 0 is
+	// that of a channel without a release.
 	IfGeneration *uint64 `json:"if_generation,omitempty"`
 }
 
@@ -278,21 +289,31 @@ func (s *Server) activate(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := checkDigest(req.Release); err != nil {
 		return nil, refuse(http.StatusBadRequest, "", "%v", err)
 	}
-	e, err := s.command(r.Context(), KindActivate, Activate{Site: site, Release: req.Release}, func(st *State) error {
+	hosts, err := s.channel(site, &req.Channel)
+	if err != nil {
+		return nil, err
+	}
+	kind, body := KindActivate, any(Activate{Site: site, Release: req.Release})
+	if req.Channel != origin.Prod {
+		kind, body = KindChannel, Channel{Site: site, Channel: req.Channel, Release: req.Release}
+	}
+	e, err := s.command(r.Context(), kind, body, func(st *State) error {
 		state := st.Sites[site]
 		if state == nil || state.find(req.Release) == nil {
 			return refuse(http.StatusNotFound, fmt.Sprintf("`perigee releases %s` lists them", site), "release %s of site %s is not sealed here", req.Release, site)
 		}
-		if req.IfGeneration != nil && *req.IfGeneration != state.Generation {
-			return refuse(http.StatusConflict, "look at `perigee releases "+site+"` and decide anew",
-				"site %s is at generation %d, not %d: someone else activated a release", site, state.Generation, *req.IfGeneration)
+		if err := state.at(site, req.Channel, req.IfGeneration); err != nil {
+			return err
+		}
+		if req.Channel != origin.Prod && state.Previews[req.Channel] == nil && len(state.Previews) >= maxPreviews {
+			return refuse(http.StatusConflict, "perigee channel delete "+site+" CHANNEL", "site %s has %d previews, the limit", site, maxPreviews)
 		}
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return Activated{Seq: e.Seq, Generation: e.Seq}, nil
+	return Activated{Seq: e.Seq, Generation: e.Seq, Hosts: hosts}, nil
 }
 
 // ReleaseList is a site's releases, newest first.
@@ -305,7 +326,8 @@ type ReleaseList struct {
 // ListRelease is one release of the list.
 type ListRelease struct {
 	Release   origin.Digest `json:"release"`
-	Active    bool          `json:"active"`
+	Active    bool          `json:"active"`             // in prod
+	Previews  []string      `json:"previews,omitempty"` // channels in which it is active
 	Files     int           `json:"files"`
 	Bytes     int64         `json:"bytes"`
 	Seq       uint64        `json:"seq"` // of the entry that sealed it
@@ -329,6 +351,11 @@ func (s *Server) getReleases(_ http.ResponseWriter, r *http.Request) (any, error
 	for i := len(st.Releases) - 1; i >= 0; i-- {
 		sr := st.Releases[i]
 		l := ListRelease{Release: sr.Release.Release, Active: sr.Release.Release == st.Active, Files: sr.Files, Bytes: sr.Bytes, Seq: sr.Seq, Sealed: sr.Sealed.UTC()}
+		for _, name := range slices.Sorted(maps.Keys(st.Previews)) {
+			if st.Previews[name].Active == l.Release {
+				l.Previews = append(l.Previews, name)
+			}
+		}
 		if !sr.Activated.IsZero() {
 			at := sr.Activated.UTC()
 			l.Activated = &at

@@ -26,11 +26,25 @@ type Watermark struct {
 // blobs are still missing there: the old release is served until then.
 type PendingRelease struct {
 	Site    string        `json:"site"`
-	Since   uint64        `json:"since"` // seq of the first activation waiting; later ones took its place
-	Seq     uint64        `json:"seq"`   // seq of the one being fetched
+	Channel string        `json:"channel,omitempty"` // "" is prod
+	Since   uint64        `json:"since"`             // seq of the first activation waiting; later ones took its place
+	Seq     uint64        `json:"seq"`               // seq of the one being fetched
 	Release origin.Digest `json:"release"`
 	Missing int           `json:"missing"`       // blobs; -1: the manifest itself
 	Why     string        `json:"why,omitempty"` // the last error
+}
+
+func (p *PendingRelease) place() string { return origin.Place(p.Site, p.Channel) }
+
+// placeOf is where a command makes a release active, or "".
+func placeOf(command any) string {
+	switch c := command.(type) {
+	case *Activate:
+		return c.Site
+	case *Channel:
+		return origin.Place(c.Site, c.Channel)
+	}
+	return ""
 }
 
 // NodeReport is the rest of what a node says about itself.
@@ -101,9 +115,9 @@ func (w *Watermark) applied(e feed.Entry, command any) bool {
 	if w.Epoch < e.Epoch || w.Seq < e.Seq {
 		return false
 	}
-	if a, ok := command.(*Activate); ok {
+	if place := placeOf(command); place != "" {
 		for _, p := range w.Pending {
-			if p.Site == a.Site && p.Since <= e.Seq {
+			if p.place() == place && p.Since <= e.Seq {
 				return false
 			}
 		}

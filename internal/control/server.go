@@ -34,6 +34,8 @@ type KnownSite struct {
 	Name  string
 	Hosts []string // lower case, without port; "*.example.com" covers one label
 	Push  bool     // takes releases
+	// PreviewsBelow is the host below which its channels preview-NAME are served; "": it has none.
+	PreviewsBelow string
 }
 
 // Config is what a Server is made from.

@@ -22,6 +22,15 @@ type SiteState struct {
 	Active     origin.Digest // zero: none yet
 	Generation uint64        // seq of the activate entry
 	Releases   []SealedRelease
+	// Previews are the channels beside prod, by name.
+	Previews map[string]*Preview `json:",omitempty"`
+}
+
+// Preview is a channel beside prod.
+type Preview struct {
+	Active     origin.Digest
+	Generation uint64 // seq of the entry that made it so
+	At         time.Time
 }
 
 // SealedRelease is one release that may be activated.
@@ -58,6 +67,16 @@ func (s *State) Apply(e feed.Entry) error {
 		if r := site.find(b.Release); r != nil {
 			r.Activated = time.UnixMilli(e.At)
 		}
+	case *Channel:
+		site := s.site(b.Site)
+		if b.Release.IsZero() {
+			delete(site.Previews, b.Channel)
+			return nil
+		}
+		if site.Previews == nil {
+			site.Previews = map[string]*Preview{}
+		}
+		site.Previews[b.Channel] = &Preview{Active: b.Release, Generation: e.Seq, At: time.UnixMilli(e.At)}
 	case *Drain:
 		if e.Kind == KindUndrain {
 			delete(s.Drained, b.Edge)
@@ -99,9 +118,30 @@ func (s *SiteState) find(release origin.Digest) *SealedRelease {
 	return nil
 }
 
+// inUse reports whether a release is active in some channel.
+func (s *SiteState) inUse(release origin.Digest) bool {
+	for _, p := range s.Previews {
+		if p.Active == release {
+			return true
+		}
+	}
+	return s.Active == release
+}
+
+// channel returns what is active in a channel and its generation; zero: nothing.
+func (s *SiteState) channel(name string) (active origin.Digest, generation uint64) {
+	if name == origin.Prod {
+		return s.Active, s.Generation
+	}
+	if p := s.Previews[name]; p != nil {
+		return p.Active, p.Generation
+	}
+	return origin.Digest{}, 0
+}
+
 func (s *SiteState) trim() {
 	for i := 0; len(s.Releases) > maxReleases && i < len(s.Releases); {
-		if s.Releases[i].Release.Release == s.Active {
+		if s.inUse(s.Releases[i].Release.Release) {
 			i++
 			continue
 		}

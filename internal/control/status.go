@@ -58,11 +58,11 @@ func (s *Server) report(node, kind string, payload []byte) {
 func (n *nodeState) take(w Watermark, now time.Time) {
 	still := map[string]bool{}
 	for _, p := range w.Pending {
-		still[p.Site] = true
+		still[p.place()] = true
 	}
 	for _, p := range n.watermark.Pending {
-		if !still[p.Site] && len(n.made) < maxPending {
-			n.made[p.Site] = now
+		if !still[p.place()] && len(n.made) < maxPending {
+			n.made[p.place()] = now
 		}
 	}
 	if len(n.marks) == 0 || w.Seq != n.watermark.Seq || w.Epoch != n.watermark.Epoch {
@@ -200,8 +200,8 @@ func (n *nodeState) tookMS(e feed.Entry, command any) int64 {
 		}
 		break
 	}
-	if a, ok := command.(*Activate); ok && n.made[a.Site].After(at) && !at.IsZero() {
-		at = n.made[a.Site]
+	if made := n.made[placeOf(command)]; made.After(at) && !at.IsZero() {
+		at = made
 	}
 	if at.IsZero() {
 		return -1 // applied before the first mark that is remembered
@@ -210,9 +210,9 @@ func (n *nodeState) tookMS(e feed.Entry, command any) int64 {
 }
 
 func (n *nodeState) why(command any) string {
-	if a, ok := command.(*Activate); ok {
+	if place := placeOf(command); place != "" {
 		for _, p := range n.watermark.Pending {
-			if p.Site != a.Site {
+			if p.place() != place {
 				continue
 			}
 			if p.Why != "" {
@@ -258,6 +258,7 @@ type SiteStatus struct {
 	Active     origin.Digest `json:"active"`
 	Generation uint64        `json:"generation"`
 	Releases   int           `json:"releases"`
+	Previews   int           `json:"previews,omitempty"`
 }
 
 func (s *Server) status(_ http.ResponseWriter, r *http.Request) (any, error) {
@@ -273,7 +274,7 @@ func (s *Server) Status() Status {
 	out := Status{EpochWhy: s.feed.Log().EpochWhy(), Sites: map[string]SiteStatus{}, Forced: map[string]string{}, Drained: []string{}, Nodes: []NodeStatus{}, Time: now.UTC()}
 	s.mu.Lock()
 	for name, st := range s.state.Sites {
-		out.Sites[name] = SiteStatus{st.Active, st.Generation, len(st.Releases)}
+		out.Sites[name] = SiteStatus{st.Active, st.Generation, len(st.Releases), len(st.Previews)}
 	}
 	out.Drained = append(out.Drained, s.state.DrainedEdges()...)
 	for e, f := range s.state.Forced {

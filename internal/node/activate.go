@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,7 @@ const (
 	sweepAge = 24 * time.Hour
 )
 
-// activator makes activations: one goroutine a site that has one waiting.
+// activator makes activations: one goroutine a channel that has one waiting.
 type activator struct {
 	n      *Node
 	ctx    context.Context
@@ -35,14 +36,16 @@ type activator struct {
 	wg     sync.WaitGroup
 
 	mu    sync.Mutex
-	sites map[string]*waiting
+	sites map[string]*waiting // by place: see origin.Place
 }
 
-// waiting is a site's activation that is not made yet.
+// waiting is a channel's activation that is not made yet.
 type waiting struct {
 	control.PendingRelease
 	stop context.CancelFunc
 }
+
+func (w *waiting) place() string { return origin.Place(w.Site, w.Channel) }
 
 func newActivator(n *Node) *activator {
 	a := &activator{n: n, slots: make(chan struct{}, fetchers), sites: map[string]*waiting{}}
@@ -62,26 +65,73 @@ func (a *activator) pending() []control.PendingRelease {
 	for _, w := range a.sites {
 		out = append(out, w.PendingRelease)
 	}
-	slices.SortFunc(out, func(a, b control.PendingRelease) int { return strings.Compare(a.Site, b.Site) })
+	slices.SortFunc(out, func(a, b control.PendingRelease) int {
+		return cmp.Or(strings.Compare(a.Site, b.Site), strings.Compare(a.Channel, b.Channel))
+	})
 	return out
+}
+
+// apply takes an entry that concerns releases; others mean nothing here.
+func (a *activator) apply(command any, seq uint64) {
+	switch c := command.(type) {
+	case *control.Activate:
+		a.want(c.Site, origin.Prod, c.Release, seq)
+	case *control.Channel:
+		if c.Release.IsZero() {
+			a.remove(origin.Place(c.Site, c.Channel), seq)
+		} else {
+			a.want(c.Site, c.Channel, c.Release, seq)
+		}
+	}
+}
+
+// remove forgets a preview, and its activation if one is waiting.
+func (a *activator) remove(place string, seq uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if old := a.sites[place]; old != nil {
+		old.stop()
+		delete(a.sites, place)
+	}
+	if err := a.n.c.Releases.Remove(place, seq); err != nil {
+		// It is tried again when the feed comes back: see prune.
+		a.n.log.Error("a preview was deleted and is still served here", "preview", place, "err", err)
+		return
+	}
+	a.n.log.Info("preview deleted", "preview", place, "seq", seq)
+}
+
+// prune removes previews that the log does not know (any more), as of seq: a
+// crash may have come between a removal's entry and the removal, or the log is
+// another one. It is called when everything on the log has been read.
+func (a *activator) prune(there map[string]bool, seq uint64) {
+	for _, place := range a.n.c.Releases.Sites() {
+		if _, channel := origin.SplitPlace(place); channel != origin.Prod && !there[place] {
+			a.remove(place, max(seq, a.n.c.Releases.Site(place).Generation))
+		}
+	}
 }
 
 // want makes release the one to activate at its site: at once when every blob
 // is here, else as soon as they are. It takes the place of one still waiting.
-func (a *activator) want(site string, release origin.Digest, seq uint64) {
-	if s := a.n.c.Releases.Site(site); s != nil && s.Generation == seq && s.Active == release {
+func (a *activator) want(site, channel string, release origin.Digest, seq uint64) {
+	place := origin.Place(site, channel)
+	if s := a.n.c.Releases.Site(place); s != nil && s.Generation == seq && s.Active == release {
 		return // made before a restart
 	}
 	a.mu.Lock()
 	since := seq
-	if old := a.sites[site]; old != nil {
+	if old := a.sites[place]; old != nil {
 		old.stop()
 		since = old.Since
-		delete(a.sites, site)
+		delete(a.sites, place)
 	}
 	ctx, stop := context.WithCancel(a.ctx)
 	w := &waiting{PendingRelease: control.PendingRelease{Site: site, Since: since, Seq: seq, Release: release, Missing: -1}, stop: stop}
-	a.sites[site] = w
+	if channel != origin.Prod { // which is not said, for control nodes that know nothing else
+		w.Channel = channel
+	}
+	a.sites[place] = w
 	a.mu.Unlock()
 	// A release whose blobs are all here (a rollback) flips before want returns.
 	if a.try(w) == nil {
@@ -98,13 +148,13 @@ func (a *activator) want(site string, release origin.Digest, seq uint64) {
 func (a *activator) try(w *waiting) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.sites[w.Site] != w {
+	if a.sites[w.place()] != w {
 		return nil // a later one took its place
 	}
-	err := a.n.c.Releases.Activate(w.Site, w.Release, w.Seq, time.Now())
+	err := a.n.c.Releases.Activate(w.place(), w.Release, w.Seq, time.Now())
 	if err == nil {
-		delete(a.sites, w.Site)
-		a.n.log.Info("release active", "site", w.Site, "release", w.Release.String(), "seq", w.Seq)
+		delete(a.sites, w.place())
+		a.n.log.Info("release active", "site", w.place(), "release", w.Release.String(), "seq", w.Seq)
 		a.n.changed()
 	}
 	return err
@@ -127,7 +177,7 @@ func (a *activator) fetchUntilMade(ctx context.Context, w *waiting) {
 			return
 		}
 		a.note(w, func(p *control.PendingRelease) { p.Why = fmt.Sprintf("%.300s", err) })
-		a.n.log.Warn("release is not whole here yet: the old one serves", "site", w.Site, "release", w.Release.String(), "err", err)
+		a.n.log.Warn("release is not whole here yet: the old one serves", "site", w.place(), "release", w.Release.String(), "err", err)
 		timer := time.NewTimer(wait/2 + rand.N(wait/2+1))
 		select {
 		case <-timer.C:

@@ -7,6 +7,7 @@ import (
 
 	"perigee.example/feed"
 	"perigee.example/internal/control"
+	"perigee.example/origin"
 )
 
 // maxScopes bounds the purges remembered: beyond it the oldest becomes a soft
@@ -53,6 +54,14 @@ func (l *live) put(e feed.Entry, command any) (drains bool) {
 	case *control.Activate:
 		if l.keep.releases {
 			l.records["release "+c.Site] = record{e, c}
+		}
+	case *control.Channel:
+		switch key := "release " + origin.Place(c.Site, c.Channel); {
+		case !l.keep.releases:
+		case c.Release.IsZero():
+			delete(l.records, key)
+		default:
+			l.records[key] = record{e, c}
 		}
 	case *control.Drain:
 		if !l.keep.drains {
@@ -132,6 +141,17 @@ func (l *live) shed() {
 		}
 		l.records[scope(p)] = record{e, p}
 	}
+}
+
+// previews are the places (origin.Place) of the previews that there are.
+func (l *live) previews() map[string]bool {
+	places := map[string]bool{}
+	for _, r := range l.records {
+		if c, ok := r.command.(*control.Channel); ok {
+			places[origin.Place(c.Site, c.Channel)] = true
+		}
+	}
+	return places
 }
 
 // sorted returns the records in the order of the log.

@@ -168,8 +168,8 @@ func (n *Node) replay() {
 		if p, ok := l.command.(*control.Purge); ok && n.c.Hooks.Purge != nil {
 			n.c.Hooks.Purge(l.entry.Seq, *p)
 		}
-		if a, ok := l.command.(*control.Activate); ok && n.act != nil {
-			n.act.want(a.Site, a.Release, l.entry.Seq)
+		if n.act != nil {
+			n.act.apply(l.command, l.entry.Seq)
 		}
 	}
 	n.tellDrains()

@@ -189,8 +189,8 @@ func (s *session) take(es []feed.Entry) error {
 		return nil
 	}
 	for i, e := range es {
-		if a, ok := commands[i].(*control.Activate); ok && n.act != nil {
-			n.act.want(a.Site, a.Release, e.Seq)
+		if n.act != nil {
+			n.act.apply(commands[i], e.Seq)
 		}
 	}
 	if drains {
@@ -224,6 +224,12 @@ func (s *session) reached() error {
 		}
 		s.rebuild = nil
 		n.replay()
+	}
+	if n.act != nil {
+		n.mu.Lock()
+		places, seq := n.journal.live.previews(), n.position.Seq
+		n.mu.Unlock()
+		n.act.prune(places, seq)
 	}
 	s.caught = true
 	n.setBehind(false)
