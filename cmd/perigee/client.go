@@ -84,7 +84,17 @@ func ask[T any](o *options, call func(*control.Client) (T, error)) (T, error) {
 	v, err := call(c)
 	var e *control.Error
 	if errors.As(err, &e) && e.Hint != "" {
-		err = withHint(err, e.Hint)
+		// The hint has a line of its own, so it is not said in the error's too.
+		err = withHint(&saidError{strings.Replace(err.Error(), " ("+e.Hint+")", "", 1), err}, e.Hint)
 	}
 	return v, err
 }
+
+// saidError is an error in other words.
+type saidError struct {
+	text string
+	err  error
+}
+
+func (e *saidError) Error() string { return e.text }
+func (e *saidError) Unwrap() error { return e.err }

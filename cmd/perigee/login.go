@@ -56,7 +56,7 @@ func login(c *cobra.Command, address, tokenFile, caFile string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := client.Status(c.Context()); err != nil {
+	if _, err := client.Token(c.Context()); err != nil {
 		return err
 	}
 	text, err := l.Text()

@@ -78,7 +78,7 @@ func reachable(cfg *config.Config, door netip.AddrPort) string {
 
 // known is what the control API checks names against.
 func known(cfg *config.Config) control.Known {
-	var k control.Known
+	k := control.Known{Limits: control.Limits(cfg.Control.Limit)}
 	for _, s := range cfg.Sites {
 		k.Sites = append(k.Sites, control.KnownSite{Name: s.Name, Hosts: s.Hosts, Push: s.Push, PreviewsBelow: s.PreviewsBelow()})
 	}

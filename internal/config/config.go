@@ -116,6 +116,15 @@ type Control struct {
 	FeedListen netip.AddrPort // the node door: NATS
 	BlobListen netip.AddrPort // the node door: blobs
 	Addresses  []*url.URL     // how commands reach Listen; never empty
+	Limit      ControlLimit
+}
+
+// ControlLimit is [control.limit]: what one token may ask of the control API.
+// 0 is no limit.
+type ControlLimit struct {
+	Calls    int // a second
+	Purges   int // a second
+	Failures int // a minute, of one address
 }
 
 // Health is [health]: how DNS nodes probe, and how an edge leaves.

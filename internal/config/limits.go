@@ -20,6 +20,16 @@ const (
 	// come at once. Who asks for more that nobody has asked for makes it up.
 	DefaultMisses = 100
 
+	// DefaultCalls a second of one token: scripts ask less, and a loop gone wild
+	// asks more.
+	DefaultCalls = 50
+	// DefaultPurges a second of one token are a site of 6,000 pages in a minute. A
+	// loop gone wild would push everybody's scopes out of the edges' tables.
+	DefaultPurges = 100
+	// DefaultFailures a minute of one address: a person errs less often, and who
+	// guesses gets nowhere.
+	DefaultFailures = 10
+
 	maxConnections = 16_384 // what an edge's listener has in all
 	maxMisses      = 1_000_000
 
@@ -53,6 +63,13 @@ func (c *Config) readLimit(t *table) {
 	c.DNS.Limit.Rate = t.int("rate", DefaultRate, 0, maxRate)
 	c.DNS.Limit.Slip = t.int("slip", DefaultSlip, 0, maxSlip)
 	c.DNS.Limit.Exempt = t.prefixes("exempt", defaultExempt())
+	t.done()
+}
+
+func (c *Config) readControlLimit(t *table) {
+	c.Control.Limit.Calls = t.int("calls", DefaultCalls, 0, maxRate)
+	c.Control.Limit.Purges = t.int("purges", DefaultPurges, 0, maxRate)
+	c.Control.Limit.Failures = t.int("failures", DefaultFailures, 0, maxRate)
 	t.done()
 }
 

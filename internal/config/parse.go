@@ -175,6 +175,7 @@ func (c *Config) readControl(t *table) {
 	c.Control.Listen = t.addrPort("listen", DefaultControlListen)
 	c.Control.FeedListen = t.addrPort("feed_listen", DefaultFeedListen)
 	c.Control.BlobListen = t.addrPort("blob_listen", DefaultBlobListen)
+	c.readControlLimit(t.table("limit"))
 	c.Control.Addresses = t.urls("addresses", "https://ctl1.example.net:7440", "https")
 	if len(c.Control.Addresses) == 0 {
 		c.Control.Addresses = []*url.URL{{Scheme: "https", Host: c.Control.Listen.String()}}

@@ -53,30 +53,62 @@ func refuse(status int, hint, format string, args ...any) *Error {
 // call is one call of the API: it answers with a value for JSON, or an error.
 type call func(w http.ResponseWriter, r *http.Request) (any, error)
 
-// whoKey is the context key of the caller's name, for the audit lines.
-type whoKey struct{}
+// socketCaller is who comes by the admin socket.
+const socketCaller = "socket"
 
 // AdminHandler is the control API for TCP: a bearer token always, and nothing
 // that a web page in someone's browser could send.
 func (s *Server) AdminHandler() http.Handler {
 	api := s.routes()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := s.checkOrigin(r); err != nil {
+		t, err := s.authenticate(w, r)
+		if err != nil {
 			s.answer(w, r, nil, err)
 			return
 		}
-		secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		who := ""
-		if ok && len(r.Header.Values("Authorization")) == 1 {
-			who = tokenOf(s.tokens, secret)
-		}
-		if who == "" {
-			w.Header().Set("WWW-Authenticate", `Bearer realm="perigee"`)
-			s.answer(w, r, nil, refuse(http.StatusUnauthorized, "use the token in the control node's admin.token, or run `perigee login`", "a valid token is needed"))
-			return
-		}
-		api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, who)))
+		api.ServeHTTP(w, withCaller(r, &actor{t.Name, t.Rights}))
 	})
+}
+
+// authenticate finds the token of a request (RFC 6750 §2.1, §3). An address
+// that has failed too often has to wait, whatever it shows next.
+func (s *Server) authenticate(w http.ResponseWriter, r *http.Request) (*token, error) {
+	now, from := s.now(), addressOf(r)
+	rate := float64(s.known.Load().Limits.Failures) / 60
+	burst := rate * 60 * failureBurst
+	if wait := s.failures.wait(from, rate, burst, now); wait > 0 {
+		return nil, tooMany(w, wait, "wait, and use a token that is valid", "too many calls without a valid token from %s", from)
+	}
+	t, err := s.tokenFor(w, r, now)
+	if err != nil {
+		s.failures.take(from, 1, rate, burst, now)
+		if s.failures.wait(from, rate, burst, now) > 0 {
+			s.log.Warn("too many calls without a valid token: the address has to wait", "from", from)
+		}
+		return nil, err
+	}
+	s.tokens.use(t.Name, now)
+	return t, nil
+}
+
+func (s *Server) tokenFor(w http.ResponseWriter, r *http.Request, now time.Time) (*token, error) {
+	if err := s.checkOrigin(r); err != nil {
+		return nil, err
+	}
+	why, code := "a valid token is needed", ""
+	secret, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if ok && len(r.Header.Values("Authorization")) == 1 {
+		t := s.tokens.of(secret)
+		if t != nil && !t.expired(now) {
+			return t, nil
+		}
+		code = `, error="invalid_token"`
+		if t != nil {
+			why = fmt.Sprintf("token %s expired on %s", t.Name, t.Expires.Format(time.DateOnly))
+		}
+	}
+	w.Header().Set("WWW-Authenticate", `Bearer realm="perigee"`+code)
+	return nil, refuse(http.StatusUnauthorized, "use the token in the control node's admin.token, or run `perigee login`", "%s", why)
 }
 
 // LocalHandler is the control API for the admin unix socket, whose permission
@@ -88,7 +120,7 @@ func (s *Server) LocalHandler() http.Handler {
 			s.answer(w, r, nil, refuse(http.StatusForbidden, "", "requests from web pages are refused"))
 			return
 		}
-		api.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), whoKey{}, "socket")))
+		api.ServeHTTP(w, withCaller(r, &actor{socketCaller, Rights{Can: []string{CanAdmin}}}))
 	})
 }
 
@@ -110,30 +142,50 @@ func (s *Server) checkOrigin(r *http.Request) error {
 	return refuse(http.StatusForbidden, "add https://"+host+" to [control] addresses if it is this node's name", "this control node is not called %.100q", host)
 }
 
-// routes is the API. Adding a call: one line here, one in docs/ARCHITECTURE.md,
+// route is one call and the right that it needs.
+type route struct {
+	need need
+	call call
+}
+
+// table is the API. Adding a call: one line here, one in docs/ARCHITECTURE.md,
 // one method of Client.
+func (s *Server) table() map[string]route {
+	return map[string]route{
+		"POST /v1/sites/{site}/releases":             {needPush, s.postRelease},
+		"GET /v1/sites/{site}/releases":              {needReleases, s.getReleases},
+		"PUT /v1/sites/{site}/blobs/{digest}":        {needPush, s.putBlob},
+		"POST /v1/sites/{site}/releases/{id}/seal":   {needPush, s.seal},
+		"POST /v1/sites/{site}/activate":             {needPush, s.activate},
+		"GET /v1/sites/{site}/channels":              {needReleases, s.getChannels},
+		"DELETE /v1/sites/{site}/channels/{channel}": {needPush, s.deleteChannel},
+		"POST /v1/purge":                             {needPurge, s.purge},
+		"POST /v1/purges":                            {needPurge, s.purgeMany},
+		"POST /v1/drain":                             {needDrain, s.drain},
+		"POST /v1/undrain":                           {needDrain, s.drain},
+		"POST /v1/force":                             {needDrain, s.force},
+		"GET /v1/receipts":                           {needToken, s.receipts},
+		"GET /v1/status":                             {needRead, s.status},
+		"POST /v1/nodes":                             {needAdmin, s.addNode},
+		"DELETE /v1/nodes/{name}":                    {needAdmin, s.removeNode},
+		"GET /v1/token":                              {needToken, s.ownToken},
+		"GET /v1/tokens":                             {needAdmin, s.getTokens},
+		"POST /v1/tokens":                            {needAdmin, s.addToken},
+		"DELETE /v1/tokens/{name}":                   {needAdmin, s.removeToken},
+		"GET /v1/audit":                              {needAdmin, s.getAudit},
+	}
+}
+
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	for pattern, c := range map[string]call{
-		"POST /v1/sites/{site}/releases":             s.postRelease,
-		"GET /v1/sites/{site}/releases":              s.getReleases,
-		"PUT /v1/sites/{site}/blobs/{digest}":        s.putBlob,
-		"POST /v1/sites/{site}/releases/{id}/seal":   s.seal,
-		"POST /v1/sites/{site}/activate":             s.activate,
-		"GET /v1/sites/{site}/channels":              s.getChannels,
-		"DELETE /v1/sites/{site}/channels/{channel}": s.deleteChannel,
-		"POST /v1/purge":                             s.purge,
-		"POST /v1/purges":                            s.purgeMany,
-		"POST /v1/drain":                             s.drain,
-		"POST /v1/undrain":                           s.drain,
-		"POST /v1/force":                             s.force,
-		"GET /v1/receipts":                           s.receipts,
-		"GET /v1/status":                             s.status,
-		"POST /v1/nodes":                             s.addNode,
-		"DELETE /v1/nodes/{name}":                    s.removeNode,
-	} {
+	for pattern, rt := range s.table() {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			v, err := c(w, r)
+			r = r.WithContext(context.WithValue(r.Context(), remarkKey{}, new(string)))
+			if err := s.admit(w, r, rt.need); err != nil {
+				s.answer(w, r, nil, err)
+				return
+			}
+			v, err := rt.call(w, r)
 			s.answer(w, r, v, err)
 		})
 	}
@@ -150,6 +202,24 @@ func (s *Server) routes() http.Handler {
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// admit says whether a call may begin: its caller has the right, keeps to its
+// rate, and what it changes can be written down.
+func (s *Server) admit(w http.ResponseWriter, r *http.Request, n need) error {
+	c := callerOf(r)
+	if !c.rights.allowed(n, r) {
+		return forbidden(w, r, n)
+	}
+	if rate := float64(s.known.Load().Limits.Calls); r.Method != http.MethodPut && n != needPurge { // files come as fast as they can; purges have a rate of their own
+		if wait := s.calls.take(c.name, 1, rate, rate*callBurst, s.now()); wait > 0 {
+			return tooMany(w, wait, "wait a little between calls", "more than %.0f calls a second", rate)
+		}
+	}
+	if r.Method != http.MethodGet {
+		return s.audit.ready()
+	}
+	return nil
 }
 
 func cutQuery(uri string) string {
@@ -171,7 +241,7 @@ func (s *Server) notFound(w http.ResponseWriter, r *http.Request, mux *http.Serv
 	s.answer(w, r, nil, refuse(http.StatusNotFound, "docs/ARCHITECTURE.md lists the calls", "no call %.100q", r.URL.Path))
 }
 
-// answer writes v or err as JSON, and an audit line for everything but reading.
+// answer writes v or err as JSON, after the call's line in the audit log.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, v any, err error) {
 	status := http.StatusOK
 	if err != nil {
@@ -181,10 +251,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, v any, err error
 		}
 		v, status = e, e.Status
 	}
-	if r.Method != http.MethodGet || status == http.StatusUnauthorized || status == http.StatusForbidden {
-		who, _ := r.Context().Value(whoKey{}).(string)
-		s.log.Info("audit", "who", who, "what", r.Method+" "+r.URL.Path, "from", r.RemoteAddr, "status", status)
-	}
+	s.record(r, status, err)
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -319,3 +319,36 @@ func (c *Client) NodeRemove(ctx context.Context, name string) (out NodeRemoved, 
 	err = c.do(ctx, http.MethodDelete, "/v1/nodes/"+name, nil, &out)
 	return out, err
 }
+
+// Token says what the client's own token may do.
+func (c *Client) Token(ctx context.Context) (out Token, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/token", nil, &out)
+	return out, err
+}
+
+// Tokens lists the tokens.
+func (c *Client) Tokens(ctx context.Context) (out TokenList, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/tokens", nil, &out)
+	return out, err
+}
+
+// TokenAdd makes a token; the answer holds it, and is the only one that does.
+func (c *Client) TokenAdd(ctx context.Context, req TokenRequest) (out TokenAdded, err error) {
+	err = c.do(ctx, http.MethodPost, "/v1/tokens", req, &out)
+	return out, err
+}
+
+// TokenRemove takes a token away: the next call with it is refused.
+func (c *Client) TokenRemove(ctx context.Context, name string) (out TokenRemoved, err error) {
+	if err := feed.CheckID(name); err != nil {
+		return out, err
+	}
+	err = c.do(ctx, http.MethodDelete, "/v1/tokens/"+name, nil, &out)
+	return out, err
+}
+
+// Audit returns the newest n lines of the audit log, oldest first.
+func (c *Client) Audit(ctx context.Context, n int) (out AuditLines, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/audit?limit="+strconv.Itoa(n), nil, &out)
+	return out, err
+}

@@ -23,6 +23,7 @@ func (s *Server) drain(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := readJSON(w, r, &d); err != nil {
 		return nil, err
 	}
+	remark(r, "edge %.100s", d.Edge)
 	kind := KindDrain
 	if strings.HasSuffix(r.URL.Path, "/undrain") {
 		kind = KindUndrain
@@ -35,6 +36,7 @@ func (s *Server) force(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := readJSON(w, r, &f); err != nil {
 		return nil, err
 	}
+	remark(r, "edge %.100s %.10s", f.Edge, f.Force)
 	return s.edgeCommand(r, KindForce, f.Edge, f)
 }
 
@@ -76,6 +78,7 @@ func (s *Server) addNode(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := readJSON(w, r, &req); err != nil {
 		return nil, err
 	}
+	remark(r, "node %.100s", req.Name)
 	if err := feed.CheckID(req.Name); err != nil {
 		return nil, refuse(http.StatusBadRequest, "", "%v", err)
 	}

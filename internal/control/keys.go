@@ -2,16 +2,13 @@ package control
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,68 +20,15 @@ import (
 )
 
 const (
-	tokenName   = "admin.token"
-	tokensName  = "tokens.json"
-	nodesName   = "nodes.json"
-	tokenPrefix = "perigee_" // so that secret scanners can know one
+	nodesName = "nodes.json"
 	// maxNodes bounds the fleet: DESIGN's three hundred edges, DNS nodes, and room.
 	maxNodes = 1000
 	// maxListBytes bounds tokens.json and nodes.json.
 	maxListBytes = 1 << 20
 )
 
-// token is one entry of tokens.json. The token itself is 128 random bits or
-// more, so a plain hash cannot be searched.
-type token struct {
-	Name    string    `json:"name"`
-	SHA256  string    `json:"sha256"`
-	Created time.Time `json:"created"`
-}
-
-// openTokens reads the tokens' hashes, or makes the admin token at the first
-// start. made is the path of its file then.
-func openTokens(dir string, now time.Time) (ts []token, made string, err error) {
-	path := filepath.Join(dir, tokensName)
-	err = readList(path, &ts)
-	if err == nil {
-		return ts, "", nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, "", err // never "no tokens, so all may": refuse to start
-	}
-	secret := tokenPrefix + rand.Text()
-	sum := sha256.Sum256([]byte(secret))
-	ts = []token{{Name: "admin", SHA256: hex.EncodeToString(sum[:]), Created: now.UTC()}}
-	made = filepath.Join(dir, tokenName)
-	if err := durable.WriteFile(made, []byte(secret+"\n"), 0o600); err != nil {
-		return nil, "", err
-	}
-	return ts, made, writeList(path, ts)
-}
-
-// tokenOf returns the name of the token that the secret is, or "". Every entry
-// is compared, in constant time.
-func tokenOf(ts []token, secret string) string {
-	sum := sha256.Sum256([]byte(secret))
-	got := []byte(hex.EncodeToString(sum[:]))
-	name := ""
-	for _, t := range ts {
-		if subtle.ConstantTimeCompare(got, []byte(t.SHA256)) == 1 {
-			name = t.Name
-		}
-	}
-	return name
-}
-
 func readList(path string, v any) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	if info.Size() > maxListBytes {
-		return fmt.Errorf("%s: %d bytes, more than %d", path, info.Size(), maxListBytes)
-	}
-	b, err := os.ReadFile(path)
+	b, err := readFile(path, maxListBytes)
 	if err != nil {
 		return err
 	}

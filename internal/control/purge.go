@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 	"unicode/utf8"
 )
 
@@ -34,13 +32,10 @@ const (
 	maxPrefixSegments = 32
 	// maxTagBytes bounds a purged tag: edges keep no longer ones.
 	maxTagBytes = 1024
-	// purgeRate and purgeBurst bound the purges of one caller, in purges a
-	// second and at once: all pages of a large site, a tenth of the scopes that
-	// edges remember one by one. A loop gone wild would push everybody's out.
-	purgeRate  = 100
-	purgeBurst = 10_000
-	// maxCallers bounds the callers whose rates are kept.
-	maxCallers = 1000
+	// purgeBurst is how many times a second's purges of one caller may come at
+	// once: with the default, all pages of a large site, and a tenth of the scopes
+	// that edges remember one by one.
+	purgeBurst = 100
 )
 
 // String says what p covers, for people.
@@ -245,7 +240,7 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	p := req.Purge
-	if err := s.settle(&p); err != nil {
+	if err := s.settleFor(w, r, &p); err != nil {
 		return nil, err
 	}
 	if req.DryRun {
@@ -259,6 +254,18 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	return Purged{Seq: seqs[0], Purge: p}, nil
+}
+
+// settleFor is settle for a caller, who must have a right to the purge. To who
+// has none, what is another's and what is not there answer the same.
+func (s *Server) settleFor(w http.ResponseWriter, r *http.Request, p *Purge) error {
+	err := s.settle(p)
+	remark(r, "%s", p.String())
+	c := callerOf(r)
+	if err == nil && !c.rights.purges(p) || err != nil && asError(err).Status != http.StatusBadRequest && !c.rights.can(CanAdmin) {
+		return forbidden(w, r, needPurge)
+	}
+	return err
 }
 
 // settle checks a purge against what exists, and gives it its site and normal
@@ -287,41 +294,4 @@ func (s *Server) settle(p *Purge) error {
 	}
 	_, err := s.site(p.Site)
 	return err
-}
-
-// callers bounds the rate of each caller.
-type callers struct {
-	mu sync.Mutex
-	m  map[string]bucket
-}
-
-type bucket struct {
-	left float64
-	at   time.Time
-}
-
-// take uses n purges of who up, or returns how long to wait for them.
-func (c *callers) take(who string, n int, now time.Time) time.Duration {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	b, there := c.m[who]
-	if !there {
-		if len(c.m) >= maxCallers {
-			clear(c.m) // tokens are few; all begin anew
-		}
-		b = bucket{purgeBurst, now}
-	}
-	b.left = min(purgeBurst, b.left+now.Sub(b.at).Seconds()*purgeRate)
-	b.at = now
-	wait := time.Duration(0)
-	if want := float64(n); b.left < want {
-		wait = time.Duration((want - b.left) / purgeRate * float64(time.Second))
-	} else {
-		b.left -= want
-	}
-	if c.m == nil {
-		c.m = map[string]bucket{}
-	}
-	c.m[who] = b
-	return wait
 }

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -80,44 +81,54 @@ func TestPurgeStaysOnItsHost(t *testing.T) {
 	}
 }
 
-// TestPurgesAreRateLimited: by caller, with what is left coming back over time.
-func TestPurgesAreRateLimited(t *testing.T) {
-	var c callers
+// TestCallersAreRateLimited: each by itself, with what is left coming back over time.
+func TestCallersAreRateLimited(t *testing.T) {
+	const rate, burst = 100, 1000
+	var c buckets
 	now := time.Unix(1_000_000, 0)
-	for i := range purgeBurst {
-		if wait := c.take("a", 1, now); wait != 0 {
-			t.Fatalf("purge %d must wait %v", i, wait)
+	for i := range burst {
+		if wait := c.take("a", 1, rate, burst, now); wait != 0 {
+			t.Fatalf("call %d must wait %v", i, wait)
 		}
 	}
-	if wait := c.take("a", 1, now); wait <= 0 || wait > time.Second/purgeRate {
+	if wait := c.take("a", 1, rate, burst, now); wait <= 0 || wait > time.Second/rate {
 		t.Errorf("over the burst: wait %v", wait)
 	}
-	if wait := c.take("b", 1, now); wait != 0 {
+	if wait := c.take("b", 1, rate, burst, now); wait != 0 {
 		t.Errorf("another caller waits %v", wait)
 	}
+	if wait := c.take("a", 1, 0, 0, now); wait != 0 {
+		t.Errorf("without a limit: wait %v", wait)
+	}
 	now = now.Add(time.Second)
-	for i := range purgeRate {
-		if wait := c.take("a", 1, now); wait != 0 {
-			t.Fatalf("a second later purge %d must wait %v", i, wait)
+	for i := range rate {
+		if wait := c.take("a", 1, rate, burst, now); wait != 0 {
+			t.Fatalf("a second later call %d must wait %v", i, wait)
 		}
 	}
-	if wait := c.take("a", 1, now); wait <= 0 {
+	if wait := c.take("a", 1, rate, burst, now); wait <= 0 {
 		t.Error("more than the rate in a second")
 	}
-	for i := range 2 * maxCallers {
-		c.take(strings.Repeat("x", i), 1, now)
+	for i := range 2 * maxBuckets {
+		c.take(fmt.Sprint("caller ", i), 1, rate, burst, now)
 	}
-	if len(c.m) > maxCallers {
+	if len(c.m) > maxBuckets+1 {
 		t.Errorf("%d callers kept", len(c.m))
+	}
+	if wait := c.take("a", 1, rate, burst, now); wait <= 0 {
+		t.Error("a flood of other names wiped out what a has used")
 	}
 }
 
 // TestTooManyPurgesAnswer429: and say when to come again.
 func TestTooManyPurgesAnswer429(t *testing.T) {
 	f := newFleet(t)
+	k := known
+	k.Limits.Purges = 5
+	f.SetKnown(k)
 	frozen := time.Now()
 	f.now = func() time.Time { return frozen }
-	f.purgers.take("admin", purgeBurst, frozen)
+	f.purgers.take("admin", 5*purgeBurst, 5, 5*purgeBurst, frozen)
 	if got, answer := f.raw(t, "POST", "/v1/purge", `{"url":"http://a.test/"}`, nil); got != 429 || f.head() != 0 {
 		t.Errorf("%d %s, head %d", got, answer, f.head())
 	}
@@ -173,11 +184,14 @@ func TestManyPurgesInOneCall(t *testing.T) {
 // thousand; the next is told when to come again, and does.
 func TestClientWaitsWhenToldTo(t *testing.T) {
 	f := newFleet(t)
+	k := known
+	k.Limits.Purges = 100
+	f.SetKnown(k)
 	frozen := time.Now()
 	var ahead atomic.Int64
 	f.now = func() time.Time { return frozen.Add(time.Duration(ahead.Load())) }
 	var ps []Purge
-	for i := range purgeBurst + 1 {
+	for i := range 100*purgeBurst + 1 {
 		ps = append(ps, urlPurge(i, 0))
 	}
 	waits := 0

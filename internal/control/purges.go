@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 )
 
@@ -32,13 +31,11 @@ func (s *Server) writePurges(kind string, body any) (uint64, error) {
 
 // mayPurge answers 429 to a caller that sends too many.
 func (s *Server) mayPurge(w http.ResponseWriter, r *http.Request, n int) error {
-	who, _ := r.Context().Value(whoKey{}).(string)
-	wait := s.purgers.take(who, n, s.now())
-	if wait == 0 {
-		return nil
+	rate := float64(s.known.Load().Limits.Purges)
+	if wait := s.purgers.take(callerOf(r).name, n, rate, rate*purgeBurst, s.now()); wait > 0 {
+		return tooMany(w, wait, "purge by tag or prefix, or wait", "more than %.0f purges at once, and %.0f a second after that", rate*purgeBurst, rate)
 	}
-	w.Header().Set("Retry-After", strconv.Itoa(int(wait/time.Second)+1))
-	return refuse(http.StatusTooManyRequests, "purge by tag or prefix, or wait", "more than %d purges at once, and %d a second after that", purgeBurst, purgeRate)
+	return nil
 }
 
 // PurgedMany answers many purges. Seq is that of the last entry: who has applied
@@ -61,8 +58,9 @@ func (s *Server) purgeMany(w http.ResponseWriter, r *http.Request) (any, error) 
 		return nil, refuse(http.StatusBadRequest, "send them in several calls", "purges: %d, and 1 to %d are taken at once", len(req.Purges), maxShared)
 	}
 	out := PurgedMany{Purged: make([]Purged, len(req.Purges))}
+	defer func() { remark(r, "%s and %d more", req.Purges[0].String(), len(req.Purges)-1) }()
 	for i := range req.Purges {
-		if err := s.settle(&req.Purges[i]); err != nil {
+		if err := s.settleFor(w, r, &req.Purges[i]); err != nil {
 			var e *Error
 			if errors.As(err, &e) {
 				return nil, refuse(e.Status, e.Hint, "purge %d: %s (nothing was purged)", i+1, e.Message)

@@ -57,6 +57,7 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 		}
 	}
 	id := origin.DigestOf(b)
+	remark(r, "release %s", id)
 	if err := s.blobs.Put(id, int64(len(b)), bytes.NewReader(b)); err != nil {
 		return nil, err
 	}
@@ -286,6 +287,7 @@ func (s *Server) activate(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err := readJSON(w, r, &req); err != nil {
 		return nil, err
 	}
+	remark(r, "release %s", req.Release)
 	if err := checkDigest(req.Release); err != nil {
 		return nil, refuse(http.StatusBadRequest, "", "%v", err)
 	}

@@ -25,8 +25,9 @@ import (
 // Known is what the configuration says exists: commands about anything else
 // are refused, with what does exist.
 type Known struct {
-	Sites []KnownSite
-	Edges []string
+	Sites  []KnownSite
+	Edges  []string
+	Limits Limits
 }
 
 // KnownSite is one site of the configuration.
@@ -59,15 +60,16 @@ type Server struct {
 	c      Config
 	log    *slog.Logger
 	ca     *ca
-	tokens []token
+	tokens *tokenList
+	audit  *audit
 	nodes  *nodeList
 	blobs  *origin.Blobs
 	feed   *feed.Server
 	known  atomic.Pointer[Known]
 	now    func() time.Time
-	// purgers bounds how many purges a caller may send; gather is their way to the log.
-	purgers callers
-	gather  *gather
+	// calls, purgers and failures bound what one caller, or one address, may do.
+	calls, purgers, failures buckets
+	gather                   *gather // the way of purges to the log
 	// MadeToken is the path of the admin token's file if this start made it.
 	MadeToken string
 
@@ -133,7 +135,10 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.ca.names = certNames(c)
-	if s.tokens, s.MadeToken, err = openTokens(c.Dir, s.now()); err != nil {
+	if s.tokens, s.MadeToken, err = openTokens(c.Dir, s.now(), s.log); err != nil {
+		return nil, err
+	}
+	if s.audit, err = openAudit(c.Dir, s.log); err != nil {
 		return nil, err
 	}
 	if s.nodes, err = openNodes(c.Dir); err != nil {
@@ -325,6 +330,14 @@ func (s *Server) Close() {
 	for _, hs := range servers {
 		if err := hs.Shutdown(ctx); err != nil {
 			_ = hs.Close() // the rest of the connections, at once
+		}
+	}
+	if s.tokens != nil {
+		s.tokens.close()
+	}
+	if s.audit != nil {
+		if err := s.audit.close(); err != nil {
+			s.log.Error("audit log not closed", "err", err)
 		}
 	}
 	if s.feed != nil {
