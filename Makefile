@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-browser test-upgrade test-fleet race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size test-zones-big cross docs clean tools
+.PHONY: help build demo test test-browser test-upgrade test-fleet race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size bench-http test-zones-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +65,13 @@ bench-dns: build ## processor time of an answer by UDP, beside a C echo and the 
 	@scripts/install-tools.sh scripts/tools-bench.txt
 	@test -x bin/coredns || GOBIN=$(CURDIR)/bin $(GO) install github.com/coredns/coredns@v1.15.0 || echo "CoreDNS did not build: left out"
 	$(GO) run ./bench/dns -perigee bin/perigee -coredns $(CURDIR)/bin/coredns -rounds $(ROUNDS) -seconds 2 -mix $(MIX) -only "$(PEERS)"
+
+bench-http: MIX ?=
+bench-http: PEERS ?=
+bench-http: ROUNDS ?= 3
+bench-http: build ## processor time of an answer by HTTP/1.1, beside a C floor and the caches of Debian (MIX=bare,100k PEERS=perigee,haproxy ROUNDS=5)
+	@scripts/install-tools.sh scripts/tools-bench.txt
+	$(GO) run ./bench/http -perigee bin/perigee -rounds $(ROUNDS) -seconds 2 -mix "$(MIX)" -peers "$(PEERS)"
 
 bench-dns-size: build ## time, CPU and memory until zones of 1M and 10M names, and 20,000 zones, answer; beside Knot, gdnsd, NSD, BIND where installed
 	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 3 -sizes 1000000 -zones 20000 -loss

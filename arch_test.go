@@ -21,6 +21,8 @@ var mayImport = map[string][]string{
 	"bench/browser":     {},
 	"bench/dns":         {},
 	"bench/dnssize":     {},
+	"bench/http":        {"bench/pinned"},
+	"bench/pinned":      {},
 	"policy":            {"internal/siphash"},
 	"zones":             {"internal/bigmem", "internal/durable"},
 	"dnsserver":         {"policy", "zones", "internal/mmsg", "internal/siphash"},
