@@ -231,6 +231,7 @@ func (e *bodyError) Unwrap() error { return e.error }
 // receive reads heads until a final one has come.
 func (x *exchange) receive() (*http.Response, error) {
 	trace := httptrace.ContextClientTrace(x.req.Context())
+	proceed := sync.OnceFunc(func() { close(x.proceed) }) // 100 may come after 103, and again
 	for n := 0; ; n++ {
 		head, err := readHead(x.c.r, maxResponseHead, func() { x.p.seen.Store(true) })
 		if err != nil {
@@ -250,8 +251,8 @@ func (x *exchange) receive() (*http.Response, error) {
 		if n == maxInterim {
 			return nil, fmt.Errorf("more than %d interim responses", maxInterim)
 		}
-		if h.status == http.StatusContinue && n == 0 {
-			close(x.proceed)
+		if h.status == http.StatusContinue {
+			proceed()
 		}
 		if trace != nil && trace.Got1xxResponse != nil {
 			if err := trace.Got1xxResponse(h.status, textproto.MIMEHeader(h.header)); err != nil {
