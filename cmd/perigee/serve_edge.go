@@ -145,6 +145,7 @@ func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[s
 		}
 		if c.Push {
 			if err := p.releases.SetKeep(c.Name, c.Keep); err != nil {
+				closePools(pools)
 				return nil, nil, err
 			}
 		}
