@@ -43,6 +43,7 @@ var mayImport = map[string][]string{
 	"internal/health":   {},
 	"internal/memnet":   {},
 	"internal/mmsg":     {},
+	"internal/seglog":   {"internal/durable"},
 	"internal/siphash":  {},
 	"internal/testsum":  {},
 	"internal/txtest":   {},
