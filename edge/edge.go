@@ -145,8 +145,10 @@ type Edge struct {
 	blobs    *origin.Blobs
 	log      *slog.Logger
 	access   AccessLog
+	lines    *LineLog // access, if it is one of ours
 	secrets  secrets
 	now      func() time.Time
+	ownClock bool // now is not the system's
 	full     bool
 	behind   atomic.Bool
 	notReady atomic.Bool
@@ -175,7 +177,8 @@ func New(c Config) (*Edge, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	if c.Now == nil {
+	ownClock := c.Now != nil
+	if !ownClock {
 		c.Now = time.Now
 	}
 	if (c.Releases == nil) != (c.Blobs == nil) {
@@ -187,8 +190,9 @@ func New(c Config) (*Edge, error) {
 	}
 	e := &Edge{
 		name: c.Name, id: "perigee-" + c.Name, store: st, purges: newPurgeTable(),
-		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, secrets: newSecrets(c.Hide), now: c.Now, full: c.FullCacheStatus,
+		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, secrets: newSecrets(c.Hide), now: c.Now, ownClock: ownClock, full: c.FullCacheStatus,
 	}
+	e.lines, _ = c.Access.(*LineLog)
 	if c.Seed != 0 {
 		e.store.seed = c.Seed
 	}

@@ -34,10 +34,10 @@ func (s *server) shutdown() {
 	s.mu.Lock()
 	for c := range s.conns {
 		switch {
-		case c.idle.Load():
+		case c.phase.Load() == resting:
 			c.Conn.SetReadDeadline(past)
-		case c.silent.Load():
-			c.SetReadDeadline(time.Now().Add(lastChance))
+		case c.phase.Load() == silent:
+			c.Conn.SetReadDeadline(time.Now().Add(lastChance))
 		}
 	}
 	s.mu.Unlock()
@@ -65,7 +65,7 @@ var past = time.Unix(1, 0)
 // there is none.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	err := c.Conn.SetReadDeadline(t)
-	if c.s.closing.Load() && c.idle.Load() {
+	if c.s.closing.Load() && c.phase.Load() == resting {
 		return c.Conn.SetReadDeadline(past)
 	}
 	return err

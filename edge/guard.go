@@ -3,6 +3,7 @@ package edge
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -60,6 +61,12 @@ const (
 // Read gives net/http approved octets.
 func (c *conn) Read(p []byte) (int, error) {
 	g := &c.guard
+	if len(g.ready) == 0 && len(c.buf) == 0 && g.state == atHead && c.phase.Load() == resting {
+		// net/http waits for the next request: the loop answers what Hit can.
+		if c.mem = nil; c.loop() == endIt {
+			return 0, io.EOF
+		}
+	}
 	for len(g.ready) == 0 {
 		n, err := g.approve(c.buf)
 		if err != nil {

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -11,6 +12,9 @@ import (
 
 	"perigee.example/internal/arena"
 )
+
+// errShortFile is that of a file which has fewer octets than it had.
+var errShortFile = errors.New("a file of a release is shorter than it was")
 
 // Body is what follows the head that Hit wrote, and what is to be logged of
 // the answer. The caller writes it with WriteTo, and closes it: till then the
@@ -25,6 +29,7 @@ type Body struct {
 	held   arena.Extent // till Close
 	octets arena.Extent
 	file   *os.File
+	start  int64 // of the body, in octets or file
 	size   int64
 	target target
 	status [2]int // where in the head our Cache-Status stands
@@ -33,12 +38,51 @@ type Body struct {
 // Len is the body's length in octets.
 func (b *Body) Len() int64 { return b.size }
 
+// appendTo appends a body that is in memory.
+func (b *Body) appendTo(dst []byte) []byte {
+	w := appender{dst}
+	writeExtent(&w, b.arena, b.octets, b.start, b.size) // an appender has no error
+	return w.b
+}
+
+// slices appends to list what follows the first skip octets of a body in memory,
+// most octets at most, and no more parts than list has room for.
+func (b *Body) slices(list [][]byte, skip, most int64) [][]byte {
+	left := min(b.size-skip, most)
+	skip += b.start
+	for at := b.octets.First(); at != 0 && left > 0 && len(list) < cap(list); {
+		var p []byte
+		p, at = b.arena.Read(at)
+		if skip >= int64(len(p)) {
+			skip -= int64(len(p))
+			continue
+		}
+		p = p[skip:]
+		p = p[:min(int64(len(p)), left)]
+		skip, left = 0, left-int64(len(p))
+		list = append(list, p)
+	}
+	return list
+}
+
+// appender is an io.Writer to memory.
+type appender struct{ b []byte }
+
+func (a *appender) Write(p []byte) (int, error) {
+	a.b = append(a.b, p...)
+	return len(p), nil
+}
+
 // WriteTo writes the body.
 func (b *Body) WriteTo(w io.Writer) (int64, error) {
 	if b.file != nil {
-		return io.Copy(w, io.LimitReader(b.file, b.size))
+		n, err := io.Copy(w, io.NewSectionReader(b.file, b.start, b.size))
+		if err == nil && n < b.size {
+			err = errShortFile
+		}
+		return n, err
 	}
-	return writeExtent(w, b.arena, b.octets, 0, b.size)
+	return writeExtent(w, b.arena, b.octets, b.start, b.size)
 }
 
 // Close lets go of what the body holds. A second one does nothing.

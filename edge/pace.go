@@ -44,6 +44,13 @@ func (p *pace) moved(n int, took time.Duration, rate int64) bool {
 	return p.spent < slowGrace
 }
 
+// took says that n octets went without a wait.
+func (p *pace) took(n int) {
+	if p.spent > 0 {
+		p.moved(n, 0, minTakeRate)
+	}
+}
+
 // dropUnsent makes the coming close throw away what the client has not taken:
 // else the kernel would keep it for who will never read it, for minutes.
 func dropUnsent(c net.Conn) {

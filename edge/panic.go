@@ -37,11 +37,12 @@ func (x *exchange) survive() {
 	x.fail(http.StatusInternalServerError, "a mistake of this server")
 }
 
-// survive is deferred around a connection that our loop serves.
-func (c *conn) survive() {
+// survive is deferred around the loop of a connection.
+func (c *conn) survive(v *course) {
 	if cause := recover(); cause != nil {
+		*v = endIt
 		c.s.e.panicked("a hit", cause)
-		if !c.begun {
+		if !c.writing && (c.desk == nil || c.flush(nil) == nil) { // earlier answers are whole
 			c.refuse(&refused{http.StatusInternalServerError, "a mistake of this server"})
 		}
 	}

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -13,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -60,7 +60,13 @@ func newServer(e *Edge, ln net.Listener) *server {
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeadBytes,
 		ErrorLog:          log.New(io.Discard, "", 0),
-		ConnState:         func(c net.Conn, state http.ConnState) { c.(*conn).idle.Store(state == http.StateIdle) },
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateIdle {
+				c.(*conn).phase.Store(resting)
+			} else {
+				c.(*conn).phase.Store(busy)
+			}
+		},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, connKey{}, &connFacts{c.(*conn).state, &c.(*conn).guard, s.verify != nil})
 		},
@@ -160,7 +166,7 @@ func (s *server) acceptAll(ctx context.Context, ln net.Listener) error {
 		}
 		pause = time.Millisecond
 		boundUnsent(nc)
-		c := &conn{Conn: nc, s: s, peer: hostOf(nc.RemoteAddr())}
+		c := &conn{Conn: nc, s: s, peer: hostOf(nc.RemoteAddr()), raw: rawOf(nc)}
 		c.shard = uint32(s.e.stats.accepted.Add(1))
 		if !s.add(c) {
 			s.e.stats.turned.Add(1)
@@ -191,8 +197,8 @@ func (s *server) add(c *conn) bool {
 func (s *server) endIdle() bool {
 	looked := 0
 	for c := range s.conns { // in random order
-		if c.idle.CompareAndSwap(true, false) {
-			c.SetReadDeadline(time.Unix(1, 0))
+		if c.phase.CompareAndSwap(resting, evicted) {
+			c.Conn.SetReadDeadline(past)
 			return true
 		}
 		if looked++; looked == maxIdleLooks {
@@ -215,24 +221,36 @@ func (s *server) remove(c *conn) {
 	}
 }
 
-// conn is a client's connection: first in our loop, then maybe net/http's.
+// conn is a client's connection: first in our loop, then maybe net/http's too.
 type conn struct {
 	net.Conn
-	s      *server
-	peer   string // its address without port
-	shard  uint32 // of the counters
-	state  *tls.ConnectionState
-	mem    []byte      // all of the read buffer
-	buf    []byte      // the part of mem that is read and not consumed
-	idle   atomic.Bool // between two requests
-	silent atomic.Bool // nothing has come yet
-	begun  bool        // an answer is on its way
-	last   bool        // it has been announced that the connection closes
-	base   *Snapshot   // that snap was made of
-	snap   *Snapshot
-	out    []byte
-	guard  guard // for what net/http reads, once the connection is its own
-	pace   pace  // at which the client takes what it asked for
+	s     *server
+	peer  string // its address without port
+	shard uint32 // of the counters
+	state *tls.ConnectionState
+	raw   syscall.RawConn // not nil: the loop makes its system calls itself
+	fd    uintptr         // of raw, inside of its functions
+	phase atomic.Int32
+	base  *Snapshot // that snap was made of
+	snap  *Snapshot
+	pace  pace // at which the client takes what it asked for
+
+	// Of the loop.
+	desk    *desk     // nil while there is nothing to do
+	kept    []byte    // the start of a head, while there is no desk
+	begun   time.Time // when that head began; zero: none has
+	looked  bool      // at that head, which was not whole
+	due     time.Time // when the wait for octets must end
+	armed   time.Time // the read deadline: due, or before it
+	octet   [1]byte   // what a resting connection reads into
+	bad     *refused  // the head that ended the loop
+	writing bool      // an answer is on its way, and maybe not whole
+	last    bool      // it has been announced that the connection closes
+
+	// For net/http, once it has the connection.
+	mem   []byte // all of the read buffer
+	buf   []byte // the part of mem that is read and not consumed
+	guard guard
 }
 
 // Write holds the client to a least rate: one that takes less for longer than
@@ -283,28 +301,14 @@ func (c *conn) serve() {
 		c.state = &state
 		tc.SetDeadline(time.Time{})
 	}
-	defer c.survive()
 	if !c.s.admits(c) {
 		return
 	}
-	h := new(head)
-	for first := true; ; first = false {
-		n, err := c.readHead(h, first)
-		var bad *refused
-		if errors.As(err, &bad) {
-			c.refuse(bad)
-			return
-		}
-		if err != nil {
-			return
-		}
-		if !c.answer(h, n) {
-			keep = c.handOver()
-			return
-		}
-		if c.last {
-			return
-		}
+	switch c.loop() {
+	case leaveIt:
+		keep = c.handOver()
+	case refuseHead:
+		c.refuse(c.bad)
 	}
 }
 
@@ -326,49 +330,11 @@ func (s *server) admits(c *conn) bool {
 // handOver gives the connection, with what has been read, to net/http.
 func (c *conn) handOver() bool {
 	c.SetReadDeadline(time.Time{})
-	c.out = nil
 	select {
 	case c.s.handoff <- c:
 		return true
 	case <-c.s.done:
 		return false
-	}
-}
-
-// readHead reads until a head stands at the start of buf, and parses it.
-func (c *conn) readHead(h *head, first bool) (int, error) {
-	if len(c.buf) == 0 {
-		c.idle.Store(!first)
-		c.silent.Store(first)
-		wait := idleTimeout
-		if first {
-			wait = headTimeout
-		}
-		c.SetReadDeadline(time.Now().Add(wait))
-		if c.s.closing.Load() { // shutdown may have come between
-			if !first {
-				return 0, net.ErrClosed
-			}
-			c.SetReadDeadline(time.Now().Add(lastChance))
-		}
-		if err := c.readMore(); err != nil {
-			return 0, err
-		}
-		c.idle.Store(false)
-		c.silent.Store(false)
-	}
-	c.SetReadDeadline(time.Now().Add(headTimeout))
-	for looked := false; ; looked = true {
-		c.buf = skipEmptyLine(c.buf)
-		if len(c.buf) > 0 && (!looked || c.buf[len(c.buf)-1] == '\n' || len(c.buf) >= maxHeadBytes) {
-			n, err := h.parse(c.buf)
-			if err != errHeadIncomplete {
-				return n, err
-			}
-		}
-		if err := c.readMore(); err != nil {
-			return 0, err
-		}
 	}
 }
 
@@ -393,72 +359,12 @@ func (c *conn) readMore() error {
 	return err
 }
 
-// answer tries Hit. It reports whether the request has been answered.
-func (c *conn) answer(h *head, n int) bool {
-	e := c.s.e
-	c.begun = false
-	if c.s.verify != nil {
-		return false // a peer is told more than Hit knows
-	}
-	if base := e.snap.Load(); base != c.base {
-		c.base, c.snap = base, base
-		if c.state != nil {
-			c.snap = base.Over(c.state.ServerName)
-		}
-	}
-	now := e.now()
-	out, body, ok := hit(c.out[:0], h, c.snap, now)
-	if !ok {
-		return false
-	}
-	defer body.Close()
-	if c.last = c.s.last(); c.last {
-		out = append(out[:len(out)-2], "Connection: close\r\n\r\n"...)
-	}
-	c.out, c.begun = out, true
-	sent, err := c.send(out, &body)
-	e.statsOf(body.Site).count(c.shard, pathFast, body.Cache, body.Status, sent)
-	if e.access != nil {
-		r := AccessRecord{
-			Time: now, Duration: e.now().Sub(now), TLS: c.state, Client: e.clientOf(c.peer, h),
-			Site: body.Site.Name, Method: h.method, Host: body.target.host, Path: e.secrets.path(body.target.path, body.target.query),
-			Status: body.Status, Bytes: sent, Cache: body.Cache, Release: body.Release,
-			CacheStatus: string(out[body.status[0]:body.status[1]]),
-		}
-		r.Method, r.Host, r.Path = cloned(r.Method), cloned(r.Host), cloned(r.Path)
-		r.Proto, r.Referer, r.UserAgent = "HTTP/1.1", e.secrets.reference(cloned(h.value1("Referer"))), cloned(h.value1("User-Agent"))
-		e.access.Log(&r)
-	}
-	if err != nil {
-		c.Conn.Close() // the next read says so
-	}
-	c.buf = c.mem[:copy(c.mem, c.buf[n:])]
-	return true
-}
-
-func cloned(s string) string { return string([]byte(s)) }
-
 func hostOf(a net.Addr) string {
 	host, _, err := net.SplitHostPort(a.String())
 	if err != nil {
 		return a.String()
 	}
 	return host
-}
-
-// send writes a head and its body, small ones in one write.
-func (c *conn) send(out []byte, body *Body) (int64, error) {
-	if body.file == nil && int64(len(out))+body.size <= writeBytes {
-		w := bytes.NewBuffer(out)
-		n, _ := body.WriteTo(w)
-		c.out = w.Bytes()
-		_, err := c.Write(c.out)
-		return n, err
-	}
-	if _, err := c.Write(out); err != nil {
-		return 0, err
-	}
-	return body.WriteTo(c)
 }
 
 // refuse answers a head that cannot be trusted, and gives the client the time

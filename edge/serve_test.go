@@ -240,9 +240,9 @@ func TestJSONLog(t *testing.T) {
 func TestJSONLogDropsAndCounts(t *testing.T) {
 	gate := make(chan struct{})
 	l := NewJSONLog(failingWriter{gate})
-	const n = 3 * logqueue.Length
+	const n = 3 * logqueue.LinesBytes / 2000
 	for range n {
-		l.Log(&AccessRecord{Status: 200})
+		l.Log(&AccessRecord{Status: 200, UserAgent: strings.Repeat("x", 2000)})
 	}
 	if l.Dropped() == 0 {
 		t.Error("nothing dropped with the disk stuck")
