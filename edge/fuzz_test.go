@@ -43,6 +43,9 @@ func FuzzRange(f *testing.F) {
 			size = -(size + 1)
 		}
 		ranges, answer := parseRanges(s, size)
+		if r, a, single := singleRange(s, size); single && (a != answer || a == satisfyRange && r != ranges[0]) || single && len(ranges) > 1 {
+			t.Fatalf("%q of %d: %v, %d; as a single range %v, %d", s, size, ranges, answer, r, a)
+		}
 		if (answer == satisfyRange) != (len(ranges) > 0) || len(ranges) > maxRanges {
 			t.Fatalf("%q of %d: %v, %d", s, size, ranges, answer)
 		}
@@ -143,6 +146,12 @@ func FuzzHit(f *testing.F) {
 		"GET http://shop.test/a HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"1\"\r\n\r\n",
 		"GET /a HTTP/1.1\r\nHost: shop.test\r\nIf-Modified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n\r\n",
 		"GET /a HTTP/1.1\r\nHost: shop.test\r\nAccept-Language: de\r\n\r\nGET",
+		"GET /a HTTP/1.1\r\nHost: shop.test\r\nRange: bytes=1-2\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: shop.test\r\nRange: bytes=-2\r\nIf-Range: \"1\"\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: shop.test\r\nrange: bytes=3-\r\nIf-Range: Sat, 01 Jan 2000 00:00:00 GMT\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: shop.test\r\nRange: bytes=9-, 1-1\r\n\r\n",
+		"HEAD /a HTTP/1.1\r\nHost: shop.test\r\nRange: bytes=0-0\r\nIf-Match: *\r\n\r\n",
+		"GET /a HTTP/1.1\r\nHost: shop.test\r\nRange: bytes=0-0\r\nIf-None-Match: W/\"1\", \"2\"\r\n\r\n",
 	} {
 		f.Add([]byte(s))
 	}
@@ -173,6 +182,11 @@ func FuzzHit(f *testing.F) {
 		e.ServeHTTP(w, r)
 		if w.status != got.StatusCode || w.body.String() != string(gotBody) {
 			t.Fatalf("%q: %d %q, the handler %d %q", b, got.StatusCode, gotBody, w.status, w.body.String())
+		}
+		for name := range got.Header {
+			if w.header[name] == nil {
+				t.Fatalf("%q: %s is %q, and the handler has none", b, name, got.Header[name])
+			}
 		}
 		for name, lines := range w.header {
 			if lines != nil && strings.Join(got.Header[name], "|") != strings.Join(lines, "|") {

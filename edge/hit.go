@@ -102,10 +102,10 @@ var heads = sync.Pool{New: func() any { return new(head) }}
 
 // Hit answers the request whose head stands at the start of b (and may be
 // followed by more), if that takes no origin: a fresh stored response, or a
-// file of the active release, whole or as 304. It appends the head of the
-// answer to dst. ok is false for whatever is unusual, be it wrong, a range, a
-// body, HTTP/1.0 or another connection option: then the general path answers,
-// by the same rules. It knows no socket, and reads the clock from now alone.
+// file of the active release: whole, one range of it, or as 304. It appends the
+// head of the answer to dst. ok is false for whatever is unusual, be it wrong,
+// several ranges, a body, HTTP/1.0 or another connection option: then the general
+// path answers, by the same rules. It knows no socket, and reads the clock from now alone.
 func Hit(dst, b []byte, s *Snapshot, now time.Time) (out []byte, body Body, ok bool) {
 	h := heads.Get().(*head)
 	defer heads.Put(h)
@@ -152,37 +152,10 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body
 	return s.hitStored(dst, h, found, body)
 }
 
-// plain reports whether a head asks for nothing but a whole representation,
-// maybe under a condition.
+// plain reports whether a head asks for nothing but a representation, maybe
+// under a condition, or a range of it.
 func (h *head) plain() bool {
-	if h.method != http.MethodGet && h.method != http.MethodHead || h.minor != 1 || !h.bodyless() {
-		return false
-	}
-	for i := range h.n {
-		switch name := h.name(i); len(name) {
-		case 5:
-			if strings.EqualFold(name, "Range") {
-				return false
-			}
-		case 6:
-			if strings.EqualFold(name, "Expect") {
-				return false
-			}
-		case 7:
-			if strings.EqualFold(name, "Upgrade") {
-				return false
-			}
-		case 8:
-			if strings.EqualFold(name, "Cdn-Loop") {
-				return false
-			}
-		case 10:
-			if strings.EqualFold(name, "Connection") && !strings.EqualFold(h.value(i), "keep-alive") {
-				return false
-			}
-		}
-	}
-	return true
+	return (h.method == http.MethodGet || h.method == http.MethodHead) && h.minor == 1 && h.bodyless() && !h.unusual
 }
 
 func (h *head) value1(name string) string {
@@ -193,25 +166,60 @@ func (h *head) value1(name string) string {
 func (s *Snapshot) hitStored(dst []byte, h *head, f found, body Body) ([]byte, Body, bool) {
 	o := f.obj
 	body.Status, body.Cache = o.status, "hit"
-	packed := o.head
-	if o.status == http.StatusOK {
-		switch o.validators.evaluate(h) {
-		case preconditionFailed:
-			body.Close()
-			return dst, body, false
-		case notModified:
-			body.Status, packed = http.StatusNotModified, o.head304
-		}
+	body.octets, body.size = o.body, o.size
+	if o.status == http.StatusOK && !body.choose(h, &o.validators) {
+		body.Close()
+		return dst, body, false
 	}
-	dst = append(dst, packed...)
+	switch body.Status {
+	case http.StatusNotModified:
+		dst = append(dst, o.head304...)
+	case http.StatusPartialContent:
+		dst = appendStatusLine(dst, body.Status)
+		dst = append(dst, o.head[len(statusLine200):]...)
+		dst = body.appendContentRange(dst, o.size)
+	default:
+		dst = append(dst, o.head...)
+	}
 	dst = append(dst, "Age: "...)
 	dst = strconv.AppendInt(dst, int64(f.age/time.Second), 10)
 	dst = append(dst, "\r\n"...)
 	status := cacheStatus{hit: true, ttl: o.ttl(f.age), hasTTL: true}
-	if body.Status != http.StatusNotModified {
-		body.octets, body.size = o.body, o.size
-	}
 	return s.finishHead(dst, h, &status, body, o.key)
+}
+
+// choose makes of a whole representation, which body is, what a request's
+// conditions and its range want of it, as exchange.serve does. It reports whether
+// the answer is one of Hit's.
+func (b *Body) choose(h *head, v *validators) bool {
+	if !h.conditional {
+		return true
+	}
+	switch v.evaluate(h) {
+	case preconditionFailed:
+		return false
+	case notModified:
+		b.Status, b.size = http.StatusNotModified, 0
+		return true
+	}
+	field, ok := h.combined("Range")
+	if !ok || h.method != http.MethodGet || !v.rangeApplies(h) {
+		return true
+	}
+	r, answer, single := singleRange(field, b.size)
+	if !single || answer == unsatisfiable {
+		return false
+	}
+	if answer == satisfyRange {
+		b.Status, b.start, b.size = http.StatusPartialContent, r.start, r.length
+	}
+	return true
+}
+
+func (b *Body) appendContentRange(dst []byte, size int64) []byte {
+	dst = append(dst, "Content-Range: "...)
+	dst = byteRange{b.start, b.size}.appendTo(dst, size)
+	return append(dst, "\r\n"...)
 }
 
 // finishHead appends what every answer ends with.
@@ -235,22 +243,23 @@ func (s *Snapshot) hitFile(dst []byte, h *head, f *releaseFile, body Body, now t
 	if f.location != "" || f.status != http.StatusOK {
 		return dst, body, false
 	}
-	body.Status, body.Cache, body.Release = f.status, "release", releaseID(f.release)
+	body.Status, body.Cache, body.Release, body.size = f.status, "release", releaseID(f.release), f.file.Size
 	v := validators{etag: f.etag()}
-	switch v.evaluate(h) {
-	case preconditionFailed:
+	if !body.choose(h, &v) {
 		return dst, body, false
-	case notModified:
-		body.Status = http.StatusNotModified
-	default:
+	}
+	if body.Status != http.StatusNotModified {
 		file, err := s.blobs.Open(f.file.Digest)
 		if err != nil {
 			return dst, body, false // the general path says so
 		}
-		body.file, body.size = file, f.file.Size
+		body.file = file
 	}
 	dst = appendStatusLine(dst, body.Status)
-	if body.Status == http.StatusOK {
+	if body.Status == http.StatusPartialContent {
+		dst = body.appendContentRange(dst, f.file.Size)
+	}
+	if body.Status != http.StatusNotModified {
 		dst = appendField(dst, "Accept-Ranges", "bytes")
 		dst = appendField(dst, "Content-Type", f.file.Type)
 		if f.coding != "" {

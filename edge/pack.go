@@ -35,7 +35,13 @@ func (o *stored) pack() {
 	}
 }
 
+// statusLine200 is the status line of most answers.
+const statusLine200 = "HTTP/1.1 200 OK\r\n"
+
 func appendStatusLine(dst []byte, status int) []byte {
+	if status == http.StatusOK {
+		return append(dst, statusLine200...)
+	}
 	dst = append(dst, "HTTP/1.1 "...)
 	dst = strconv.AppendInt(dst, int64(status), 10)
 	dst = append(dst, ' ')

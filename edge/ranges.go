@@ -1,7 +1,7 @@
 package edge
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -20,8 +20,15 @@ const (
 type byteRange struct{ start, length int64 }
 
 // contentRange is the Content-Range of r in size octets (RFC 9110 §14.4).
-func (r byteRange) contentRange(size int64) string {
-	return fmt.Sprintf("bytes %d-%d/%d", r.start, r.start+r.length-1, size)
+func (r byteRange) contentRange(size int64) string { return string(r.appendTo(nil, size)) }
+
+func (r byteRange) appendTo(dst []byte, size int64) []byte {
+	dst = append(dst, "bytes "...)
+	dst = strconv.AppendInt(dst, r.start, 10)
+	dst = append(dst, '-')
+	dst = strconv.AppendInt(dst, r.start+r.length-1, 10)
+	dst = append(dst, '/')
+	return strconv.AppendInt(dst, size, 10)
 }
 
 // rangeAnswer of a Range field.
@@ -69,6 +76,26 @@ func parseRanges(v string, size int64) ([]byteRange, rangeAnswer) {
 		return nil, unsatisfiable
 	}
 	return coalesce(ranges, size)
+}
+
+// singleRange is parseRanges of a field that names one range, as they nearly all
+// do: it allocates nothing. single is false for what may be several.
+func singleRange(v string, size int64) (r byteRange, answer rangeAnswer, single bool) {
+	unit, set, ok := strings.Cut(v, "=")
+	if !ok || !strings.EqualFold(trimOWS(unit), "bytes") {
+		return r, ignoreRange, true
+	}
+	if strings.IndexByte(set, ',') >= 0 {
+		return r, ignoreRange, false
+	}
+	r, valid := parseRangeSpec(trimOWS(set), size)
+	switch {
+	case !valid:
+		return byteRange{}, ignoreRange, true
+	case r.length == 0:
+		return byteRange{}, unsatisfiable, true
+	}
+	return r, satisfyRange, true
 }
 
 // coalesce merges neighbours, and refuses what is abusive.
