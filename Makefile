@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-browser test-upgrade test-fleet race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size bench-http test-zones-big cross docs clean tools
+.PHONY: help build demo test test-browser test-upgrade test-fleet race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size bench-http bench-purge test-zones-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench-http: ROUNDS ?= 3
 bench-http: build ## processor time of an answer by HTTP/1.1, beside a C floor and the caches of Debian (MIX=bare,100k PEERS=perigee,haproxy ROUNDS=5)
 	@scripts/install-tools.sh scripts/tools-bench.txt
 	$(GO) run ./bench/http -perigee bin/perigee -rounds $(ROUNDS) -seconds 2 -mix "$(MIX)" -peers "$(PEERS)"
+
+bench-purge: build ## from the call of the API to a fresh response of each of 100 edges, beside 300 more nodes; and 10,000 URLs at once
+	$(GO) run ./bench/purge -perigee bin/perigee
 
 bench-dns-size: build ## time, CPU and memory until zones of 1M and 10M names, and 20,000 zones, answer; beside Knot, gdnsd, NSD, BIND where installed
 	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 3 -sizes 1000000 -zones 20000 -loss

@@ -23,6 +23,7 @@ var mayImport = map[string][]string{
 	"bench/dnssize":     {},
 	"bench/http":        {"bench/pinned"},
 	"bench/pinned":      {},
+	"bench/purge":       {"feed", "internal/control"},
 	"policy":            {"internal/siphash"},
 	"zones":             {"internal/bigmem", "internal/durable"},
 	"dnsserver":         {"policy", "zones", "internal/mmsg", "internal/siphash"},

@@ -282,7 +282,10 @@ func (s *Server) AddNode(ctx context.Context, id string) error {
 	return nil
 }
 
-// placeAt makes the node's consumer anew, to begin with the message at.
+// placeAt makes the node's consumer anew, to begin with the message at. It is
+// kept in memory: what a node has applied is in the node's own journal, and it
+// says so at each connection (start). On disk every entry would cost a sync for
+// each node's acknowledgement of it.
 func (s *Server) placeAt(ctx context.Context, id string, at uint64) error {
 	if err := s.js.DeleteConsumer(ctx, streamName, id); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
 		return err
@@ -296,6 +299,7 @@ func (s *Server) placeAt(ctx context.Context, id string, at uint64) error {
 		MaxDeliver:    -1,
 		MaxAckPending: maxAckPending,
 		MaxWaiting:    maxWaiting,
+		MemoryStorage: true,
 	})
 	return err
 }
