@@ -107,6 +107,11 @@ func (l *live) purge(e feed.Entry, p *control.Purge) {
 			}
 		}
 	}
+	// Purges of one entry come back from a rewritten journal in any order: one
+	// that a hard purge of its site in the same entry covers is left out in each.
+	if all, there := l.records[scope(&control.Purge{Site: p.Site})]; there && !p.All && all.entry.Seq >= e.Seq {
+		return
+	}
 	key := scope(p)
 	if _, there := l.records[key]; !there {
 		l.purges++

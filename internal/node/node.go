@@ -144,16 +144,16 @@ func Open(c Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	n.journal, n.position = j, j.position
+	n.journal = j
 	if c.Releases != nil {
 		n.act = newActivator(n)
 	}
 	if cut != "" {
 		n.log.Error("the node's journal has a bad end and was cut there: everything is revalidated, and what is missing is read from control again",
-			"file", j.path, "why", cut, "seq", n.position.Seq)
+			"file", j.path, "why", cut, "seq", j.position.Seq)
 		n.revalidate("the node's journal was damaged: " + cut)
 	}
-	n.replay()
+	n.replay(j.position)
 	return n, nil
 }
 
@@ -162,8 +162,8 @@ func (n *Node) keep() keep {
 	return keep{purges: n.c.Hooks.Purge != nil, releases: n.c.Releases != nil, drains: n.c.Hooks.Drains != nil}
 }
 
-// replay tells the hooks what the journal holds.
-func (n *Node) replay() {
+// replay tells the hooks what the journal holds, up to position.
+func (n *Node) replay(position feed.Position) {
 	for _, l := range n.journal.live.sorted() {
 		if p, ok := l.command.(*control.Purge); ok && n.c.Hooks.Purge != nil {
 			n.c.Hooks.Purge(l.entry.Seq, *p)
@@ -173,7 +173,7 @@ func (n *Node) replay() {
 		}
 	}
 	n.tellDrains()
-	n.tellApplied()
+	n.applied(position)
 }
 
 func (n *Node) tellDrains() {
@@ -182,9 +182,15 @@ func (n *Node) tellDrains() {
 	}
 }
 
-func (n *Node) tellApplied() {
+// applied makes position this node's place: every entry up to it is journalled,
+// and the hooks and the activator have heard of it. Not before: a report is sent
+// at any moment, and counts as the receipt.
+func (n *Node) applied(position feed.Position) {
+	n.mu.Lock()
+	n.position = position
+	n.mu.Unlock()
 	if n.c.Hooks.Applied != nil {
-		n.c.Hooks.Applied(n.position.Seq)
+		n.c.Hooks.Applied(position.Seq)
 	}
 }
 

@@ -169,8 +169,6 @@ func (s *session) take(es []feed.Entry) error {
 		n.trouble = ""
 		if failed != nil {
 			n.trouble = failed.Error()
-		} else {
-			n.position = s.at
 		}
 		n.mu.Unlock()
 	}
@@ -196,7 +194,7 @@ func (s *session) take(es []feed.Entry) error {
 	if drains {
 		n.tellDrains()
 	}
-	n.tellApplied()
+	n.applied(s.at)
 	return nil
 }
 
@@ -215,15 +213,12 @@ func (s *session) reached() error {
 	if s.rebuild != nil {
 		n.mu.Lock()
 		err := n.journal.replace(s.rebuild, s.at)
-		if err == nil {
-			n.position = s.at
-		}
 		n.mu.Unlock()
 		if err != nil {
 			return err
 		}
 		s.rebuild = nil
-		n.replay()
+		n.replay(s.at)
 	}
 	if n.act != nil {
 		n.mu.Lock()
