@@ -78,7 +78,7 @@ func TestKeyedInput(t *testing.T) {
 // origin is asked come from one parse: two requests share an answer exactly
 // if the origin would have been asked the same.
 func TestKeyNormalisation(t *testing.T) {
-	attack(t, http.HandlerFunc(reflecting), func(c *Config) { c.FullCacheStatus = true }, func(t *testing.T, w *world) {
+	attack(t, http.HandlerFunc(reflecting), func(c *Config) { tellAll(c) }, func(t *testing.T, w *world) {
 		asked := map[string]string{} // by key: what the origin was asked
 		refused := 0
 		for _, host := range []string{"shop.test", "SHOP.Test", "shop.test.", "shop.test:80", "shop.test.:80", "shop.test:443", "shop.test:"} {

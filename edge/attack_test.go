@@ -158,7 +158,7 @@ func TestHeaderInjection(t *testing.T) {
 		w.Header().Set("Location", r.RequestURI)
 		w.WriteHeader(http.StatusFound)
 	})
-	attack(t, h, func(c *Config) { c.FullCacheStatus = true }, func(t *testing.T, w *world) {
+	attack(t, h, func(c *Config) { tellAll(c) }, func(t *testing.T, w *world) {
 		for _, target := range []string{"/%0d%0aX-Injected:1", "/%0D%0ASet-Cookie:a=b/x", "/a?%0d%0aX-Injected:1", "/%0aX-Injected:1", "/%0dX-Injected:1", "/a%E5%98%8D%E5%98%8AX-Injected:1", "/%250d%250aX-Injected:1", "/a\"b", "/a?\"b\\"} {
 			for range 2 {
 				got := w.raw(t, "GET "+target+" HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n")

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -51,6 +52,13 @@ func (c *cacheStatus) appendTo(dst []byte, name string, full bool, key string) [
 		dst = append(dst, c.detail...)
 	}
 	return dst
+}
+
+// loggedStatus is a hit's member for the log: without the key, whose query may
+// hold secrets.
+func loggedStatus(member string) string {
+	member, _, _ = strings.Cut(member, "; key=")
+	return member
 }
 
 // floorSeconds rounds down, so that a response stale by a moment has ttl=-1.

@@ -24,6 +24,10 @@ type Limits struct {
 	// in X-Forwarded-For that is no proxy. They are exempt themselves. Of any
 	// other peer that field is not believed, and not passed on.
 	Proxies []netip.Prefix
+	// Told clients see all of Cache-Status (RFC 9211): the key, the origin's
+	// status and why. Operators: to others it tells how a site is built and what
+	// is worth probing for.
+	Told []netip.Prefix
 }
 
 const (
@@ -202,6 +206,15 @@ func (e *Edge) clientOf(peer string, f fields) string {
 		list = list[:i]
 	}
 	return peer
+}
+
+// tellsAny reports whether any client is told all of Cache-Status.
+func (e *Edge) tellsAny() bool { return len(e.clients.limits.Load().Told) > 0 }
+
+// tells reports whether a client is told all of Cache-Status.
+func (e *Edge) tells(client string) bool {
+	a, err := netip.ParseAddr(client)
+	return err == nil && contains(e.clients.limits.Load().Told, a.Unmap().WithZone(""))
 }
 
 // spareMiss gives a miss of this client's back.

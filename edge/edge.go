@@ -100,9 +100,6 @@ type Config struct {
 	Hide        []string         // query parameters whose values Access is not told; nil means DefaultHide
 	Limits      *Limits          // of one client; nil means DefaultLimits
 	Now         func() time.Time // nil means time.Now; its monotonic reading is used for ages
-	// FullCacheStatus adds key, fwd-status and detail to Cache-Status (RFC
-	// 9211), for an edge that only operators can reach: they tell too much.
-	FullCacheStatus bool
 	// Seed of the draws by which hot responses are refreshed at different times;
 	// 0 draws one.
 	Seed uint64
@@ -149,7 +146,6 @@ type Edge struct {
 	secrets  secrets
 	now      func() time.Time
 	ownClock bool // now is not the system's
-	full     bool
 	behind   atomic.Bool
 	notReady atomic.Bool
 	draining atomic.Bool
@@ -190,7 +186,7 @@ func New(c Config) (*Edge, error) {
 	}
 	e := &Edge{
 		name: c.Name, id: "perigee-" + c.Name, store: st, purges: newPurgeTable(),
-		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, secrets: newSecrets(c.Hide), now: c.Now, ownClock: ownClock, full: c.FullCacheStatus,
+		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, secrets: newSecrets(c.Hide), now: c.Now, ownClock: ownClock,
 	}
 	e.lines, _ = c.Access.(*LineLog)
 	if c.Seed != 0 {
@@ -228,7 +224,7 @@ func (e *Edge) SetSites(sites []Site) error {
 	e.keepStats(t)
 	e.snap.Store(&Snapshot{
 		name: e.name, sites: t, store: e.store, purges: e.purges, behind: &e.behind,
-		releases: e.releases, blobs: e.blobs, full: e.full,
+		releases: e.releases, blobs: e.blobs,
 	})
 	return nil
 }

@@ -75,6 +75,7 @@ func (x *exchange) answer() {
 		q.client = e.clientOf(q.client, q.fields())
 	}
 	x.q, x.rec.Client = q, q.client
+	x.told = !x.peer && e.tells(q.client) // what a peer gets may be stored there, for everybody
 	var bad *refused
 	if errors.As(err, &bad) {
 		if bad.status == http.StatusMethodNotAllowed {

@@ -287,7 +287,11 @@ func (c *conn) turnAt(d *desk, now time.Time) course {
 // been answered, or is with the next flush.
 func (c *conn) answer(d *desk, now time.Time) (bool, error) {
 	e := c.s.e
-	out, body, ok := hit(d.out, &d.head, c.snap, now)
+	snap := c.snap
+	if e.tellsAny() && e.tells(e.clientOf(c.peer, &d.head)) {
+		snap = snap.telling()
+	}
+	out, body, ok := hit(d.out, &d.head, snap, now)
 	if !ok {
 		return false, nil
 	}
@@ -325,7 +329,7 @@ func (c *conn) record(d *desk, body *Body) {
 	r.Path, r.Release, r.Proto = e.secrets.path(body.target.path, body.target.query), body.Release, "HTTP/1.1"
 	r.Referer, r.UserAgent = e.secrets.reference(h.value1("Referer")), h.value1("User-Agent")
 	status := d.out[body.status[0]:body.status[1]]
-	r.CacheStatus = unsafe.String(unsafe.SliceData(status), len(status)) // flush empties out, and nothing else
+	r.CacheStatus = loggedStatus(unsafe.String(unsafe.SliceData(status), len(status))) // flush empties out, and nothing else
 }
 
 // flush writes the answers on the desk, the last one's body behind them if it is

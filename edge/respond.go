@@ -34,6 +34,7 @@ type exchange struct {
 	status  cacheStatus
 	rec     AccessRecord
 	peer    bool // another edge asks
+	told    bool // the client sees all of Cache-Status
 	// peerAsOf is what was applied here when the peer's request was taken up.
 	peerAsOf instant
 	again    bool // the answer was begun anew, since the origin has another representation by now
@@ -231,14 +232,14 @@ func (x *exchange) writeHeader(status int) {
 	if x.channel != "" {
 		h[robotsField] = []string{noRobots}
 	}
-	cs := string(x.status.appendTo(nil, x.e.name, x.e.full, x.key))
+	cs := string(x.status.appendTo(nil, x.e.name, x.told, x.key))
 	h["Cache-Status"] = append(h["Cache-Status"][:len(h["Cache-Status"]):len(h["Cache-Status"])], cs)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http must not guess one
 	}
 	x.rec.Status, x.rec.CacheStatus = status, cs
-	if x.e.access != nil && !x.e.full {
-		// For operators; without the key, whose query may hold secrets.
+	if x.e.access != nil {
+		// For operators; always without the key, whose query may hold secrets.
 		x.rec.CacheStatus = string(x.status.appendTo(nil, x.e.name, true, ""))
 	}
 	x.w.WriteHeader(status)

@@ -17,7 +17,7 @@ type Snapshot struct {
 	behind   *atomic.Bool
 	releases *origin.Releases
 	blobs    *origin.Blobs
-	full     bool
+	full     bool // who asks is told all of Cache-Status
 	tls      bool
 	sni      string
 	peer     bool // the request came from another edge, which has checked the name
@@ -29,6 +29,13 @@ type Snapshot struct {
 func (s *Snapshot) Over(serverName string) *Snapshot {
 	c := *s
 	c.tls, c.sni = true, lower(serverName)
+	return &c
+}
+
+// telling returns the snapshot for a client that is told all of Cache-Status.
+func (s *Snapshot) telling() *Snapshot {
+	c := *s
+	c.full = true
 	return &c
 }
 

@@ -86,6 +86,7 @@ type ClientLimit struct {
 	Misses      int            // requests a second for what is not stored; 0: no limit
 	Exempt      []netip.Prefix // clients without a limit
 	Proxies     []netip.Prefix // peers whose X-Forwarded-For says who the client is
+	Told        []netip.Prefix // clients that see all of Cache-Status
 }
 
 // Zone is one zone: where its master file is and which of its names are steered.

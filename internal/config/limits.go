@@ -78,6 +78,7 @@ func (c *Config) readClientLimit(t *table) {
 	c.Limit.Misses = t.int("misses", DefaultMisses, 0, maxMisses)
 	c.Limit.Exempt = t.prefixes("exempt", defaultExempt())
 	c.Limit.Proxies = t.prefixes("proxies", nil)
+	c.Limit.Told = t.prefixes("full_status", nil)
 	t.done()
 }
 
