@@ -118,10 +118,10 @@ func (w *fill) commit(obj *stored, g *growing) {
 	if !ok || w.e.isDoomed(w.fl) {
 		return
 	}
-	if w.purged(obj) {
+	c := *obj
+	if c.asOf = w.e.asOfStored(obj.asOf); w.purged(&c) {
 		return
 	}
-	c := *obj
 	c.body, c.size = body, size
 	c.pack()
 	w.e.store.put(&c)

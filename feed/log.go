@@ -268,5 +268,5 @@ func (l *Log) holds(ctx context.Context, p Position) (bool, error) {
 	case err != nil:
 		return false, err
 	}
-	return e.Position() == p, nil
+	return e.Epoch == p.Epoch && e.Seq == p.Seq && sameChain(e.Chain, p.Chain), nil
 }

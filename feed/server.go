@@ -166,7 +166,7 @@ func (s *Server) options(c ServerConfig) (*server.Options, error) {
 		DisableJetStreamBanner:     true,
 		JetStreamMaxStore:          maxStoreBytes,
 		StoreDir:                   c.Dir,
-		SyncAlways:                 true, // an acknowledgement means synced: with the default, a power loss lost every message
+		SyncAlways:                 syncAlways,
 		CustomClientAuthentication: authenticator{s},
 	}
 	if c.Listen == "" {

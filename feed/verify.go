@@ -66,7 +66,7 @@ func Verify(last Position, e Entry) Verdict {
 		return brk("new epoch %d after %d", e.Epoch, last.Epoch)
 	case e.Seq < last.Seq:
 		return Verdict{Duplicate, fmt.Sprintf("seq %d was read already (at %d)", e.Seq, last.Seq)}
-	case e.Seq == last.Seq && e.Chain == last.Chain:
+	case e.Seq == last.Seq && sameChain(e.Chain, last.Chain):
 		return Verdict{Duplicate, fmt.Sprintf("seq %d was read already", e.Seq)}
 	case e.Seq == last.Seq:
 		return brk("seq %d was used twice", e.Seq)
@@ -77,7 +77,7 @@ func Verify(last Position, e Entry) Verdict {
 	if err != nil {
 		return brk("own position is unreadable: %v", err)
 	}
-	if want := e.chain(prev); hex.EncodeToString(want[:]) != e.Chain {
+	if want := e.chain(prev); !sameChain(hex.EncodeToString(want[:]), e.Chain) {
 		return brk("chain of seq %d does not follow from seq %d", e.Seq, last.Seq)
 	}
 	return Verdict{Kind: Next}
@@ -87,5 +87,5 @@ func Verify(last Position, e Entry) Verdict {
 // where it follows from nothing.
 func (e *Entry) intact() bool {
 	c := e.chain(noChain)
-	return hex.EncodeToString(c[:]) == e.Chain
+	return sameChain(hex.EncodeToString(c[:]), e.Chain)
 }

@@ -285,7 +285,7 @@ func (r *Releases) complete(site string, release Digest) error {
 	case err != nil:
 		return fmt.Errorf("site %s: release %s: %w", site, release, err)
 	}
-	if missing := r.blobs.Missing(m); missing != nil {
+	if missing := r.blobs.Missing(m); missing != nil && swapNeedsBlobs {
 		return &MissingError{site, release, missing}
 	}
 	return nil

@@ -202,6 +202,9 @@ func (a *activator) fetchAll(ctx context.Context, w *waiting) error {
 	if err != nil {
 		return err
 	}
+	if swapEarly {
+		_ = a.try(w) // a mutant's
+	}
 	missing := a.n.c.Blobs.Missing(m)
 	a.note(w, func(p *control.PendingRelease) { p.Missing = len(missing) })
 	ctx, cancel := context.WithCancelCause(ctx)

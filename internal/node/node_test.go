@@ -37,6 +37,7 @@ type rig struct {
 	gate     atomic.Pointer[func(d origin.Digest) error] // asked before each blob is given out
 	events   chan string
 	node     *Node
+	onPurge  func(seq uint64) // called before a purge is noted; nil: not
 	releases *origin.Releases
 	stop     func()
 }
@@ -104,7 +105,12 @@ func (r *rig) start() {
 			return f, size, err
 		},
 		Hooks: Hooks{
-			Purge:      func(seq uint64, p control.Purge) { say("purge %d %s soft %v", seq, p.String(), p.Soft) },
+			Purge: func(seq uint64, p control.Purge) {
+				if r.onPurge != nil {
+					r.onPurge(seq)
+				}
+				say("purge %d %s soft %v", seq, p.String(), p.Soft)
+			},
 			Behind:     func(b bool) { say("behind %v", b) },
 			Revalidate: func(why string) { say("revalidate %s", why) },
 			Drains:     func(d Drains) { say("drains %v %v", d.Drained, d.Forced) },
@@ -209,6 +215,22 @@ func TestEntriesAreAppliedInOrderAndReported(t *testing.T) {
 	r.append(control.KindUndrain, control.Drain{Edge: "iad1"})
 	r.await("drains map[] map[sin1:down]")
 	r.await(mark(4))
+}
+
+// A report may go out at any moment: a node's place is behind what it is
+// about to apply until that is done.
+func TestPlaceMovesOnceAllBeforeItIsApplied(t *testing.T) {
+	r := newRig(t)
+	r.onPurge = func(seq uint64) {
+		if at := r.node.Position(); at.Seq >= seq {
+			t.Errorf("the node stands at seq %d while it applies the purge of seq %d", at.Seq, seq)
+		}
+	}
+	r.start()
+	r.await("lost false")
+	r.purge(1)
+	r.await("purge 1 ")
+	r.await(mark(1))
 }
 
 // Restarted with control gone, a node knows its drains and purges, and its place.

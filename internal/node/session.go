@@ -172,6 +172,24 @@ func (s *session) take(es []feed.Entry) error {
 		}
 		n.mu.Unlock()
 	}
+	whole := failed == nil && s.rebuild == nil
+	handOn := func() { s.handOn(es, commands, whole, drains) }
+	if !whole {
+		handOn()
+		if failed != nil {
+			n.log.Error("the journal cannot be written: not acknowledging until it can", "err", failed)
+		}
+		return failed
+	}
+	at := s.at
+	inOrder(handOn, func() { n.applied(at) })
+	return nil
+}
+
+// handOn tells the hooks and the activator of entries; when they are not whole,
+// which is not durable or not yet the picture to go by, of purges alone.
+func (s *session) handOn(es []feed.Entry, commands []any, whole, drains bool) {
+	n := s.n
 	for i, e := range es {
 		if n.c.Hooks.Purge != nil {
 			for _, p := range control.PurgesOf(commands[i]) {
@@ -179,12 +197,8 @@ func (s *session) take(es []feed.Entry) error {
 			}
 		}
 	}
-	if failed != nil {
-		n.log.Error("the journal cannot be written: not acknowledging until it can", "err", failed)
-		return failed
-	}
-	if s.rebuild != nil {
-		return nil
+	if !whole {
+		return
 	}
 	for i, e := range es {
 		if n.act != nil {
@@ -194,8 +208,6 @@ func (s *session) take(es []feed.Entry) error {
 	if drains {
 		n.tellDrains()
 	}
-	n.applied(s.at)
-	return nil
 }
 
 // atTarget reports whether everything that was on the log at the beginning is

@@ -1,0 +1,9 @@
+//go:build !mutant_ack
+
+package node
+
+// inOrder applies what was read, and only then moves the place that is reported.
+func inOrder(apply, move func()) {
+	apply()
+	move()
+}
