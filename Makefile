@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-browser test-upgrade test-fleet race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size bench-http bench-purge test-zones-big cross docs clean tools
+.PHONY: help build demo test test-browser test-upgrade test-fleet test-fleet-mutants soak race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size test-zones-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,12 @@ test-upgrade: ## upgrades and ends under full load: a million queries, 40,000 re
 
 test-fleet: tools ## a fleet in network namespaces, with kills, cuts and lost packets at random; SEED=n repeats a round, ROUNDS=n
 	PERIGEE_FLEET_SEED=$(SEED) PERIGEE_FLEET_ROUNDS=$(or $(ROUNDS),3) PERIGEE_FLEET_STEPS=$(or $(STEPS),8) $(GO) test -race -count=1 -v -timeout 30m -run '^TestFleet$$' ./internal/fleet
+
+test-fleet-mutants: tools ## builds of perigee that break one promise each: every one must be caught by a round of test-fleet
+	$(GO) test -tags fleetmutants -count=1 -v -timeout 60m -run '^TestMutants$$' ./internal/fleet
+
+soak: tools ## a thousand kills and two hundred losses of power (KILLS=n LOSSES=n); scripts/soak.sh PART runs one part
+	scripts/soak.sh
 
 race: ## the tests without installing tools first, in go test's own words
 	$(GO) test -race ./...

@@ -50,7 +50,7 @@ func (r *rig) startClients(ctx context.Context, wg *sync.WaitGroup) {
 				for ctx.Err() == nil {
 					c.page()
 					for range 3 {
-						c.get(allPulled()[c.rand.IntN(len(pulled)*pulledPaths)], 0, "")
+						c.get(c.r.wanted(c.rand), 0, "")
 					}
 					pause(ctx, breath)
 				}
@@ -66,6 +66,19 @@ func (r *rig) startClients(ctx context.Context, wg *sync.WaitGroup) {
 			}
 		})
 	}
+}
+
+// wanted is a URL with an origin; for two in three the hot one, if there is one.
+func (r *rig) wanted(random *rand.Rand) string {
+	if hot := r.hot.Load(); hot != nil && random.IntN(3) > 0 {
+		return *hot
+	}
+	return aURL(random)
+}
+
+func (r *rig) isHot(url string) bool {
+	hot := r.hot.Load()
+	return hot != nil && *hot == url
 }
 
 func pause(ctx context.Context, d time.Duration) {

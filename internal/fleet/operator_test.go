@@ -83,9 +83,12 @@ func (o *operator) do(s step) error {
 	case rollback:
 		o.rollback()
 	case purgeTwo:
+		o.r.hot.Store(&s.on)
 		o.purge([]string{s.on}, "https://"+s.on)
 		time.Sleep(s.again)
 		o.purge([]string{s.on}, "https://"+s.on)
+		time.Sleep(slowest) // what was under way comes
+		o.r.hot.Store(nil)
 	case purgeURL:
 		o.purge([]string{s.on}, "https://"+s.on)
 	case purgePath:

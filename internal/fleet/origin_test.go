@@ -24,17 +24,18 @@ type originServer struct {
 	srv    *http.Server
 	now    func() time.Duration
 	bumped func(Bump)
+	hot    func(url string) bool // it takes its time for these more often
 
 	mu       sync.Mutex
 	versions map[string]int
 }
 
-func startOrigin(h *host, now func() time.Duration, bumped func(Bump)) (*originServer, error) {
+func startOrigin(h *host, now func() time.Duration, bumped func(Bump), hot func(url string) bool) (*originServer, error) {
 	ln, err := h.listen(originPort)
 	if err != nil {
 		return nil, err
 	}
-	o := &originServer{now: now, bumped: bumped, versions: map[string]int{}}
+	o := &originServer{now: now, bumped: bumped, hot: hot, versions: map[string]int{}}
 	o.srv = &http.Server{Handler: o}
 	go func() { _ = o.srv.Serve(ln) }() // its end is close
 	return o, nil
@@ -74,7 +75,7 @@ func (o *originServer) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	w.Header().Set("Content-Type", "text/plain")
 	half := rand.IntN(len(body))
 	_, err := w.Write(body[:half])
-	if rand.IntN(3) == 0 {
+	if rand.IntN(3) == 0 || o.hot(url) && rand.IntN(2) == 0 {
 		err = errors.Join(err, http.NewResponseController(w).Flush())
 		select {
 		case <-time.After(rand.N(slowest)):

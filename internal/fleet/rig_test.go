@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,7 +22,9 @@ import (
 )
 
 const (
-	answerTTL = time.Second
+	// keeps is how long a resolver may go on with an answer: the TTL of a second, which
+	// it counts in whole ones of its clock, and the answer's own way to it.
+	keeps = 2500 * time.Millisecond
 	// asks is how long one request of the rig's own may take.
 	asks = 5 * time.Second
 )
@@ -51,6 +54,7 @@ type rig struct {
 	nodes  map[string]*node
 	api    *control.Client
 	origin *originServer
+	hot    atomic.Pointer[string] // the URL that is purged twice just now; nil: none
 	begun  time.Time
 
 	mu sync.Mutex
@@ -88,14 +92,13 @@ func (b binaries) of(n *node) string {
 // newRig starts a fleet: control first, since it makes the others' credentials.
 func newRig(t *testing.T, w *world, base string, bins binaries, disks []string) (*rig, error) {
 	r := &rig{t: t, w: w, base: base, bins: bins, begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]int{},
-		h: History{Edges: edges, Servers: servers, TTL: answerTTL, Pushed: pushed}}
-	r.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + base, "TMPDIR=" + os.TempDir(),
-		"PERIGEE_CONFIG=" + filepath.Join(base, "perigee.toml"), "PERIGEE_TOKEN_FILE=" + filepath.Join(base, "admin.token"), "GORACE=atexit_sleep_ms=0"}
+		h: History{Edges: edges, Servers: servers, TTL: keeps, Pushed: pushed}}
+	r.environment()
 	if err := r.files(); err != nil {
 		return r, err
 	}
 	var err error
-	if r.origin, err = startOrigin(w.hosts["origin"], r.now, r.bumped); err != nil {
+	if r.origin, err = startOrigin(w.hosts["origin"], r.now, r.bumped, r.isHot); err != nil {
 		return r, err
 	}
 	r.define("ctl1", "control")
@@ -170,6 +173,12 @@ func (r *rig) define(name string, serve ...string) {
 	}
 	r.nodes[name] = n
 	_ = os.MkdirAll(n.dir, 0o700) // the start fails without it
+}
+
+// environment is what every process of the fleet and every command sees.
+func (r *rig) environment() {
+	r.env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + r.base, "TMPDIR=" + os.TempDir(),
+		"PERIGEE_CONFIG=" + filepath.Join(r.base, "perigee.toml"), "PERIGEE_TOKEN_FILE=" + filepath.Join(r.base, "admin.token"), "GORACE=atexit_sleep_ms=0"}
 }
 
 // files writes the configuration of all.

@@ -304,6 +304,8 @@ func fleetCast(disks []string) cast {
 
 // TestFleet runs seeded rounds: PERIGEE_FLEET_SEED is the first seed (else a new
 // one), PERIGEE_FLEET_ROUNDS their number, PERIGEE_FLEET_STEPS the length of each.
+// PERIGEE_FLEET_KILLS has it go on until so many nodes were killed or lost power, and
+// PERIGEE_FLEET_DISKS names those with a disk that can. A failure ends it.
 func TestFleet(t *testing.T) {
 	if !ownWorld(t) {
 		return
@@ -311,12 +313,24 @@ func TestFleet(t *testing.T) {
 	w := newWorld(t, places)
 	bins := buildAll(t, "")
 	seed := uint64(number(t, "PERIGEE_FLEET_SEED", int(time.Now().UnixMilli())))
-	for i := range number(t, "PERIGEE_FLEET_ROUNDS", 1) {
-		p := makePlan(seed+uint64(i), number(t, "PERIGEE_FLEET_STEPS", 6), fleetCast(nil))
+	steps, kills := number(t, "PERIGEE_FLEET_STEPS", 6), number(t, "PERIGEE_FLEET_KILLS", 0)
+	var disks []string
+	if text := os.Getenv("PERIGEE_FLEET_DISKS"); text != "" {
+		disks = strings.Split(text, ",")
+	}
+	done := map[action]int{}
+	for i := 0; i < number(t, "PERIGEE_FLEET_ROUNDS", 1) || done[kill]+done[power] < kills; i++ {
+		p := makePlan(seed+uint64(i), steps, fleetCast(disks))
 		t.Log(p)
-		found, err := round(t, w, bins, p, nil)
+		found, err := round(t, w, bins, p, disks)
 		if err != nil || len(found) > 0 {
-			t.Errorf("seed %d (PERIGEE_FLEET_SEED=%d PERIGEE_FLEET_STEPS=%d make test-fleet): %d violations, %v", p.seed, p.seed, number(t, "PERIGEE_FLEET_STEPS", 6), len(found), err)
+			t.Fatalf("seed %d (make test-fleet SEED=%d STEPS=%d ROUNDS=1): %d violations, %v", p.seed, p.seed, steps, len(found), err)
 		}
+		for _, s := range p.steps {
+			for _, f := range s.faults {
+				done[f.what]++
+			}
+		}
+		t.Logf("%d rounds: %v", i+1, done)
 	}
 }

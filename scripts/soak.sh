@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Faults by the hundred, by counts: scripts/soak.sh [PART…], all parts without. A part ends
+# with the first round that fails, and names its seed.
+#   fleet  KILLS (1000): rounds of make test-fleet, until that many nodes were killed or unplugged
+#   power  LOSSES (200): a control node that loses power in the middle of purges and pushes
+# To add a part: a function of its name.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+GO=${GO:-go} SEED=${SEED:-}
+
+fleet() {
+  PERIGEE_FLEET_SEED=$SEED PERIGEE_FLEET_KILLS=${KILLS:-1000} PERIGEE_FLEET_STEPS=${STEPS:-40} PERIGEE_FLEET_DISKS=ctl1,fra1,dns1 \
+    "$GO" test -count=1 -v -timeout 12h -run '^TestFleet$' ./internal/fleet
+}
+
+power() {
+  PERIGEE_FLEET_SEED=$SEED PERIGEE_POWER_LOSSES=${LOSSES:-200} "$GO" test -count=1 -v -timeout 3h -run '^TestPowerLoss$' ./internal/fleet
+}
+
+for part in "${@:-fleet power}"; do
+  for p in $part; do
+    echo "== soak: $p"
+    "$p"
+  done
+done
