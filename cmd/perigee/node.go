@@ -72,7 +72,7 @@ func newNodeRemove(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:     "remove NAME",
 		Short:   "cut a node off from the fleet, within 5 s",
-		Long:    "Refuses the node's credentials from now on and ends its connections. It goes on\nserving what it has; remove its addresses from DNS, too.",
+		Long:    "Refuses the node's credentials from now on and ends its connections, those to\nother edges too. It goes on serving what it has; remove its addresses from DNS,\ntoo.",
 		Example: "  perigee node remove fra1",
 		Args:    argsNamed(1, "the node"),
 		RunE: func(c *cobra.Command, args []string) error {

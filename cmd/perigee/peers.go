@@ -29,7 +29,7 @@ func (p *edgePart) shields(cfg *config.Config, c *config.Site, pools map[string]
 		peer := edge.Peer{Name: name}
 		if name != p.name {
 			pool, err := origin.NewPool(origin.PoolConfig{
-				Origins: []string{"https://" + cfg.Edge(name).Peer.String()}, TLS: p.cred.PeerClient(name),
+				Origins: []string{"https://" + cfg.Edge(name).Peer.String()}, TLS: p.peers.client(name, p.cred.PeerClient(name)),
 				ConnectTimeout: peerConnect, TLSTimeout: peerConnect, BetweenTimeout: c.BetweenTimeout,
 				// It may have to connect to the origin first.
 				HeaderTimeout: c.ConnectTimeout + origin.DefaultTLSTimeout + c.HeaderTimeout,
@@ -37,7 +37,7 @@ func (p *edgePart) shields(cfg *config.Config, c *config.Site, pools map[string]
 			if err != nil {
 				return nil, err
 			}
-			pools[c.Name+" through "+name], peer.Transport = pool, pool
+			pools[c.Name+" through "+name], peer.Transport = pool, &shieldTransport{p.peers, name, pool}
 		}
 		list = append(list, peer)
 	}
@@ -57,7 +57,7 @@ func (p *edgePart) listenPeers(c *config.Edge, serving *sync.WaitGroup) error {
 	serving.Add(1)
 	p.s.tasks.start("edge peers", func(ctx context.Context) error {
 		defer serving.Done()
-		return p.edge.ServePeers(ctx, tls.NewListener(ln, p.cred.PeerServer()), p.verifyPeer)
+		return p.edge.ServePeers(ctx, p.peers.listener(ln, p.cred.PeerServer()), p.verifyPeer)
 	})
 	return nil
 }

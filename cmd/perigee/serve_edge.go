@@ -32,6 +32,8 @@ type edgePart struct {
 	follow   *follower            // nil: no control node
 	cred     *control.Credentials // for other edges; nil: there are none, or control runs in this process
 
+	peers *peerDoor
+
 	mu    sync.Mutex // guards pools
 	pools map[string]*origin.Pool
 }
@@ -48,7 +50,7 @@ func (s *server) startEdge(name string, local *localFeed) error {
 		return usagef("%s has no edge called %q; it has: %s", s.o.config, name, strings.Join(names, ", "))
 	}
 	s.edgeName = name
-	p := &edgePart{s: s, name: name, pools: map[string]*origin.Pool{}}
+	p := &edgePart{s: s, name: name, pools: map[string]*origin.Pool{}, peers: newPeerDoor(s.log)}
 	if local == nil {
 		// Without, or with a damaged one, openFollower says so below.
 		p.cred, _ = control.LoadCredentials(filepath.Join(s.dir, nodeFile))
@@ -60,7 +62,7 @@ func (s *server) startEdge(name string, local *localFeed) error {
 	p.follow, err = s.openFollower("edge", local, followerParts{
 		releases: p.releases, blobs: p.blobs, report: p.report,
 		hooks: node.Hooks{
-			Purge: p.purge, Applied: p.edge.SetApplied, Behind: p.edge.SetBehind, Revalidate: p.revalidate,
+			Purge: p.purge, Applied: p.edge.SetApplied, Behind: p.edge.SetBehind, Revalidate: p.revalidate, Nodes: p.peers.set,
 		},
 	})
 	if err != nil {

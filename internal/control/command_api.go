@@ -1,9 +1,11 @@
 package control
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"strings"
 
@@ -102,15 +104,21 @@ func (s *Server) addNode(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	sum := sha256.Sum256(der)
-	replaced := false
+	entry := nodeEntry{Name: req.Name, Cert: hex.EncodeToString(sum[:]), Added: s.now().UTC(), Until: c.Cert.NotAfter.UTC()}
+	replaced, err := s.mayAdd(req.Name, req.Replace)
+	if err != nil {
+		return nil, err
+	}
+	// Told to the others before the list is changed: if the list cannot be, the
+	// node's old certificate is refused a little early, and never a little late.
+	if err := s.tellCert(r.Context(), entry.Name, entry.Cert, replaced); err != nil {
+		return nil, err
+	}
 	err = s.nodes.change(func(m map[string]nodeEntry) error {
-		if _, replaced = m[req.Name]; replaced && !req.Replace {
-			return refuse(http.StatusConflict, "remove it first, or replace its credentials with --replace", "node %s exists", req.Name)
+		if _, there := m[req.Name]; there && !req.Replace {
+			return refuse(http.StatusConflict, "", "node %s was added just now", req.Name)
 		}
-		if len(m) >= maxNodes && !replaced {
-			return refuse(http.StatusConflict, "", "the fleet has %d nodes already", len(m))
-		}
-		m[req.Name] = nodeEntry{Name: req.Name, Cert: hex.EncodeToString(sum[:]), Added: s.now().UTC(), Until: c.Cert.NotAfter.UTC()}
+		m[req.Name] = entry
 		return nil
 	})
 	if err != nil {
@@ -127,6 +135,34 @@ func (s *Server) addNode(w http.ResponseWriter, r *http.Request) (any, error) {
 	return NodeAdded{Name: req.Name, Credentials: string(file)}, nil
 }
 
+// mayAdd says whether a node may be added, and whether it replaces one.
+func (s *Server) mayAdd(name string, replace bool) (replaced bool, err error) {
+	switch replaced = s.nodes.has(name); {
+	case replaced && !replace:
+		return true, refuse(http.StatusConflict, "remove it first, or replace its credentials with --replace", "node %s exists", name)
+	case !replaced && len(s.nodes.all()) >= maxNodes:
+		return false, refuse(http.StatusConflict, "", "the fleet has %d nodes already", maxNodes)
+	}
+	return replaced, nil
+}
+
+// tellCert puts on the log which certificate is a node's only one. Of a node
+// that had none before, and of whose name the log says nothing, there is nothing
+// to say.
+func (s *Server) tellCert(ctx context.Context, name, cert string, always bool) error {
+	known := errors.New("as it is")
+	_, err := s.command(ctx, KindNode, NodeCert{Node: name, Cert: cert}, func(st *State) error {
+		if told, ok := st.Nodes[name]; !always && !ok || ok && told == cert {
+			return known
+		}
+		return nil
+	})
+	if err == known {
+		return nil
+	}
+	return err
+}
+
 // NodeRemoved answers a node's removal.
 type NodeRemoved struct {
 	Name string `json:"name"`
@@ -134,6 +170,11 @@ type NodeRemoved struct {
 
 func (s *Server) removeNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 	name := r.PathValue("name")
+	if s.nodes.has(name) {
+		if err := s.tellCert(r.Context(), name, "", true); err != nil {
+			return nil, err
+		}
+	}
 	err := s.nodes.change(func(m map[string]nodeEntry) error {
 		if _, ok := m[name]; !ok {
 			var names []string

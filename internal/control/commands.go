@@ -2,6 +2,8 @@ package control
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,6 +26,7 @@ const (
 	KindDrain    = "drain"    // Drain
 	KindUndrain  = "undrain"  // Drain
 	KindForce    = "force"    // Force
+	KindNode     = "node"     // NodeCert
 )
 
 // Release says that a release of a site is complete and may be activated.
@@ -80,6 +83,14 @@ type Force struct {
 	Force string `json:"force"`
 }
 
+// NodeCert says which certificate is a node's only one from now on, for the other
+// nodes that it comes to: an edge's peer door. Of a node that no entry names,
+// every certificate of the fleet's CA is good.
+type NodeCert struct {
+	Node string `json:"node"`
+	Cert string `json:"cert,omitempty"` // hex SHA-256; none: the node is removed
+}
+
 // maxNameBytes bounds names of sites and edges: DNS labels and a bit.
 const maxNameBytes = 100
 
@@ -87,7 +98,7 @@ const maxNameBytes = 100
 var ErrUnknownKind = errors.New("unknown kind of entry")
 
 // DecodeCommand reads the body of an entry: a *Release, *Activate, *Channel,
-// *Purge, *Purges, *Drain, *Force, or *feed.EpochBody. An unknown field is an error, since it
+// *Purge, *Purges, *Drain, *Force, *NodeCert, or *feed.EpochBody. An unknown field is an error, since it
 // may change what the command means.
 func DecodeCommand(e feed.Entry) (any, error) {
 	var body any
@@ -106,6 +117,8 @@ func DecodeCommand(e feed.Entry) (any, error) {
 		body = &Drain{}
 	case KindForce:
 		body = &Force{}
+	case KindNode:
+		body = &NodeCert{}
 	case feed.KindEpoch:
 		body = &feed.EpochBody{}
 	default:
@@ -143,6 +156,11 @@ func checkCommand(body any) error {
 				return fmt.Errorf("purge %d: %w", i+1, err)
 			}
 		}
+	case *NodeCert:
+		if sum, err := hex.DecodeString(b.Cert); err != nil || len(sum) != 0 && len(sum) != sha256.Size {
+			return fmt.Errorf("cert %.80q: it must be 64 hex digits, or none", b.Cert)
+		}
+		return feed.CheckID(b.Node)
 	case *Drain:
 		return checkName("edge", b.Edge)
 	case *Force:

@@ -15,6 +15,9 @@ type State struct {
 	Sites   map[string]*SiteState
 	Drained map[string]uint64 // edge → seq of the drain
 	Forced  map[string]string // edge → "up" or "down"
+	// Nodes are those that were removed or whose certificate was replaced: the
+	// hash of the only good one, "" for none.
+	Nodes map[string]string
 }
 
 // SiteState is a site's part.
@@ -95,6 +98,11 @@ func (s *State) Apply(e feed.Entry) error {
 			s.Forced = map[string]string{}
 		}
 		s.Forced[b.Edge] = b.Force
+	case *NodeCert:
+		if s.Nodes == nil {
+			s.Nodes = map[string]string{}
+		}
+		s.Nodes[b.Node] = b.Cert
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ import (
 const maxScopes = 100_000
 
 // keep says which entries a node's journal must keep.
-type keep struct{ purges, releases, drains bool }
+type keep struct{ purges, releases, drains, nodes bool }
 
 // record is one entry that still matters, decoded.
 type record struct {
@@ -62,6 +62,10 @@ func (l *live) put(e feed.Entry, command any) (drains bool) {
 			delete(l.records, key)
 		default:
 			l.records[key] = record{e, c}
+		}
+	case *control.NodeCert:
+		if l.keep.nodes {
+			l.records["node "+c.Node] = record{e, c}
 		}
 	case *control.Drain:
 		if !l.keep.drains {
@@ -181,4 +185,16 @@ func (l *live) drains() Drains {
 		}
 	}
 	return d
+}
+
+// nodes are the certificates that the log speaks of: the hash of the only good
+// one of each node, "" for none.
+func (l *live) nodes() map[string]string {
+	m := map[string]string{}
+	for _, r := range l.records {
+		if c, ok := r.command.(*control.NodeCert); ok {
+			m[c.Node] = c.Cert
+		}
+	}
+	return m
 }

@@ -54,6 +54,9 @@ type Hooks struct {
 	// Drains says which edges are drained or forced, whole, at the start (from
 	// the journal) and whenever it changes.
 	Drains func(d Drains)
+	// Nodes says which nodes were removed ("") or have another certificate (its
+	// hex SHA-256, the only good one), whole, at the start and whenever it changes.
+	Nodes func(certs map[string]string)
 	// Lost says since when the feed is lost; zero: it is there.
 	Lost func(since time.Time)
 }
@@ -159,7 +162,7 @@ func Open(c Config) (*Node, error) {
 
 // keep says which kinds of entries must survive a restart here.
 func (n *Node) keep() keep {
-	return keep{purges: n.c.Hooks.Purge != nil, releases: n.c.Releases != nil, drains: n.c.Hooks.Drains != nil}
+	return keep{purges: n.c.Hooks.Purge != nil, releases: n.c.Releases != nil, drains: n.c.Hooks.Drains != nil, nodes: n.c.Hooks.Nodes != nil}
 }
 
 // replay tells the hooks what the journal holds, up to position.
@@ -173,12 +176,19 @@ func (n *Node) replay(position feed.Position) {
 		}
 	}
 	n.tellDrains()
+	n.tellNodes()
 	n.applied(position)
 }
 
 func (n *Node) tellDrains() {
 	if n.c.Hooks.Drains != nil {
 		n.c.Hooks.Drains(n.journal.live.drains())
+	}
+}
+
+func (n *Node) tellNodes() {
+	if n.c.Hooks.Nodes != nil {
+		n.c.Hooks.Nodes(n.journal.live.nodes())
 	}
 }
 

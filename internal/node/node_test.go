@@ -114,6 +114,7 @@ func (r *rig) start() {
 			Behind:     func(b bool) { say("behind %v", b) },
 			Revalidate: func(why string) { say("revalidate %s", why) },
 			Drains:     func(d Drains) { say("drains %v %v", d.Drained, d.Forced) },
+			Nodes:      func(certs map[string]string) { say("nodes %v", certs) },
 			Lost:       func(since time.Time) { say("lost %v", !since.IsZero()) },
 		},
 	})
@@ -259,6 +260,26 @@ func TestRestartWithoutControlKeepsWhatWasAcknowledged(t *testing.T) {
 	if r.node.LostSince().IsZero() {
 		t.Fatal("the feed counts as there")
 	}
+}
+
+// Which nodes are out, and which have another certificate, outlasts a restart
+// with control gone.
+func TestRemovedNodesAreRemembered(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.await("nodes map[]")
+	first, second := strings.Repeat("1a", 32), strings.Repeat("2b", 32)
+	r.append(control.KindNode, control.NodeCert{Node: "far", Cert: first})
+	r.await("nodes map[far:" + first + "]")
+	r.append(control.KindNode, control.NodeCert{Node: "far", Cert: second})
+	r.append(control.KindNode, control.NodeCert{Node: "iad1"})
+	r.append(control.KindNode, map[string]string{"node": "sin1", "cert": "rot"}) // no node reads it as something else
+	r.await("nodes map[far:" + second + " iad1:]")
+	r.await(mark(4))
+	r.stop()
+	r.srv().Close()
+	r.start()
+	r.await("nodes map[far:" + second + " iad1:]")
 }
 
 // Purges that share an entry are applied one after the other, with its number.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -207,6 +208,9 @@ func (s *session) handOn(es []feed.Entry, commands []any, whole, drains bool) {
 	}
 	if drains {
 		n.tellDrains()
+	}
+	if slices.ContainsFunc(commands, func(c any) bool { _, ok := c.(*control.NodeCert); return ok }) {
+		n.tellNodes()
 	}
 }
 
