@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -62,4 +63,26 @@ func exampleLines(t *testing.T, path, example string) (calls bool) {
 		}
 	}
 	return calls
+}
+
+// TestNoSecretsOnTheCommandLine: every process of the machine can read it, so
+// no flag takes a secret: those that need one name a file.
+func TestNoSecretsOnTheCommandLine(t *testing.T) {
+	seen, secret := 0, regexp.MustCompile(`--([a-z-]*(?:token|secret|password|key|credential)[a-z-]*) (\w*)`)
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, m := range secret.FindAllStringSubmatch(c.LocalFlags().FlagUsages(), -1) {
+			seen++
+			if !strings.HasSuffix(m[1], "-file") || m[2] != "file" {
+				t.Errorf("%s --%s %s takes a secret, or sounds as if it did", c.CommandPath(), m[1], m[2])
+			}
+		}
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(newRoot())
+	if seen == 0 {
+		t.Error("no flag is about a secret: login has one")
+	}
 }

@@ -149,7 +149,7 @@ type route struct {
 }
 
 // table is the API. Adding a call: one line here, one in docs/ARCHITECTURE.md,
-// one method of Client.
+// its description in openapi.json, one method of Client.
 func (s *Server) table() map[string]route {
 	return map[string]route{
 		"POST /v1/sites/{site}/releases":             {needPush, s.postRelease},
@@ -173,6 +173,7 @@ func (s *Server) table() map[string]route {
 		"POST /v1/tokens":                            {needAdmin, s.addToken},
 		"DELETE /v1/tokens/{name}":                   {needAdmin, s.removeToken},
 		"GET /v1/audit":                              {needAdmin, s.getAudit},
+		"GET /v1/openapi.json":                       {needToken, s.getOpenAPI},
 	}
 }
 

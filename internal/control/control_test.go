@@ -81,7 +81,9 @@ func (f *fleet) start(t *testing.T) {
 	srv := f.Server
 	t.Cleanup(srv.Close)
 	for _, serve := range []func() error{
-		func() error { return srv.ServeAdmin(admin) }, func() error { return srv.ServeBlobs(blobs) }, func() error { return srv.ServeLocal(local) },
+		func() error { // ServeAdmin, with every answer held against openapi.json
+			return srv.serve(tls.NewListener(admin, http1(srv.ca.tlsConfig())), described(t, srv.AdminHandler()))
+		}, func() error { return srv.ServeBlobs(blobs) }, func() error { return srv.ServeLocal(local) },
 	} {
 		go func() {
 			if err := serve(); err != nil && !errors.Is(err, http.ErrServerClosed) {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"perigee.example/feed"
 	"perigee.example/origin"
 )
 
@@ -434,4 +436,54 @@ func TestRemovedAdminTokenTakesItsFileAlong(t *testing.T) {
 	wantStatus(t, err, 401, "valid token")
 	_, err = f.local.TokenRemove(bounded(t), "admin")
 	wantStatus(t, err, 404, "no token")
+}
+
+// TestDoorsDoNotMix: a token opens no door for nodes, and a node's certificate
+// is no token.
+func TestDoorsDoNotMix(t *testing.T) {
+	f := newFleet(t)
+	added, err := f.client.NodeAdd(bounded(t), "fra1", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cred, err := ParseCredentials([]byte(added.Credentials))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := os.ReadFile(f.TokenFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(addr, path string, c *tls.Config, token string) (int, error) {
+		r, err := http.NewRequestWithContext(bounded(t), "GET", "https://"+addr+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if token != "" {
+			bearer(token)(r)
+		}
+		resp, err := (&http.Transport{TLSClientConfig: c, DisableKeepAlives: true}).RoundTrip(r)
+		if err != nil {
+			return 0, err
+		}
+		return resp.StatusCode, resp.Body.Close()
+	}
+	node, anybody := cred.TLS(), cred.TLS()
+	node.ServerName, anybody.ServerName, anybody.Certificates = feed.ServerName, feed.ServerName, nil
+	admin := strings.TrimSpace(string(secret))
+	if code, err := ask(f.admin, "/v1/status", node, ""); err != nil || code != 401 {
+		t.Errorf("a node at the admin door: %d, %v", code, err)
+	}
+	if code, err := ask(f.blobs, "/v1/status", anybody, admin); err == nil {
+		t.Errorf("a token at the blob door: %d", code)
+	}
+	if code, err := ask(f.FeedAddr().String(), "/v1/status", anybody, admin); err == nil {
+		t.Errorf("a token at the feed's door: %d", code)
+	}
+	if code, err := ask(f.blobs, "/v1/status", node, admin); err != nil || code != 404 {
+		t.Errorf("a node with a token at the blob door: %d, %v", code, err)
+	}
+	if code, err := ask(f.admin, "/v1/status", node, admin); err != nil || code != 200 {
+		t.Errorf("a token at the admin door: %d, %v", code, err)
+	}
 }
