@@ -15,6 +15,10 @@
 //	err = f.Ack(e)                                                  // after it is applied and synced
 //	err = f.Report("watermark", payload)
 //
+// Three servers hold the log together when each has a ClusterConfig: an entry is
+// acknowledged when two of them have synced it, any of them appends, nodes follow
+// through any, and the loss of one stops nothing.
+//
 // Limits: one entry MaxEntryBytes, one report MaxReportBytes, maxConns
 // connections, node ids of MaxIDBytes. Every entry costs one sync of the disk.
 package feed

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -25,6 +26,7 @@ type Log struct {
 	stream jetstream.Stream
 	dir    string
 	ingest string // the secret subject that the stream takes messages from
+	shared bool   // other control nodes write, too
 	log    *slog.Logger
 	now    func() time.Time
 	free   func(dir string) (uint64, error) // freeBytes
@@ -35,6 +37,8 @@ type Log struct {
 	segments []segment
 	unsure   bool // an Append had no clear outcome: read the end of the stream first
 	epochWhy string
+	// shown is head for those who must not wait until an Append ends.
+	shown atomic.Pointer[Position]
 }
 
 // openLog walks the whole stored log, checks it, and starts a new epoch when it
@@ -62,12 +66,15 @@ func openLog(ctx context.Context, l *Log) error {
 	}
 	s.last = info.State.LastSeq
 	l.head, l.last, l.segments = s.head, s.last, s.segments
+	l.shown.Store(&s.head)
 	why := s.judge(known, have)
 	if why == "" {
 		if l.head.Epoch == 0 {
 			l.head.Epoch = 1
+			l.shown.Store(&Position{Epoch: 1})
 			if have { // an empty log of a later epoch cannot be: judge would have said so
 				l.head = known
+				l.shown.Store(&known)
 			}
 		}
 		if have && known == l.head {
@@ -97,7 +104,8 @@ func (l *Log) newEpoch(ctx context.Context, why string, known Position) error {
 
 // Append writes one command and returns it when it is synced to disk. kind is
 // a-z and hyphens; body must marshal to a JSON object. After ErrConflict
-// and when the disk is full (syscall.ENOSPC) nothing was written; after any
+// and when the disk is full (syscall.ENOSPC) nothing was written, nor after
+// ErrNoQuorum unless it says that the outcome is unknown; after any
 // other error the outcome is unknown until the next Append, which finds out first.
 func (l *Log) Append(ctx context.Context, kind string, body any) (Entry, error) {
 	raw, err := json.Marshal(body)
@@ -137,13 +145,21 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 	if err := l.room(); err != nil {
 		return err
 	}
-	ack, err := l.js.PublishMsg(ctx, &nats.Msg{Subject: l.ingest, Data: b}, jetstream.WithExpectLastSequence(l.last))
+	ack, err := l.send(ctx, b)
+	if errors.Is(err, ErrNoQuorum) {
+		return err // nobody has seen it
+	}
 	if err == nil && (ack.Stream != streamName || ack.Sequence != l.last+1 || ack.Duplicate) {
 		err = fmt.Errorf("acknowledged as %s message %d, expected %s message %d", ack.Stream, ack.Sequence, streamName, l.last+1)
 	}
 	if err != nil {
 		l.unsure = true
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resyncWait)
+		defer cancel()
 		if e := l.resync(ctx); e != nil {
+			if l.shared {
+				return fmt.Errorf("%w: whether the entry was written is unknown: %w", ErrNoQuorum, err)
+			}
 			return fmt.Errorf("feed: append: %w (whether it was written is unknown; if this lasts, restart the control node)", err)
 		}
 		if l.head == e.Position() {
@@ -153,16 +169,51 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 			return ErrConflict
 		}
+		if l.shared { // a member that leads no more may still have handed it on
+			return fmt.Errorf("%w: whether the entry will be written is unknown: %w", ErrNoQuorum, err)
+		}
 		return fmt.Errorf("feed: append: %w (nothing was written; if this lasts, restart the control node)", err)
 	}
 	l.advance(ack.Sequence, e)
+	l.keep()
 	return nil
+}
+
+// send publishes an entry after the last one known here. Among several control
+// nodes it waits for one that leads the log; nothing was written when it says
+// ErrNoQuorum.
+func (l *Log) send(ctx context.Context, b []byte) (*jetstream.PubAck, error) {
+	msg := &nats.Msg{Subject: l.ingest, Data: b}
+	if !l.shared {
+		return l.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequence(l.last))
+	}
+	ctx, cancel := context.WithTimeout(ctx, quorumWait)
+	defer cancel()
+	for {
+		ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequence(l.last))
+		if !errors.Is(err, jetstream.ErrNoStreamResponse) {
+			return ack, err
+		}
+		timer := time.NewTimer(quorumStep)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil, fmt.Errorf("%w: none leads the log for %s (nothing was written)", ErrNoQuorum, quorumWait)
+		}
+	}
 }
 
 // advance takes over an entry that is on the log. Called with mu held.
 func (l *Log) advance(at uint64, e *Entry) {
 	l.segments = addSegment(l.segments, e.Seq, at)
 	l.head, l.last = e.Position(), at
+	head := l.head
+	l.shown.Store(&head)
+}
+
+// keep saves the head durably. Called with mu held.
+func (l *Log) keep() {
 	if err := writeKnown(l.dir, l.head); err != nil {
 		// The entry itself is synced. Only the detector of lost entries is behind.
 		l.log.Error("cannot save the head of the log: lost entries would not be noticed", "err", err)
@@ -175,6 +226,12 @@ func (l *Log) resync(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	before := l.head
+	defer func() {
+		if l.head != before {
+			l.keep()
+		}
+	}()
 	for at := l.last + 1; at <= info.State.LastSeq; at++ {
 		msg, err := l.stream.GetMsg(ctx, at)
 		if err != nil {
@@ -198,11 +255,7 @@ func (l *Log) resync(ctx context.Context) error {
 }
 
 // Head returns the place after the last entry. Its Seq is 0 on an empty log.
-func (l *Log) Head() Position {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.head
-}
+func (l *Log) Head() Position { return *l.shown.Load() }
 
 // EpochWhy says why this start of the server began a new epoch, or "".
 func (l *Log) EpochWhy() string {

@@ -44,14 +44,23 @@ func (s *Server) report(msg *nats.Msg) {
 		return
 	}
 	if kind == kindStart {
-		s.start(node, msg)
-		return
+		return // startRequest has it
 	}
 	s.mu.Lock()
 	f := s.onReport
 	s.mu.Unlock()
 	if f != nil {
 		f(node, kind, msg.Data)
+	}
+}
+
+// startQueue is the group of servers of which one answers a start request.
+const startQueue = "control"
+
+func (s *Server) startRequest(msg *nats.Msg) {
+	node, _, _ := strings.Cut(strings.TrimPrefix(msg.Subject, reportPrefix), ".")
+	if CheckID(node) == nil && len(msg.Data) <= MaxReportBytes {
+		s.start(node, msg)
 	}
 }
 
@@ -102,6 +111,10 @@ func (s *Server) place(ctx context.Context, node string, request []byte) (startR
 	var at Position
 	if err := decodeStrict(request, &at); err != nil {
 		return startReply{}, fmt.Errorf("start request: %w", err)
+	}
+	// The node may have read what another control node wrote just now.
+	if err := s.log.Refresh(ctx); err != nil {
+		return startReply{}, err
 	}
 	holds, err := s.log.holds(ctx, at)
 	if err != nil {

@@ -69,6 +69,9 @@ type ServerConfig struct {
 	// Admit says whether a node with this certificate may connect. It is asked
 	// at each connection, from any goroutine. Needed with Listen.
 	Admit func(id string, cert *x509.Certificate) bool
+	// Cluster makes this one of several servers that hold the log together; nil:
+	// it holds it alone.
+	Cluster *ClusterConfig
 	// Log takes events; nil discards them.
 	Log *slog.Logger
 }
@@ -126,7 +129,7 @@ func OpenServer(ctx context.Context, c ServerConfig) (*Server, error) {
 		s.Close()
 		return nil, err
 	}
-	if err := s.open(ctx, c.Dir); err != nil {
+	if err := s.open(ctx, c); err != nil {
 		s.Close()
 		return nil, err
 	}
@@ -169,6 +172,11 @@ func (s *Server) options(c ServerConfig) (*server.Options, error) {
 		SyncAlways:                 syncAlways,
 		CustomClientAuthentication: authenticator{s},
 	}
+	if c.Cluster != nil {
+		if err := c.Cluster.options(c.Dir, opts); err != nil {
+			return nil, err
+		}
+	}
 	if c.Listen == "" {
 		return opts, nil
 	}
@@ -195,7 +203,7 @@ func (s *Server) options(c ServerConfig) (*server.Options, error) {
 }
 
 // open connects to the server from inside, sets up the stream, and checks the log.
-func (s *Server) open(ctx context.Context, dir string) (err error) {
+func (s *Server) open(ctx context.Context, c ServerConfig) (err error) {
 	s.nc, err = nats.Connect("", s.inside(selfInbox)...)
 	if err != nil {
 		return fmt.Errorf("feed: %w", err)
@@ -203,8 +211,42 @@ func (s *Server) open(ctx context.Context, dir string) (err error) {
 	if s.js, err = jetstream.New(s.nc, jetstream.WithDefaultTimeout(apiWait)); err != nil {
 		return fmt.Errorf("feed: %w", err)
 	}
+	if c.Cluster != nil {
+		err = s.openShared(ctx, c.Cluster, c.Dir)
+	} else {
+		err = s.openAlone(ctx, c.Dir)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := s.nc.Subscribe(reportPrefix+"*.*", s.report); err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	// One control node answers each.
+	if _, err := s.nc.QueueSubscribe(reportPrefix+"*."+kindStart, startQueue, s.startRequest); err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	return s.nc.FlushTimeout(apiWait)
+}
+
+// openAlone opens the log that this server holds alone.
+func (s *Server) openAlone(ctx context.Context, dir string) (err error) {
 	ingest := ingestPrefix + rand.Text()
-	s.stream, err = s.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
+	s.stream, err = s.js.CreateOrUpdateStream(ctx, streamConfig(ingest, 1))
+	if err != nil {
+		return fmt.Errorf("feed: open the log in %s: %w", filepath.Join(dir, "jetstream"), err)
+	}
+	s.log = s.newLog(s.stream, dir, ingest)
+	return openLog(ctx, s.log)
+}
+
+func (s *Server) newLog(stream jetstream.Stream, dir, ingest string) *Log {
+	return &Log{js: s.js, stream: stream, dir: dir, ingest: ingest, log: s.events, now: time.Now, free: freeBytes}
+}
+
+// streamConfig is the log's stream: it takes messages from one secret subject.
+func streamConfig(ingest string, replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
 		Name:              streamName,
 		Subjects:          []string{ingest},
 		SubjectTransform:  &jetstream.SubjectTransformConfig{Source: ingest, Destination: storedSubject},
@@ -216,20 +258,9 @@ func (s *Server) open(ctx context.Context, dir string) (err error) {
 		MaxMsgs:           -1,
 		MaxMsgsPerSubject: -1,
 		MaxConsumers:      -1,
-		Replicas:          1,
+		Replicas:          replicas,
 		DenyDelete:        true,
-	})
-	if err != nil {
-		return fmt.Errorf("feed: open the log in %s: %w", filepath.Join(dir, "jetstream"), err)
 	}
-	s.log = &Log{js: s.js, stream: s.stream, dir: dir, ingest: ingest, log: s.events, now: time.Now, free: freeBytes}
-	if err := openLog(ctx, s.log); err != nil {
-		return err
-	}
-	if _, err := s.nc.Subscribe(reportPrefix+"*.*", s.report); err != nil {
-		return fmt.Errorf("feed: %w", err)
-	}
-	return s.nc.FlushTimeout(apiWait)
 }
 
 // inside returns the options of a connection from this process.
