@@ -22,18 +22,21 @@ import (
 	"perigee.example/origin"
 )
 
-// TestConversations plays testdata/http. Every command goes to two edges: one
-// behind net/http, one that serves with its own loop; they must agree.
+// TestConversations plays testdata/http. Every command goes to three edges: one
+// behind net/http, one that serves with its own loop over connections in memory,
+// and one whose loop makes system calls on real sockets. They must agree.
 func TestConversations(t *testing.T) {
 	txtest.Run(t, "../testdata/http/*.txtar", openSession)
 }
 
 // session plays one conversation inside a synctest bubble, whose clock stands
-// still between commands.
+// still between commands, and beside it on real sockets.
 type session struct {
+	t     testing.TB
 	ask   chan string
 	reply chan reply
 	done  chan struct{}
+	real  *world
 }
 
 type reply struct {
@@ -42,20 +45,21 @@ type reply struct {
 }
 
 func openSession(tb testing.TB, files map[string][]byte) txtest.Session {
-	s := &session{ask: make(chan string), reply: make(chan reply), done: make(chan struct{})}
+	s := &session{t: tb, ask: make(chan string), reply: make(chan reply), done: make(chan struct{})}
+	open := func(t *testing.T, loop bool, l *loopback) *world {
+		var adjust func(*Config)
+		if len(files) > 0 { // what a release is made of
+			adjust = pushSites(t)
+		}
+		w := makeWorld(t, loop, l, adjust)
+		w.files = files
+		return w
+	}
+	s.real = open(tb.(*testing.T), true, &loopback{clock: newClock()})
 	go func() {
 		defer close(s.done)
 		synctest.Test(tb.(*testing.T), func(t *testing.T) {
-			var worlds []*world
-			for _, loop := range []bool{false, true} {
-				var adjust func(*Config)
-				if len(files) > 0 { // what a release is made of
-					adjust = pushSites(t)
-				}
-				w := newWorld(t, loop, adjust)
-				w.files = files
-				worlds = append(worlds, w)
-			}
+			worlds := []*world{open(t, false, nil), open(t, true, nil)}
 			for cmd := range s.ask {
 				out, err := both(worlds, cmd)
 				s.reply <- reply{out, err}
@@ -71,16 +75,42 @@ func openSession(tb testing.TB, files map[string][]byte) txtest.Session {
 func (s *session) Do(cmd string) (string, error) {
 	s.ask <- cmd
 	r := <-s.reply
+	real := s.doReal(cmd)
+	if err := differ("a bubble", "real sockets", r, real); err != nil {
+		return "", err
+	}
 	return r.out, r.err
+}
+
+// doReal runs a command on real sockets.
+func (s *session) doReal(cmd string) (r reply) {
+	var pause time.Duration
+	if d, ok := strings.CutPrefix(cmd, "advance "); ok {
+		pause, r.err = time.ParseDuration(d)
+	} else {
+		r.out, r.err = s.real.do(cmd)
+	}
+	if err := s.real.loopback.advance(s.real.edge, pause); err != nil {
+		s.t.Error(err)
+	}
+	return r
+}
+
+func differ(a, b string, one, other reply) error {
+	if one.out == other.out && fmt.Sprint(one.err) == fmt.Sprint(other.err) {
+		return nil
+	}
+	return fmt.Errorf("%s and %s differ:\n%s: %v\n%s\n%s: %v\n%s", a, b, a, one.err, one.out, b, other.err, other.out)
 }
 
 func (s *session) Close() error {
 	close(s.ask)
 	<-s.done
+	s.real.stop()
 	return nil
 }
 
-// both runs a command in both worlds, at the same time.
+// both runs a command in both worlds of the bubble, at the same time.
 func both(worlds []*world, cmd string) (string, error) {
 	if d, ok := strings.CutPrefix(cmd, "advance "); ok {
 		pause, err := time.ParseDuration(d)
@@ -94,8 +124,8 @@ func both(worlds []*world, cmd string) (string, error) {
 	}
 	wg.Wait()
 	synctest.Wait()
-	if replies[0].out != replies[1].out || fmt.Sprint(replies[0].err) != fmt.Sprint(replies[1].err) {
-		return "", fmt.Errorf("the handler and the loop differ:\nhandler: %v\n%s\nloop: %v\n%s", replies[0].err, replies[0].out, replies[1].err, replies[1].out)
+	if err := differ("the handler", "the loop", replies[0], replies[1]); err != nil {
+		return "", err
 	}
 	return replies[0].out, replies[0].err
 }
@@ -139,6 +169,7 @@ func (w *world) do(cmd string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	w.asks(1)
 	return w.roundTrip(r)
 }
 
@@ -274,7 +305,7 @@ func (w *world) activate(name string, channel ...string) (string, error) {
 		if len(channel) > 0 {
 			site = origin.Place(site, channel[0])
 		}
-		if err := w.edge.releases.Activate(site, id, w.generation, time.Now()); err != nil {
+		if err := w.edge.releases.Activate(site, id, w.generation, w.now()); err != nil {
 			return "", err
 		}
 	}
@@ -314,16 +345,17 @@ func request1(words []string, rest string) (*http.Request, error) {
 }
 
 func (w *world) atOnce(n int, words []string, rest string) (string, error) {
-	start := time.Now()
+	start := w.now()
 	outs := make([]string, n)
 	var wg sync.WaitGroup
+	w.asks(n)
 	for i := range n {
+		r, err := request1(words, rest)
+		if err != nil {
+			return "", err
+		}
 		wg.Go(func() {
-			r, err := request1(words, rest)
-			if err == nil {
-				outs[i], err = w.roundTrip(r)
-			}
-			if err != nil {
+			if outs[i], err = w.roundTrip(r); err != nil {
 				outs[i] = err.Error()
 			}
 		})
@@ -336,7 +368,7 @@ func (w *world) atOnce(n int, words []string, rest string) (string, error) {
 		counts[fmt.Sprintf("%s, body %.40q", status, body)]++
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "after %v", time.Since(start))
+	fmt.Fprintf(&b, "after %v", w.now().Sub(start))
 	for _, out := range slices.Sorted(maps.Keys(counts)) {
 		fmt.Fprintf(&b, "\n%d times %s", counts[out], out)
 	}

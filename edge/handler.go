@@ -218,7 +218,9 @@ func (x *exchange) revalidateBehind(f found) {
 		return
 	}
 	w := x.newFill(fl, f)
+	e.flights.mu.Lock()
 	fl.behind = true
+	e.flights.mu.Unlock()
 	go func() {
 		w.run()
 		e.leave(fl, true)

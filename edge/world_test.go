@@ -29,6 +29,7 @@ type scripted struct {
 	answers map[string]*answer // "METHOD /path?query", or "* /path"
 	seen    []string           // without the fields that the edge adds to all
 	whole   []string
+	world   *world
 }
 
 // answer is what the origin says to one method and path.
@@ -76,17 +77,26 @@ func (o *scripted) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "nothing scripted", http.StatusNotImplemented)
 		return
 	}
-	a.write(w, r)
+	o.write(a, w, r)
 }
 
-func (a *answer) write(w http.ResponseWriter, r *http.Request) {
+func (o *scripted) write(a *answer, w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	if a.interim != 0 {
 		h.Set("Link", fmt.Sprintf("<%s.css>; rel=preload", r.URL.Path))
 		w.WriteHeader(a.interim)
 		clear(h)
 	}
-	time.Sleep(a.delay)
+	if l := o.world.loopback; l != nil && a.delay > 0 {
+		if err := l.delay(o.world.edge, a.delay); err != nil {
+			o.world.t.Error(err)
+		}
+	} else {
+		time.Sleep(a.delay)
+	}
+	if o.world.loopback != nil {
+		h["Date"] = []string{o.world.now().Format(http.TimeFormat)}
+	}
 	for name, lines := range a.header {
 		h[name] = lines
 	}
@@ -124,6 +134,7 @@ func (a *answer) write(w http.ResponseWriter, r *http.Request) {
 
 // world is one edge with its origin, on a network of its own.
 type world struct {
+	t          testing.TB
 	edge       *Edge
 	origin     *scripted
 	network    *memnet.Network
@@ -131,6 +142,14 @@ type world struct {
 	files      map[string][]byte // of the conversation
 	generation uint64
 	stop       func()
+	loopback   *loopback // nil: the world is in memory, and maybe in a bubble
+}
+
+func (w *world) now() time.Time {
+	if w.loopback != nil {
+		return w.loopback.clock.now()
+	}
+	return time.Now()
 }
 
 var (
@@ -138,16 +157,29 @@ var (
 	clientAddr = netip.MustParseAddr("198.51.100.7")
 )
 
-// newWorld starts an edge, by its own loop or as a handler of net/http.
+// newWorld starts an edge, by its own loop or as a handler of net/http, on a
+// network in memory.
 func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
-	w := &world{origin: &scripted{answers: map[string]*answer{}}, network: memnet.New()}
+	return makeWorld(t, loop, nil, adjust)
+}
+
+// makeWorld is newWorld, or with l an edge that serves by its own loop on a
+// socket of this machine.
+func makeWorld(t testing.TB, loop bool, l *loopback, adjust func(*Config)) *world {
+	w := &world{t: t, loopback: l, origin: &scripted{answers: map[string]*answer{}}, network: memnet.New()}
 	originLn, err := w.network.Listen("tcp", "192.0.2.1:80")
 	if err != nil {
 		t.Fatal(err)
 	}
 	originServer := &http.Server{Handler: w.origin}
 	go originServer.Serve(originLn)
-	transport := poolTo(t, w.network, "192.0.2.1:80")
+	pool := poolTo(t, w.network, "192.0.2.1:80")
+	w.origin.world = w
+	var transport http.RoundTripper = pool
+	if l != nil {
+		l.origin = &watched{RoundTripper: pool}
+		transport = l.origin
+	}
 	config := Config{Name: "fra1", Sites: []Site{
 		{Name: "shop", Hosts: []string{"shop.test", "*.wild.test"}, Origin: transport},
 		{Name: "hints", Hosts: []string{"hints.test"}, Origin: transport, EarlyHintsAll: true},
@@ -158,6 +190,9 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 	},
 		Log:    slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Limits: &Limits{}} // every request comes from one client
+	if l != nil {
+		config.Now = l.clock.now
+	}
 	if adjust != nil {
 		adjust(&config)
 	}
@@ -171,15 +206,19 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	server := &http.Server{Handler: w.edge}
-	if loop {
+	dial := func(ctx context.Context) (net.Conn, error) { return w.network.DialFrom(ctx, clientAddr, edgeAddr) }
+	switch {
+	case l != nil:
+		var serve func(context.Context) error
+		serve, dial = l.listen(t, w.edge)
+		go func() { done <- serve(ctx) }()
+	case loop:
 		go func() { done <- w.edge.Serve(ctx, ln) }()
-	} else {
+	default:
 		go func() { done <- server.Serve(ln) }()
 	}
 	w.client = &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return w.network.DialFrom(ctx, clientAddr, edgeAddr)
-		}}
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }}
 	w.stop = func() {
 		w.client.CloseIdleConnections()
 		cancel()
@@ -188,7 +227,7 @@ func newWorld(t testing.TB, loop bool, adjust func(*Config)) *world {
 			t.Errorf("serve: %v", err)
 		}
 		w.edge.Close()
-		transport.Close()
+		pool.Close()
 		originServer.Close()
 		holdsNothing(t, w.edge.store)
 	}
@@ -204,7 +243,15 @@ func poolTo(t testing.TB, n *memnet.Network, addr string) *origin.Pool {
 	return p
 }
 
-// roundTrip sends one request of a conversation and prints the response.
+// asks says that n requests are going to be sent, or are through.
+func (w *world) asks(n int) {
+	if w.loopback != nil {
+		w.loopback.asking.Add(int64(n))
+	}
+}
+
+// roundTrip sends one request of a conversation, of which asks has been told, and
+// prints the response.
 func (w *world) roundTrip(r *http.Request) (string, error) {
 	var b strings.Builder
 	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: func(status int, h textproto.MIMEHeader) error {
@@ -214,11 +261,13 @@ func (w *world) roundTrip(r *http.Request) (string, error) {
 		}
 		return nil
 	}})
+	defer w.asks(-1)
 	resp, err := w.client.RoundTrip(r.WithContext(ctx))
 	if err != nil {
 		return "", err
 	}
 	defer resp.Body.Close()
+	w.dated(resp.Header)
 	body, err := io.ReadAll(resp.Body)
 	fmt.Fprintf(&b, "%d %s\n", resp.StatusCode, http.StatusText(resp.StatusCode))
 	for _, name := range slices.Sorted(maps.Keys(resp.Header)) {
@@ -236,6 +285,15 @@ func (w *world) roundTrip(r *http.Request) (string, error) {
 		fmt.Fprintf(&b, "\ntrailer %s: %s", name, resp.Trailer.Get(name))
 	}
 	return b.String(), nil
+}
+
+// dated gives an answer of the general path on a real socket, which net/http
+// dates by the real clock, the date of the world's.
+func (w *world) dated(h http.Header) {
+	t, err := http.ParseTime(h.Get("Date"))
+	if w.loopback != nil && err == nil && time.Since(t).Abs() < time.Hour {
+		h.Set("Date", w.now().Format(http.TimeFormat))
+	}
 }
 
 // raw sends bytes as they are and returns all that comes back until the edge
@@ -261,6 +319,9 @@ func (w *world) requests(whole bool) []string {
 	seen := w.origin.seen
 	if whole {
 		seen = w.origin.whole
+	}
+	for i := range seen { // on a real socket the client is another
+		seen[i] = strings.ReplaceAll(seen[i], "X-Forwarded-For: 127.0.0.1", "X-Forwarded-For: "+clientAddr.String())
 	}
 	w.origin.seen, w.origin.whole = nil, nil
 	return seen
