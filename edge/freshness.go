@@ -124,6 +124,9 @@ var dateForms = [...]string{
 // parseDate reads an HTTP-date. near tells which century a two-digit year is in.
 func parseDate(s string, near time.Time) (time.Time, bool) {
 	s = trimOWS(s)
+	if t, ok := parseFixdate(s); ok {
+		return t, true
+	}
 	if zone := len(s) - len("GMT"); zone > 0 && strings.EqualFold(s[zone:], "GMT") {
 		s = s[:zone] + "GMT" // names of days and months are read in any case too
 	}
@@ -144,6 +147,36 @@ func parseDate(s string, near time.Time) (time.Time, bool) {
 		return t.UTC(), true
 	}
 	return time.Time{}, false
+}
+
+// parseFixdate reads the form that everybody sends, in the case that everybody
+// writes it in; what it does not take may be a date all the same. It allocates
+// nothing, and takes a tenth of what time.Parse does, for which
+// If-Modified-Since made a hit half as dear again.
+func parseFixdate(s string) (time.Time, bool) {
+	const days, months = "SunMonTueWedThuFriSat", "JanFebMarAprMayJunJulAugSepOctNovDec"
+	if len(s) != len(http.TimeFormat) || s[3:5] != ", " || s[7] != ' ' || s[11] != ' ' || s[16] != ' ' || s[19] != ':' || s[22] != ':' || s[25:] != " GMT" {
+		return time.Time{}, false
+	}
+	weekday, month := strings.Index(days, s[:3]), strings.Index(months, s[8:11])
+	day, year := digits(s[5:7]), digits(s[12:16])
+	hour, minute, second := digits(s[17:19]), digits(s[20:22]), digits(s[23:25])
+	if weekday < 0 || weekday%3 != 0 || month < 0 || month%3 != 0 || day < 1 || year < 0 || hour < 0 || hour > 23 || minute < 0 || minute > 59 || second < 0 || second > 59 {
+		return time.Time{}, false
+	}
+	t := time.Date(year, time.Month(month/3+1), day, hour, minute, second, 0, time.UTC)
+	return t, t.Day() == day
+}
+
+// digits is the number that s writes with digits alone, or below 0.
+func digits(s string) (n int) {
+	for i := range len(s) {
+		if !isDigit(s[i]) {
+			return -1
+		}
+		n = 10*n + int(s[i]-'0')
+	}
+	return n
 }
 
 // afterWeekday is a date without the day of the week, whose name depends on

@@ -53,14 +53,8 @@ func TestComesBack(t *testing.T) {
 	})
 }
 
-// serveLoopback is an edge on a socket of this machine, whose site has all that
-// files has stored.
-func serveLoopback(t *testing.T, files map[string][]byte) (e *Edge, dial func() *net.TCPConn) {
-	origin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "max-age=3600")
-		w.Header().Set("Content-Length", fmt.Sprint(len(files[r.URL.Path])))
-		w.Write(files[r.URL.Path])
-	})
+// serveLoopback is an edge on a socket of this machine, in front of origin.
+func serveLoopback(t *testing.T, origin http.Handler) (e *Edge, dial func() *net.TCPConn) {
 	e, err := New(Config{Name: "fra1", Sites: []Site{{Name: "shop", Hosts: []string{"shop.test"}, Origin: HandlerTransport(origin)}}})
 	if err != nil {
 		t.Fatal(err)
@@ -87,17 +81,23 @@ func serveLoopback(t *testing.T, files map[string][]byte) (e *Edge, dial func() 
 		t.Cleanup(func() { c.Close() })
 		return c.(*net.TCPConn)
 	}
-	for path := range files {
-		for range 1000 { // until the fetch's own goroutine has stored it
-			w := newAnswer()
-			r, err := http.NewRequest(http.MethodGet, "http://shop.test"+path, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if e.ServeHTTP(w, r); strings.Contains(w.header.Get("Cache-Status"), "hit") {
-				break
-			}
-		}
+	return e, dial
+}
+
+// files is an origin of such.
+type files map[string][]byte
+
+func (f files) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "max-age=3600")
+	w.Header().Set("Content-Length", fmt.Sprint(len(f[r.URL.Path])))
+	w.Write(f[r.URL.Path])
+}
+
+// serveStored is serveLoopback with all files stored.
+func serveStored(t *testing.T, f files) (e *Edge, dial func() *net.TCPConn) {
+	e, dial = serveLoopback(t, f)
+	for path := range f {
+		storeAt(t, e, path)
 	}
 	return e, dial
 }
@@ -105,7 +105,7 @@ func serveLoopback(t *testing.T, files map[string][]byte) (e *Edge, dial func() 
 // TestEndOfStream: a client that ends its stream together with a request, its
 // first or a later one, gets the answer, and then the end.
 func TestEndOfStream(t *testing.T) {
-	_, dial := serveLoopback(t, map[string][]byte{"/a": []byte("hello")})
+	_, dial := serveStored(t, files{"/a": []byte("hello")})
 	const ask = "GET /a HTTP/1.1\r\nHost: shop.test\r\n\r\n"
 	for before := range 3 {
 		c := dial()
@@ -131,15 +131,15 @@ func TestEndOfStream(t *testing.T) {
 // TestManySizes: bodies of all sizes come whole, in order, to clients that ask
 // for many at once and take them in fits and starts. The heads are cut anywhere.
 func TestManySizes(t *testing.T) {
-	files := map[string][]byte{}
+	f := files{}
 	var paths []string
 	for _, size := range []int{0, 1, 1000, copiedBody - 1, copiedBody, copiedBody + 1, chunkBytes, chunkBytes + 1, 100 << 10, 1 << 20, 5<<20 + 3} {
 		path := fmt.Sprintf("/%d", size)
 		paths = append(paths, path)
-		files[path] = make([]byte, size)
-		rand.NewChaCha8([32]byte{byte(size)}).Read(files[path])
+		f[path] = make([]byte, size)
+		rand.NewChaCha8([32]byte{byte(size)}).Read(f[path])
 	}
-	e, dial := serveLoopback(t, files)
+	e, dial := serveStored(t, f)
 	var wg sync.WaitGroup
 	const clients, requests = 8, 30
 	for i := range clients {
@@ -171,7 +171,7 @@ func TestManySizes(t *testing.T) {
 					return
 				}
 				body, err := io.ReadAll(resp.Body)
-				if err != nil || !bytes.Equal(body, files[path]) {
+				if err != nil || !bytes.Equal(body, f[path]) {
 					t.Errorf("client %d, %s: %d octets, %v", i, path, len(body), err)
 					return
 				}
