@@ -242,6 +242,9 @@ func (e *Edge) SetReady(ready bool) { e.notReady.Store(!ready) }
 // Connections are still taken.
 func (e *Edge) Drain() { e.draining.Store(true) }
 
+// Undrain takes the announcement of Drain back.
+func (e *Edge) Undrain() { e.draining.Store(false) }
+
 // siteTable finds the site of a host.
 type siteTable struct {
 	hosts map[string]*Site

@@ -89,6 +89,7 @@ type admin struct {
 	about   func(*localStatus) // what the process as a whole has to say
 	ready   atomic.Bool
 	socket  atomic.Pointer[net.UnixListener]
+	server  atomic.Pointer[http.Server]
 	started time.Time
 	log     *slog.Logger
 }
@@ -98,6 +99,26 @@ func (a *admin) handOver() {
 	if l := a.socket.Load(); l != nil {
 		l.SetUnlinkOnClose(false)
 	}
+}
+
+// takeBack listens at the socket's path again, which the next process had and
+// has died with.
+func (a *admin) takeBack() error {
+	old, srv := a.socket.Load(), a.server.Load()
+	if old == nil || srv == nil {
+		return nil // a process without state folder has none
+	}
+	path := old.Addr().String()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := listenPrivate(path)
+	if err != nil {
+		return err
+	}
+	a.socket.Store(l)
+	go srv.Serve(l) // until the server is shut down
+	return nil
 }
 
 // serve listens on the socket in dir until ctx is done.
@@ -115,6 +136,7 @@ func (a *admin) serve(ctx context.Context, dir string) error {
 	}
 	a.socket.Store(l)
 	srv := &http.Server{Handler: a.handler(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn)}
+	a.server.Store(srv)
 	ended := make(chan struct{})
 	context.AfterFunc(ctx, func() { // who asked for an upgrade gets the answer
 		defer close(ended)

@@ -87,8 +87,9 @@ type server struct {
 	parent    *handover.Parent // the process that this one takes the place of, or nil
 	lock      *os.File         // of the state folder
 	upgrading sync.Mutex
-	ending    atomic.Bool // told to end
-	edgeName  string      // of the edge in this process, or empty
+	ending    atomic.Bool // told to end, or another process has taken its place
+	told      <-chan struct{}
+	edgeName  string // of the edge in this process, or empty
 }
 
 // reloads counts them.
@@ -175,7 +176,8 @@ func (s *server) runParts(ctx context.Context, args []string) error {
 func (s *server) begin(ctx context.Context) {
 	s.tasks.ctx, s.tasks.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	s.admin = &admin{log: s.log, started: time.Now(), reload: s.reload, upgrade: s.upgrade, about: s.about}
-	context.AfterFunc(ctx, func() { s.end(false) })
+	s.told = ctx.Done()
+	context.AfterFunc(ctx, s.end)
 }
 
 // about is what the whole process says of itself, beside its parts.
@@ -223,11 +225,9 @@ func (s *server) obey(ctx context.Context, signals <-chan os.Signal) error {
 			return nil
 		case sig := <-signals:
 			if sig == syscall.SIGUSR2 {
-				_, err := s.upgrade()
-				if err == nil || ctx.Err() != nil {
-					return nil // another process obeys now, or none needs to
+				if _, err := s.upgrade(); err != nil && !s.ending.Load() { // else it ends, unless the new one dies
+					s.log.Error("upgrade failed; this process goes on", "err", err)
 				}
-				s.log.Error("upgrade failed; this process goes on", "err", err)
 				continue
 			}
 			if err := s.admin.reload(ctx); err != nil {

@@ -286,6 +286,9 @@ func (p *dnsPart) drain(bool) bool {
 	return false
 }
 
+// undrain implements ender.
+func (p *dnsPart) undrain() { p.setState() }
+
 // setState makes the picture of the fleet from health and drains, and swaps it.
 func (p *dnsPart) setState() {
 	p.mu.Lock()

@@ -281,6 +281,9 @@ func (p *edgePart) drain(replaced bool) bool {
 	return true
 }
 
+// undrain implements ender.
+func (p *edgePart) undrain() { p.edge.Undrain() }
+
 // letGo implements follows: purges are the next process's to hear, so nothing
 // stored is served from here without asking the origin.
 func (p *edgePart) letGo() {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"perigee.example/internal/handover"
 )
 
 // Here a process ends without breaking anything, and gives its place to a new
@@ -25,11 +27,16 @@ import (
 //     goes on; nobody noticed.
 //  3. The old one stops using what is stored without asking (purges are the new
 //     one's to hear) and lets the new one go on: admin socket, feed.
-//  4. The old one drains, as at SIGTERM, and ends.
+//  4. The old one drains, as at SIGTERM, and ends. When the new one dies
+//     meanwhile, the old one takes everything back.
 
 // upgradeTimeout bounds the start of a new binary: zones of millions of names
 // take a minute to load.
 const upgradeTimeout = 5 * time.Minute
+
+// probation is how long the old process stays at least, without drain to wait
+// for: a new one that cannot live mostly dies at once.
+const probation = 2 * time.Second
 
 // upgradeResult is what an upgrade did.
 type upgradeResult struct {
@@ -74,8 +81,11 @@ is shown here. A control node is restarted instead.`,
 
 // ender is a part that can announce its end to clients before it comes. drain
 // reports whether they need time to hear of it. replaced: another process serves
-// from the same sockets, so nobody needs to be sent elsewhere.
-type ender interface{ drain(replaced bool) bool }
+// from the same sockets, so nobody needs to be sent elsewhere. undrain takes it back.
+type ender interface {
+	drain(replaced bool) bool
+	undrain()
+}
 
 // follows is a part whose feed another process has taken over.
 type follows interface{ letGo() }
@@ -121,14 +131,16 @@ func (s *server) upgrade() (pid int, err error) {
 		return 0, errors.New("an upgrade is under way already")
 	}
 	var resume []func()
-	defer func() {
-		if err == nil {
-			return // it has given its place away, and never does again
-		}
+	keep := func() {
 		for _, f := range resume {
 			f()
 		}
 		s.upgrading.Unlock()
+	}
+	defer func() {
+		if err != nil {
+			keep()
+		}
 	}()
 	switch {
 	case s.ending.Load():
@@ -162,7 +174,7 @@ func (s *server) upgrade() (pid int, err error) {
 	if err := child.Wait(upgradeTimeout); err != nil {
 		return 0, err
 	}
-	if s.ending.Load() { // told so meanwhile, and nobody has told the new one
+	if s.ending.Swap(true) { // told so meanwhile, and nobody has told the new one
 		child.Stop()
 		return 0, errors.New("this process is ending")
 	}
@@ -174,17 +186,63 @@ func (s *server) upgrade() (pid int, err error) {
 	}
 	s.admin.handOver()
 	child.Go()
-	go s.end(true)
+	go s.giveWay(child, keep)
 	return child.Pid, nil
+}
+
+// giveWay drains and ends this process, whose place child has taken, unless child
+// dies before that is done: then this one goes on as if there had been none, and
+// calls keep.
+func (s *server) giveWay(child *handover.Child, keep func()) {
+	wait := probation
+	if s.drainParts(true) {
+		wait = max(wait, s.cfg.Load().Health.Drain)
+	}
+	s.log.Info("ending: another process serves in this one's place", "pid", child.Pid, "for", wait)
+	select {
+	case <-time.After(wait):
+	case <-s.tasks.ctx.Done():
+	case <-s.told:
+	case <-child.Ended():
+		if err := child.Err(); err != nil && s.tasks.ctx.Err() == nil {
+			s.takeBack(err)
+			keep()
+			select {
+			case <-s.told: // while it was taken back
+				s.end()
+			default:
+			}
+			return
+		}
+	}
+	s.tasks.cancel(nil)
+}
+
+// takeBack undoes what was done for a process that has died. Purges that it heard
+// of are in the journal, and are made here as the feed is opened.
+func (s *server) takeBack(why error) {
+	s.log.Error("upgrade failed: the new process has died; this one has taken its place back", "why", why)
+	s.ending.Store(false)
+	for _, p := range s.admin.parts {
+		if p, ok := p.(ender); ok {
+			p.undrain()
+		}
+	}
+	if err := s.admin.takeBack(); err != nil {
+		s.log.Error("admin socket", "why", err)
+	}
+	if err := handover.Notify(fmt.Sprintf("MAINPID=%d", os.Getpid())); err != nil {
+		s.log.Warn("systemd is not told", "err", err)
+	}
 }
 
 // end drains every part for as long as [health] drain says, and then ends the
 // tasks. The second call does nothing.
-func (s *server) end(replaced bool) {
+func (s *server) end() {
 	if s.ending.Swap(true) {
 		return
 	}
-	if s.admin.ready.Load() && s.drainParts(replaced) {
+	if s.admin.ready.Load() && s.drainParts(false) {
 		wait := s.cfg.Load().Health.Drain
 		s.log.Info("ending: answers say so from now", "for", wait)
 		select {

@@ -139,6 +139,52 @@ func TestUpgradeEdge(t *testing.T) {
 	}
 }
 
+// TestUpgradeDies: a new process that dies while the old one drains costs
+// nothing: the old one goes on, is asked again by its admin socket, and gives its
+// place to the next.
+func TestUpgradeDies(t *testing.T) {
+	dir, addr := t.TempDir(), freeAddr(t)
+	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), map[string]string{"a": addr})+"[health]\ndrain = \"60s\"\n")
+	u := startUpgradable(t, dir, "a", "edge", "a")
+	u.dies = true
+	old := u.pid
+	serves := func(what string) {
+		t.Helper()
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		defer conn.Close()
+		r := bufio.NewReader(conn)
+		for i := range 8 {
+			if more, err := exchangeOnce(conn, r, i); err != nil || !more {
+				t.Fatalf("%s: request %d: %v, the connection stays: %v", what, i, err, more)
+			}
+		}
+	}
+	for n := 1; n <= 2; n++ {
+		u.upgrade()
+		syscall.Kill(u.pid, syscall.SIGKILL)
+		if !poll(eventuallyScript, func() bool { return strings.Count(u.text(), "taken its place back") == n }) {
+			t.Fatalf("the old process does not see that the new one died:\n%s", u.text())
+		}
+		u.pid = old
+		if !poll(eventuallyScript, func() bool {
+			out, _, err := u.perigee("status", "--json")
+			return err == nil && strings.Contains(out, fmt.Sprintf(`"pid": %d`, old))
+		}) {
+			t.Fatalf("status does not reach the old process:\n%s", u.text())
+		}
+		serves("the old process")
+	}
+	u.upgrade()
+	if err := u.end(syscall.SIGTERM); err != nil { // it does not wait for its drain
+		t.Error(err)
+	}
+	serves("the new process")
+	syscall.Kill(u.pid, syscall.SIGKILL) // nor does this test
+}
+
 func (l *httpLoad) judge(t *testing.T, n int, what string) {
 	t.Helper()
 	t.Logf("%d requests, %s, %d broken, %d connections refused", l.asked.Load(), what, l.broken.Load(), l.refused.Load())

@@ -360,6 +360,19 @@ func (c *Child) Wait(timeout time.Duration) error {
 // Go lets the new process go on, which is on its own from now.
 func (c *Child) Go() { c.goOn.Close() }
 
+// Ended is closed when the new process has ended; then Err says how, and is nil
+// when that was in good order.
+func (c *Child) Ended() <-chan struct{} { return c.ended }
+
+// Err says how the new process has ended.
+func (c *Child) Err() error {
+	<-c.ended
+	if c.status != nil && c.status.Success() {
+		return nil
+	}
+	return fmt.Errorf("the new process, pid %d: %v", c.Pid, c.status)
+}
+
 // Stop ends the new process, which serves already, in good order.
 func (c *Child) Stop() {
 	syscall.Kill(c.Pid, syscall.SIGTERM)

@@ -116,6 +116,7 @@ type Node struct {
 	position  feed.Position
 	lostSince time.Time
 	behind    bool
+	judged    bool   // behind has been told
 	trouble   string // the journal cannot be written
 	dirty     chan struct{}
 }
@@ -303,10 +304,10 @@ func (n *Node) setLost(lost bool, why error) {
 // setBehind notes whether entries are known to be missing here.
 func (n *Node) setBehind(behind bool) {
 	n.mu.Lock()
-	was := n.behind
-	n.behind = behind
+	news := n.behind != behind || !n.judged // whoever opened the node may hold itself for behind
+	n.behind, n.judged = behind, true
 	n.mu.Unlock()
-	if was != behind && n.c.Hooks.Behind != nil {
+	if news && n.c.Hooks.Behind != nil {
 		n.c.Hooks.Behind(behind)
 	}
 }
