@@ -204,6 +204,7 @@ func (c *Config) readHealth(t *table) {
 
 func (c *Config) readCache(t *table) {
 	c.Cache.Memory = t.size("memory", DefaultCacheMemory, minCacheMemory, maxCacheMemory)
+	c.Cache.Eviction = t.word("eviction", EvictionS3FIFO, []string{EvictionS3FIFO, EvictionLRU}, nil)
 	t.done()
 }
 
