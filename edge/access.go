@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -57,7 +58,7 @@ func (r *AccessRecord) clone() AccessRecord {
 // left out, but for the status and the octets.
 func (r *AccessRecord) appendJSON(b []byte) []byte {
 	b = append(b, `{"time":"`...)
-	b = r.Time.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z07:00")
+	b = appendStamp(b, r.Time)
 	b = append(b, '"')
 	b = appendText(b, "client", r.Client)
 	b = appendText(b, "site", r.Site)
@@ -69,7 +70,7 @@ func (r *AccessRecord) appendJSON(b []byte) []byte {
 	b = append(b, `,"bytes":`...)
 	b = strconv.AppendInt(b, r.Bytes, 10)
 	b = append(b, `,"seconds":`...)
-	b = strconv.AppendFloat(b, r.Duration.Round(time.Microsecond).Seconds(), 'f', 6, 64)
+	b = appendSeconds(b, r.Duration)
 	b = appendText(b, "cache", r.Cache)
 	b = appendText(b, "release", r.Release)
 	b = appendText(b, "cache_status", r.CacheStatus)
@@ -79,6 +80,46 @@ func (r *AccessRecord) appendJSON(b []byte) []byte {
 		b = appendText(b, "tls", tlsVersion(r.TLS.Version))
 	}
 	return append(b, "}\n"...)
+}
+
+// stamp is a second as it is logged. The last one is kept: to write the time
+// down was a third of the line.
+type stamp struct {
+	second int64
+	text   string
+}
+
+var lastStamp atomic.Pointer[stamp]
+
+func appendStamp(b []byte, t time.Time) []byte {
+	s := lastStamp.Load()
+	if second := t.Unix(); s == nil || s.second != second {
+		s = &stamp{second, t.UTC().Format("2006-01-02T15:04:05")}
+		lastStamp.Store(s)
+	}
+	b = append(b, s.text...)
+	b = appendMicros(b, t.Nanosecond()/1000)
+	return append(b, 'Z')
+}
+
+// appendSeconds appends a duration to the nearest microsecond.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	d = d.Round(time.Microsecond)
+	if d < 0 {
+		b, d = append(b, '-'), -d
+	}
+	b = strconv.AppendInt(b, int64(d/time.Second), 10)
+	return appendMicros(b, int(d%time.Second/time.Microsecond))
+}
+
+// appendMicros appends a fraction of six digits.
+func appendMicros(b []byte, n int) []byte {
+	b = append(b, ".000000"...)
+	for i := len(b) - 1; n > 0; i-- {
+		b[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return b
 }
 
 // appendCombined appends the record as a line of the combined format: client,

@@ -40,9 +40,20 @@ func (b *Body) Len() int64 { return b.size }
 
 // appendTo appends a body that is in memory.
 func (b *Body) appendTo(dst []byte) []byte {
-	w := appender{dst}
-	writeExtent(&w, b.arena, b.octets, b.start, b.size) // an appender has no error
-	return w.b
+	skip, left := b.start, b.size
+	for at := b.octets.First(); at != 0 && left > 0; {
+		var p []byte
+		p, at = b.arena.Read(at)
+		if skip >= int64(len(p)) {
+			skip -= int64(len(p))
+			continue
+		}
+		p = p[skip:]
+		p = p[:min(int64(len(p)), left)]
+		skip, left = 0, left-int64(len(p))
+		dst = append(dst, p...)
+	}
+	return dst
 }
 
 // slices appends to list what follows the first skip octets of a body in memory,
@@ -63,14 +74,6 @@ func (b *Body) slices(list [][]byte, skip, most int64) [][]byte {
 		list = append(list, p)
 	}
 	return list
-}
-
-// appender is an io.Writer to memory.
-type appender struct{ b []byte }
-
-func (a *appender) Write(p []byte) (int, error) {
-	a.b = append(a.b, p...)
-	return len(p), nil
 }
 
 // WriteTo writes the body.

@@ -22,6 +22,9 @@ const (
 	// with its last request gives no sign of its own. It also spares the loop to
 	// set a timer for each request.
 	lookAgain = time.Second
+	// sendBytes and maxParts bound what one call sends of a long body.
+	sendBytes = 1 << 20
+	maxParts  = 18
 )
 
 // course says how it goes on with a connection.
@@ -53,6 +56,8 @@ type desk struct {
 	out  []byte     // answers that are not written yet
 	done []answered // those in out
 	line []byte     // of the access log
+	list [maxParts][]byte
+	body Body // of the answer in the making: here, since it would be allocated for each
 }
 
 // answered is an answer that is to be counted, and logged, once it is written.
@@ -291,10 +296,12 @@ func (c *conn) answer(d *desk, now time.Time) (bool, error) {
 	if e.tellsAny() && e.tells(e.clientOf(c.peer, &d.head)) {
 		snap = snap.telling()
 	}
-	out, body, ok := hit(d.out, &d.head, snap, now)
+	out, found, ok := hit(d.out, &d.head, snap, now)
 	if !ok {
 		return false, nil
 	}
+	d.body = found
+	body := &d.body
 	defer body.Close()
 	if c.last = c.last || c.s.last(); c.last {
 		out = append(out[:len(out)-2], "Connection: close\r\n\r\n"...)
@@ -310,11 +317,11 @@ func (c *conn) answer(d *desk, now time.Time) (bool, error) {
 		rec: AccessRecord{Time: now, Status: body.Status, Bytes: body.size, Cache: body.Cache},
 	})
 	if e.access != nil {
-		c.record(d, &body)
+		c.record(d, body)
 	}
 	switch {
 	case long:
-		return true, c.flush(&body)
+		return true, c.flush(body)
 	case len(out) >= gatherBytes:
 		return true, c.flush(nil)
 	}
@@ -389,4 +396,17 @@ func (c *conn) send(out []byte, body *Body) (int64, error) {
 	}
 	m, err := body.WriteTo(c)
 	return int64(n) + m, err
+}
+
+// gathered lists what follows the first skip octets of out and a body in memory,
+// as much as one call sends.
+func (d *desk) gathered(out []byte, body *Body, skip int64) [][]byte {
+	list := d.list[:0]
+	if skip < int64(len(out)) {
+		list = append(list, out[skip:])
+		skip = 0
+	} else {
+		skip -= int64(len(out))
+	}
+	return body.slices(list, skip, sendBytes)
 }

@@ -20,10 +20,6 @@ const (
 	// rawBytes bounds what is written by a system call that the scheduler is not
 	// told of: some ten microseconds. To tell it costs as much as a short copy.
 	rawBytes = 64 << 10
-	// sendBytes bounds one call that it is told of.
-	sendBytes = 1 << 20
-	// maxVectors bounds the parts that one call gathers.
-	maxVectors = 18
 )
 
 // rawOf returns how to make system calls on a connection, or nil when only its
@@ -204,10 +200,21 @@ func (c *conn) sendFile(body *Body) (int64, error) {
 
 // gather writes out and a body in memory in as few calls as it takes.
 func (c *conn) gather(out []byte, body *Body) (int64, error) {
-	var parts [maxVectors][]byte
-	var total int64
 	want := int64(len(out)) + body.size
-	try := func(fd uintptr) (int, syscall.Errno) { return writeParts(fd, c.parts(&parts, out, body, total)) }
+	n, errno := writeParts(c.fd, c.desk.gathered(out, body, 0))
+	if errno != 0 && errno != syscall.EAGAIN {
+		return 0, errno
+	}
+	c.pace.took(n)
+	total := int64(n)
+	if total == want {
+		return total, nil
+	}
+	return c.gatherRest(out, body, total, want)
+}
+
+func (c *conn) gatherRest(out []byte, body *Body, total, want int64) (int64, error) {
+	try := func(fd uintptr) (int, syscall.Errno) { return writeParts(fd, c.desk.gathered(out, body, total)) }
 	for total < want {
 		n, err := c.push(try)
 		if err != nil {
@@ -218,20 +225,8 @@ func (c *conn) gather(out []byte, body *Body) (int64, error) {
 	return total, nil
 }
 
-// parts lists what follows the first skip octets of out and body.
-func (c *conn) parts(parts *[maxVectors][]byte, out []byte, body *Body, skip int64) [][]byte {
-	list := parts[:0]
-	if skip < int64(len(out)) {
-		list = append(list, out[skip:])
-		skip = 0
-	} else {
-		skip -= int64(len(out))
-	}
-	return body.slices(list, skip, sendBytes)
-}
-
 func writeParts(fd uintptr, parts [][]byte) (int, syscall.Errno) {
-	var vectors [maxVectors]syscall.Iovec
+	var vectors [maxParts]syscall.Iovec
 	for i, p := range parts {
 		vectors[i].Base = unsafe.SliceData(p)
 		vectors[i].SetLen(len(p))

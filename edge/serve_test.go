@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -294,6 +295,20 @@ func TestLoggedPath(t *testing.T) {
 	} {
 		if got := newSecrets(nil).path(c.path, c.query); got != c.want {
 			t.Errorf("%s%s: %s, want %s", c.path, c.query, got, c.want)
+		}
+	}
+}
+
+// TestLoggedTimes: times and durations are written as package time writes them.
+func TestLoggedTimes(t *testing.T) {
+	start := time.Date(2026, 12, 31, 23, 59, 58, 999_999_499, time.FixedZone("", -3600))
+	for _, d := range []time.Duration{0, 1, 500, 1001, 999_999_500, time.Second, 90*time.Second + 5*time.Microsecond, -time.Millisecond} {
+		at := start.Add(d)
+		if got, want := string(appendStamp(nil, at)), at.UTC().Format("2006-01-02T15:04:05.000000Z07:00"); got != want {
+			t.Errorf("%v is logged as %s", want, got)
+		}
+		if got, want := string(appendSeconds(nil, d)), strconv.FormatFloat(d.Round(time.Microsecond).Seconds(), 'f', 6, 64); got != want {
+			t.Errorf("%v is logged as %s, want %s", d, got, want)
 		}
 	}
 }
