@@ -42,10 +42,9 @@ func (s *store) due(o *stored, age time.Duration) bool {
 	if o.aheadAge == 0 || age < o.aheadAge {
 		return false
 	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	v := s.live(o.at)
-	return v != nil && v.uses.Load() == aheadUses // and no aheadBit
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return o.uses >= aheadUses && !o.ahead
 }
 
 // claimAhead gives the caller the refreshing of o. It is given once for each
@@ -53,8 +52,9 @@ func (s *store) due(o *stored, age time.Duration) bool {
 func (s *store) claimAhead(o *stored) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := s.live(o.at)
-	return v != nil && v.uses.Or(aheadBit)&aheadBit == 0
+	claimed := !o.ahead
+	o.ahead = true
+	return claimed
 }
 
 // aheadLimit is a token bucket of aheadRate a second.

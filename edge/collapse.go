@@ -51,6 +51,7 @@ type outcome struct {
 	stale     bool        // obj stands in for a failed origin
 	validated bool        // obj was confirmed by a 304
 	resp      *http.Response
+	far       *stored // what resp is on disk, if it is kept there
 	err       error
 	status    int // the origin's, 0 for none
 	why       refusal
@@ -242,4 +243,5 @@ func (e *Edge) invalidate(primary string) {
 	}
 	e.flights.mu.Unlock()
 	e.store.remove(primary)
+	e.disk.Load().remove(primary)
 }

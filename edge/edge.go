@@ -18,8 +18,8 @@
 // It is not a forward proxy, not a load balancer (that is origin.Pool) and no
 // TLS terminator for other protocols. It is strict on what it receives: a head
 // that two parsers could read differently is refused. Unless a Site says so, it
-// uses no heuristic freshness and stores no response with Set-Cookie. HTTP/2,
-// compression and a disk tier are not here yet.
+// uses no heuristic freshness and stores no response with Set-Cookie. HTTP/2
+// and compression are not here yet.
 package edge
 
 import (
@@ -37,7 +37,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"perigee.example/internal/evict"
 	"perigee.example/origin"
 )
 
@@ -75,9 +74,6 @@ type Site struct {
 	// EarlyHintsAll passes 103 (RFC 8297) on to HTTP/1.1 clients too; without,
 	// only to those of HTTP/2 and later. perigee.toml has it as early_hints.
 	EarlyHintsAll bool
-	// MemoryBytes is a share of the store that the site has to itself, and does
-	// not exceed; 0 is none: then it shares what is left with the others.
-	MemoryBytes int64
 	// Rules give expiry to pushed paths beyond the classes: first match wins.
 	Rules []ExpiryRule
 
@@ -99,7 +95,6 @@ type Config struct {
 	Releases    *origin.Releases // nil: no push sites
 	Blobs       *origin.Blobs    // of Releases
 	MemoryBytes int64            // budget of the store; 0 means DefaultMemoryBytes
-	Eviction    Eviction         // what leaves the store when it is full
 	Log         *slog.Logger     // events; nil discards
 	Access      AccessLog        // one record a request; nil: off
 	Hide        []string         // query parameters whose values Access is not told; nil means DefaultHide
@@ -109,14 +104,6 @@ type Config struct {
 	// 0 draws one.
 	Seed uint64
 }
-
-// Eviction is how a full store chooses what leaves.
-type Eviction = evict.Policy
-
-const (
-	S3FIFO = evict.S3FIFO // the default: what is asked for once drives nothing out that is used
-	LRU    = evict.LRU    // the least recently used
-)
 
 // AccessLog receives one record a request. It must not block, and not keep r.
 type AccessLog interface{ Log(r *AccessRecord) }
@@ -147,6 +134,7 @@ type Edge struct {
 	name, id string
 	snap     atomic.Pointer[Snapshot]
 	store    *store
+	disk     atomic.Pointer[disk] // nil: there is none
 	purges   *purgeTable
 	flights  flights
 	clients  clients
@@ -193,7 +181,7 @@ func New(c Config) (*Edge, error) {
 	if (c.Releases == nil) != (c.Blobs == nil) {
 		return nil, errors.New("edge: Releases and Blobs come together: give both or neither")
 	}
-	st, err := newStore(c.MemoryBytes, c.Eviction, c.Now())
+	st, err := newStore(c.MemoryBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -220,7 +208,10 @@ func New(c Config) (*Edge, error) {
 }
 
 // Close ends fetches under way. Connections are Serve's to end: cancel its context.
-func (e *Edge) Close() { e.cancel() }
+func (e *Edge) Close() {
+	e.cancel()
+	e.CloseDisk()
+}
 
 // SetSites swaps all sites, or changes nothing and says why. What is stored
 // stays; requests under way end as they began.
@@ -235,13 +226,6 @@ func (e *Edge) SetSites(sites []Site) error {
 		}
 	}
 	e.keepStats(t)
-	shares := map[string]int64{}
-	for i := range sites {
-		if n := sites[i].MemoryBytes; n > 0 {
-			shares[sites[i].Name] = n
-		}
-	}
-	e.store.setShares(shares)
 	e.snap.Store(&Snapshot{
 		name: e.name, sites: t, store: e.store, purges: e.purges, behind: &e.behind,
 		releases: e.releases, blobs: e.blobs,

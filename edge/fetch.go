@@ -97,7 +97,7 @@ func (w *fill) keep(ctx context.Context, obj *stored, growing *growing, resp *ht
 	var reserved int64
 	defer func() { w.e.store.release(reserved) }()
 	err := growing.fill(ctx, resp.Body, func(n int64) bool {
-		if growing.size+n > w.e.store.maxObject(w.site.Name) || !w.e.store.reserve(n) {
+		if growing.size+n > w.e.store.maxObject() || !w.e.store.reserve(n) {
 			return false
 		}
 		reserved += n
@@ -235,6 +235,7 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 	own := obj.withhold()
 	why := storable(w.site, obj.status, obj.header, &obj.cc, w.auth, obj.hasLifetime)
 	obj.sel = selectingFields(varyNames(h["Vary"], w.site.KeyFields), w.fields)
+	var far *stored
 	switch {
 	case why != "":
 	case deceptive(w.target.path, obj):
@@ -251,8 +252,11 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 			return outcome{err: errRangeOnly, why: "large"}
 		}
 		why = "large" // the origin knows no ranges: this is its answer
-	case resp.ContentLength > w.e.store.maxObject(w.site.Name):
+	case resp.ContentLength > w.e.store.maxObject():
 		why = "large"
+		if w.rangeField == "" && w.e.disk.Load().takesFar(resp.ContentLength) {
+			far = obj
+		}
 	}
 	if why != "" {
 		w.e.store.mark(w.fl.primary, came)
@@ -263,7 +267,7 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 			resp.Body.Close() // it answers another request than the client's
 			return outcome{err: errRangeOnly, why: why}
 		}
-		return outcome{resp: resp, why: why, status: resp.StatusCode}
+		return outcome{resp: resp, why: why, far: far, status: resp.StatusCode}
 	}
 	o := outcome{obj: obj, own: own, body: newGrowing(resp.ContentLength, w.e.store.arena), resp: resp, status: resp.StatusCode}
 	o.body.resp = resp

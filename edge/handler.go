@@ -160,6 +160,9 @@ func (x *exchange) pull() {
 		x.peerAsOf = x.e.asOf()
 	}
 	f := x.snap.find(x.site, []byte(x.key), q.fields(), x.e.now())
+	if f.obj == nil {
+		f = x.secondTier(f)
+	}
 	if f.obj != nil {
 		x.hold(f.obj.body)
 	}
@@ -390,7 +393,7 @@ func (b *clientBody) Read(p []byte) (int, error) {
 func (x *exchange) passOn(resp *http.Response, keep *keeper) {
 	defer resp.Body.Close()
 	whole := false
-	defer func() { keep.end(whole) }()
+	defer func() { keep.end(whole); x.tee.end(whole) }()
 	x.status.fwdStatus = resp.StatusCode
 	h := x.w.Header()
 	for name, lines := range received(resp.Header) {
@@ -419,6 +422,7 @@ func (x *exchange) passOn(resp *http.Response, keep *keeper) {
 		n, err := resp.Body.Read(buf)
 		if n > 0 {
 			keep.add(buf[:n])
+			x.tee.add(buf[:n])
 			if _, werr := x.Write(buf[:n]); werr != nil {
 				x.abort()
 			}

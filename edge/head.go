@@ -39,7 +39,6 @@ type head struct {
 	unusual        bool // it has a field that is the general path's
 	names, values  [maxFields]span
 	n              int
-	stored         stored // a view of what Hit found for it
 }
 
 // parse reads the head at the start of b and returns its length, empty line

@@ -143,11 +143,10 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body
 	}
 	t.query = site.Query.apply(t.query)
 	var space [512]byte
-	found, record := s.look(site, t.appendKey(space[:0]), h, now, &h.stored)
+	found := s.find(site, t.appendKey(space[:0]), h, now)
 	if found.obj == nil {
 		return dst, body, false
 	}
-	defer s.store.arena.Release(record)
 	body.arena, body.held = s.store.arena, found.obj.body
 	if found.use != useFresh || found.ahead || found.obj.part != nil || !bodyAllowed(found.obj.status) {
 		body.Close()

@@ -30,7 +30,10 @@ func (x *exchange) end() {
 	for _, e := range x.held {
 		x.e.store.arena.Release(e)
 	}
-	x.held, x.parts = nil, nil
+	for _, o := range x.far {
+		o.Close()
+	}
+	x.held, x.parts, x.far = nil, nil, nil
 }
 
 // hold makes the end of a flight let go of a body, which the caller holds: it

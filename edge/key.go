@@ -232,14 +232,7 @@ func checkPath(p string) error {
 // origin see one spelling.
 func escapeStray(p string) string {
 	const stray = "\"<>^`{|}"
-	some := false
-	for i := range len(p) { // what has none of them is passed quickly
-		switch p[i] {
-		case '"', '<', '>', '^', '`', '{', '|', '}':
-			some = true
-		}
-	}
-	if !some {
+	if !strings.ContainsAny(p, stray) {
 		return p
 	}
 	var b strings.Builder

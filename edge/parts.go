@@ -12,6 +12,9 @@ func (x *exchange) source(o *stored) source {
 	if o.part != nil {
 		return x.partsOf(&partsBody{head: o})
 	}
+	if o.far != nil {
+		return farBody{o.far}
+	}
 	return storedBody{o, x.e.store.arena}
 }
 
@@ -39,8 +42,16 @@ func (x *exchange) askPart(f found) (field string, exact bool) {
 // that tag the same file differently, no slices make a whole: the request is
 // passed on. False is that the request has been answered.
 func (x *exchange) ready(src source, start, length int64) bool {
+	if x.q.method == http.MethodHead {
+		return true
+	}
+	if far, ok := src.(farBody); ok && !far.sound(start, length) {
+		x.anew() // it is gone from the disk by now
+		x.pull()
+		return false
+	}
 	parts, ok := src.(*partsBody)
-	if !ok || x.q.method == http.MethodHead {
+	if !ok {
 		return true
 	}
 	err := parts.prepare(x.r.Context(), start, length)
@@ -50,12 +61,7 @@ func (x *exchange) ready(src source, start, length int64) bool {
 	if x.r.Context().Err() != nil {
 		x.abort()
 	}
-	h := x.w.Header()
-	for name := range h {
-		if name != "Connection" {
-			delete(h, name)
-		}
-	}
+	x.anew()
 	x.status = cacheStatus{fwd: "partial"}
 	if errors.Is(err, errChanged) && !x.again {
 		x.again = true
@@ -68,6 +74,17 @@ func (x *exchange) ready(src source, start, length int64) bool {
 	}
 	x.originFailed(err)
 	return false
+}
+
+// anew takes back what was prepared of an answer.
+func (x *exchange) anew() {
+	h := x.w.Header()
+	for name := range h {
+		if name != "Connection" {
+			delete(h, name)
+		}
+	}
+	x.status = cacheStatus{}
 }
 
 // partsBody gives the octets of a representation of which parts are stored.

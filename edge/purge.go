@@ -56,11 +56,14 @@ func (e *Edge) purgeScope(s scope, site string, seq uint64, soft bool) {
 	e.applyMu.Lock()
 	defer e.applyMu.Unlock()
 	if seq == 0 {
-		e.purges.record(s, site, instant{local: e.local.Load() + 1}, soft)
+		at := instant{local: e.local.Load() + 1}
+		e.purges.record(s, site, at, soft)
 		e.local.Add(1)
+		e.disk.Load().note(purgeNote{s.kind, s.within, s.name, site, 0, at.local, soft})
 		return
 	}
 	e.purges.record(s, site, instant{seq: seq}, soft)
+	e.disk.Load().note(purgeNote{s.kind, s.within, s.name, site, seq, 0, soft})
 	e.raiseApplied(seq)
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"perigee.example/internal/arena"
+	"perigee.example/internal/seglog"
 )
 
 var (
@@ -39,7 +40,9 @@ type exchange struct {
 	peerAsOf instant
 	again    bool // the answer was begun anew, since the origin has another representation by now
 
-	held  []arena.Extent // bodies, till the end
+	tee   *farKeeper       // writes what is passed on to disk
+	far   []*seglog.Object // till the end
+	held  []arena.Extent   // bodies, till the end
 	parts []*partsBody
 }
 

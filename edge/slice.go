@@ -132,7 +132,7 @@ func (w *fill) classifyPart(resp *http.Response) (p *part, ok bool) {
 // sliceable reports that o, of which length octets would come, is better
 // fetched in slices.
 func (w *fill) sliceable(o *stored, length int64) bool {
-	limit := w.e.store.maxObject(w.site.Name)
+	limit := w.e.store.maxObject()
 	if w.rangeField != "" {
 		limit = sliceBytes
 	}
@@ -167,7 +167,11 @@ func (x *exchange) waitSlice(ctx context.Context, s *heldSlice) (*heldSlice, err
 func (x *exchange) joinSlice(head *stored, index int64, ahead bool) *heldSlice {
 	e := x.e
 	key := head.sliceKey(index)
-	if obj, _ := e.store.get([]byte(key), nil); obj != nil {
+	obj, _ := e.store.get([]byte(key), nil)
+	if obj == nil {
+		obj = x.sliceFromDisk(key)
+	}
+	if obj != nil {
 		if hard, _ := e.purges.check(&obj.scopes, obj.asOf); !hard {
 			return &heldSlice{index: index, obj: obj}
 		}

@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"perigee.example/internal/arena"
 	"perigee.example/origin"
 )
 
@@ -67,42 +66,25 @@ type found struct {
 // found.
 func (s *Snapshot) find(site *Site, key []byte, f fields, now time.Time) found {
 	obj, other := s.store.get(key, f)
-	r := s.usable(obj, other, site, f, now)
-	if obj != nil && r.obj == nil {
-		s.store.letGo(obj)
-	}
-	return r
-}
-
-// look is find for a hit: what it finds is a view of a record, into. The caller
-// lets go of both, body and record.
-func (s *Snapshot) look(site *Site, key []byte, f fields, now time.Time, into *stored) (r found, record arena.Extent) {
-	record, other := s.store.hit(key, f, into)
-	if record == 0 {
-		return s.usable(nil, other, site, f, now), 0
-	}
-	if r = s.usable(into, false, site, f, now); r.obj == nil {
-		s.store.letGo(into)
-		s.store.arena.Release(record)
-		record = 0
-	}
-	return r, record
-}
-
-// usable says how what is stored may be used for a request; obj is nil when
-// nothing is, or, with other, only what it does not select.
-func (s *Snapshot) usable(obj *stored, other bool, site *Site, f fields, now time.Time) found {
 	if obj == nil {
 		if other {
 			return found{why: "vary-miss"}
 		}
 		return found{why: "uri-miss"}
 	}
+	return s.judge(site, obj, f, now)
+}
+
+// judge decides how a stored response that a request selects may be used; of one
+// that may not it lets go.
+func (s *Snapshot) judge(site *Site, obj *stored, f fields, now time.Time) found {
 	hard, soft := s.purges.check(&obj.scopes, obj.asOf)
 	if hard || obj.scopes.site != site.Name { // or the host has gone to another site
+		s.store.letGo(obj)
 		return found{why: "uri-miss"}
 	}
 	if _, ok := f.combined("Authorization"); ok && !sharesAuthorized(&obj.cc) {
+		s.store.letGo(obj)
 		return found{why: "request"}
 	}
 	r := obj.judge(now, soft, s.behind.Load())

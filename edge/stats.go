@@ -69,6 +69,7 @@ type Stats struct {
 	Accepted     uint64 // connections
 	Turned       uint64 // connections that were closed at once: too many, or too many of one client
 	Store        StoreStats
+	Disk         DiskStats
 	Ready        bool
 }
 
@@ -114,7 +115,7 @@ func (e *Edge) Stats() Stats {
 	st := Stats{
 		Sites: map[string]SiteStats{"": e.stats.none.sum()}, OriginErrors: map[string]uint64{},
 		Purges: e.stats.purges.Load(), Panics: e.panics.Load(), Connections: int(e.stats.open.Load()),
-		Accepted: e.stats.accepted.Load(), Turned: e.stats.turned.Load(), Store: e.store.stats(), Ready: !e.notReady.Load(),
+		Accepted: e.stats.accepted.Load(), Turned: e.stats.turned.Load(), Store: e.store.stats(), Disk: e.disk.Load().stats(), Ready: !e.notReady.Load(),
 	}
 	e.statsMu.Lock()
 	defer e.statsMu.Unlock()
@@ -152,7 +153,7 @@ func (s *siteStats) sum() SiteStats {
 
 // stats looks at the store. Its variants are counted as objects each.
 func (s *store) stats() StoreStats {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	return StoreStats{Bytes: s.bytes, Budget: s.budget, Filling: s.filling, Objects: s.index.count, Evictions: s.evictions}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return StoreStats{Bytes: s.bytes, Budget: s.budget, Filling: s.filling, Objects: s.objects, Evictions: s.evictions}
 }

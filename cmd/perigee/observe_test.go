@@ -80,6 +80,8 @@ access_file = "access.log"
 queries = "all"
 queries_file = "queries.log"
 hide = ["ticket"]
+[cache]
+disk = "256MiB"
 `
 
 // TestObserve: a whole process is asked by DNS and HTTP, and shows it: every

@@ -194,6 +194,7 @@ func (s *server) about(st *localStatus) {
 // that the process is ready, and waits. SIGHUP is `perigee reload`, SIGUSR2 is
 // `perigee upgrade`.
 func (s *server) serveUntilDone() error {
+	signal.Ignore(syscall.SIGXFSZ) // a limit on the size of files is an error of the write, not the end
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)

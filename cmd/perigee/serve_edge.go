@@ -72,6 +72,11 @@ func (s *server) startEdge(name string, local *localFeed) error {
 		return withHint(fmt.Errorf("the credentials in %s are those of node %s, not of edge %s", filepath.Join(s.dir, nodeFile), p.follow.name, name),
 			"each edge has its own: perigee node add "+name)
 	}
+	if c.CacheDisk > 0 { // after what the journal says of purges
+		if err := p.edge.OpenDisk(edge.DiskConfig{Dir: filepath.Join(s.dir, "edge", "cache"), Bytes: c.CacheDisk}); err != nil {
+			return err
+		}
+	}
 	if err := p.listen(c); err != nil {
 		return err
 	}
@@ -100,9 +105,6 @@ func (p *edgePart) open(c *config.Edge) error {
 	p.pools = pools
 	limits := clientLimits(p.s.cfg.Load())
 	ec := edge.Config{Limits: &limits, Name: p.name, Sites: sites, Releases: p.releases, Blobs: p.blobs, MemoryBytes: c.CacheMemory, Log: p.s.log}
-	if c.Eviction == config.EvictionLRU {
-		ec.Eviction = edge.LRU
-	}
 	if err := p.openAccess(p.s.cfg.Load().Log, &ec); err != nil {
 		return err
 	}
@@ -142,7 +144,7 @@ func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[s
 	for _, c := range cfg.Sites {
 		s := edge.Site{
 			Name: c.Name, Hosts: c.Hosts, Push: c.Push, PreviewsBelow: c.PreviewsBelow(),
-			MemoryBytes: c.Memory, Heuristic: c.Heuristic, ShareSetCookie: c.ShareSetCookie, StoreClientErrors: c.StoreClientErrors, EarlyHintsAll: c.EarlyHintsAll,
+			Heuristic: c.Heuristic, ShareSetCookie: c.ShareSetCookie, StoreClientErrors: c.StoreClientErrors, EarlyHintsAll: c.EarlyHintsAll,
 			Query: edge.QueryRules{Sort: c.QuerySort, Keep: c.QueryKeep, Drop: c.QueryDrop}, KeyFields: c.KeyFields,
 		}
 		for _, r := range c.Expiry {
@@ -288,11 +290,13 @@ func (p *edgePart) drain(replaced bool) bool {
 func (p *edgePart) undrain() { p.edge.Undrain() }
 
 // letGo implements follows: purges are the next process's to hear, so nothing
-// stored is served from here without asking the origin.
+// stored is served from here without asking the origin; and the disk is the next
+// process's to write.
 func (p *edgePart) letGo() {
 	if p.follow != nil {
 		p.edge.SetBehind(true)
 	}
+	p.edge.CloseDisk()
 }
 
 // report is what this edge tells the control node once a second.
@@ -311,6 +315,9 @@ func (p *edgePart) troubles() []string {
 		}
 	}
 	list = append(list, p.peerTroubles()...)
+	if d := p.edge.Stats().Disk; d.On && d.Why != "" {
+		list = append(list, "disk cache: "+d.Why)
+	}
 	for _, d := range p.releases.Damage() {
 		list = append(list, fmt.Sprintf("site %s: release %s is damaged: %s", d.Site, d.Release, d.Why))
 	}
@@ -351,8 +358,8 @@ func (p *edgePart) configure(_ context.Context, cfg *config.Config) error {
 	if a, b := p.s.cfg.Load().Log, cfg.Log; a.Access != b.Access || a.AccessFile != b.AccessFile || !slices.Equal(a.Hide, b.Hide) {
 		p.s.log.Warn("[log] of the edge has changed: upgrade or restart it to take that up", "edge", p.name)
 	}
-	if was := p.s.cfg.Load().Edge(p.name); was != nil && (!slices.Equal(was.Listen, c.Listen) || !slices.Equal(was.ListenTLS, c.ListenTLS) || was.Peer != c.Peer || was.CacheMemory != c.CacheMemory || was.Eviction != c.Eviction) {
-		p.s.log.Warn("the edge's listen, listen_tls, peer, memory or eviction has changed: upgrade or restart it to take them up", "edge", p.name)
+	if was := p.s.cfg.Load().Edge(p.name); was != nil && (!slices.Equal(was.Listen, c.Listen) || !slices.Equal(was.ListenTLS, c.ListenTLS) || was.Peer != c.Peer || was.CacheMemory != c.CacheMemory || was.CacheDisk != c.CacheDisk) {
+		p.s.log.Warn("the edge's listen, listen_tls, peer, memory or disk has changed: upgrade or restart it to take them up", "edge", p.name)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"perigee.example/dnsserver"
+	"perigee.example/edge"
 	"perigee.example/internal/config"
 	"perigee.example/internal/metrics"
 )
@@ -195,6 +196,9 @@ func (p *edgePart) measure(e *metrics.Emitter) {
 	e.Value("perigee_edge_store_filling_bytes", float64(st.Store.Filling))
 	e.Value("perigee_edge_store_objects", float64(st.Store.Objects))
 	e.Value("perigee_edge_store_evictions_total", float64(st.Store.Evictions))
+	if st.Disk.On {
+		measureDisk(e, &st.Disk)
+	}
 	if p.access != nil {
 		e.Value("perigee_edge_log_dropped_total", float64(p.access.Dropped()))
 	}
@@ -204,6 +208,26 @@ func (p *edgePart) measure(e *metrics.Emitter) {
 		}
 	}
 	p.follow.measure(e)
+}
+
+func measureDisk(e *metrics.Emitter, d *edge.DiskStats) {
+	writing := 1.0
+	if d.Why != "" {
+		writing = 0
+	}
+	e.Value("perigee_edge_disk_writing", writing)
+	e.Value("perigee_edge_disk_hits_total", float64(d.Hits))
+	e.Value("perigee_edge_disk_bytes", float64(d.Bytes))
+	e.Value("perigee_edge_disk_budget_bytes", float64(d.Budget))
+	e.Value("perigee_edge_disk_records", float64(d.Records))
+	e.Value("perigee_edge_disk_segments", float64(d.Segments))
+	e.Value("perigee_edge_disk_written_bytes_total", float64(d.Written))
+	for what, n := range map[string]uint64{"damaged": d.Corrupt, "not written": d.Dropped} {
+		e.Value("perigee_edge_disk_lost_total", float64(n), what)
+	}
+	e.Value("perigee_edge_disk_segments_evicted_total", float64(d.Evicted))
+	e.Value("perigee_edge_disk_dead_files_total", float64(d.Dead))
+	e.Value("perigee_edge_disk_wiped_total", float64(d.Wiped))
 }
 
 // measure implements measured.

@@ -19,7 +19,7 @@ var secretWords = []string{"token", "password", "passwd", "passphrase", "secret"
 var later = []string{
 	"peers",
 	"dns.tls", "dns.https", "dns.quic", "dns.log", "dns.dnstap", "dns.transfer",
-	"cache.disk", "edge.*.cache.disk", "edge.*.capacity", "edge.*.shield", "edge.*.http3",
+	"edge.*.capacity", "edge.*.shield", "edge.*.http3",
 	"control.nats", "control.copies", "control.standby",
 	"log.dnstap", "log.format",
 	"zone.*.families", "zone.*.dnssec", "zone.*.sign", "zone.*.keys", "zone.*.primary", "zone.*.primaries",

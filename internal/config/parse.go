@@ -41,6 +41,9 @@ const (
 
 	minCacheMemory = 64 << 10 // below, no page of today fits
 	maxCacheMemory = 16 << 40 // beyond any machine: a slip of the unit
+
+	minCacheDisk = 256 << 20 // four files of the smallest size: one is written, one makes way
+	maxCacheDisk = 1 << 50   // beyond any machine
 )
 
 // Load reads and checks the file at path. Relative paths in it are relative to
@@ -204,7 +207,7 @@ func (c *Config) readHealth(t *table) {
 
 func (c *Config) readCache(t *table) {
 	c.Cache.Memory = t.size("memory", DefaultCacheMemory, minCacheMemory, maxCacheMemory)
-	c.Cache.Eviction = t.word("eviction", EvictionS3FIFO, []string{EvictionS3FIFO, EvictionLRU}, nil)
+	c.Cache.Disk = t.sizeOrNone("disk", 0, minCacheDisk, maxCacheDisk)
 	t.done()
 }
 

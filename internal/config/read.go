@@ -182,6 +182,17 @@ func durationOf(n *node, least, most time.Duration) (d time.Duration, text, hint
 	return d, "", ""
 }
 
+// sizeOrNone is a size, or 0 for "0".
+func (t *table) sizeOrNone(key string, def, least, most int64) int64 {
+	if t.has(key) {
+		if n := t.n.child(key); n.kind == stringKind && n.text == "0" {
+			t.take(key)
+			return 0
+		}
+	}
+	return t.size(key, def, least, most)
+}
+
 func (t *table) size(key string, def, least, most int64) int64 {
 	n := t.take(key)
 	if n == nil {

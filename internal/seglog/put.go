@@ -33,7 +33,7 @@ func (l *Log) Put(it Item) error {
 			return ErrTooLarge
 		}
 		h := header{kind: kindValue, key: it.Key, variant: it.Variant, expires: unix(it.Expires), total: uint64(n)}
-		return l.append(h, it.Head, it.Body, maxWait)
+		return l.append(h, it.Head, it.Body)
 	}
 	s := l.Create(it.Key, it.Variant)
 	if s == nil {
@@ -55,14 +55,14 @@ func unix(t time.Time) int64 {
 	return t.Unix()
 }
 
-func (l *Log) append(h header, head []byte, body [][]byte, wait time.Duration) error {
+func (l *Log) append(h header, head []byte, body [][]byte) error {
 	if l.why.Load() != nil {
 		l.count.dropped.Add(1)
 		return errNotWriting
 	}
 	rec := encode(h, head, body)
 	hh, _ := parseHeader(rec)
-	return l.enqueue(job{rec: rec, h: hh}, wait)
+	return l.enqueue(job{rec: rec, h: hh}, maxWait)
 }
 
 // Remove makes the values of a key unusable, of one variant or of all. When it
@@ -197,7 +197,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 // part writes what has come as the next part.
 func (s *Stream) part() error {
 	h := header{kind: kindPart, key: partKey(s.id, s.parts), variant: s.id, id: s.id, part: s.parts}
-	if err := s.l.append(h, nil, [][]byte{s.buf}, maxWait); err != nil {
+	if err := s.l.append(h, nil, [][]byte{s.buf}); err != nil {
 		return err
 	}
 	s.parts++
@@ -219,13 +219,13 @@ func (s *Stream) Commit(head []byte, expires time.Time) error {
 	}
 	h := header{kind: kindValue, key: s.key, variant: s.variant, expires: unix(expires), total: uint64(s.size)}
 	if s.parts == 0 {
-		return s.l.append(h, head, [][]byte{s.buf}, maxWait)
+		return s.l.append(h, head, [][]byte{s.buf})
 	}
 	if err := s.part(); err != nil {
 		return err
 	}
 	h.id = s.id
-	return s.l.append(h, head, nil, maxWait)
+	return s.l.append(h, head, nil)
 }
 
 // Abort gives the value up.

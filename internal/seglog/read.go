@@ -29,6 +29,17 @@ type Object struct {
 // Has reports whether there may be a value of key, without reading the disk.
 func (l *Log) Has(key uint64) bool { return l.idx.has(key) }
 
+// HasVariant reports whether there may be a value of key and variant.
+func (l *Log) HasVariant(key, variant uint64) bool {
+	var space [maxVariants]entry
+	for _, e := range l.idx.find(space[:0], key, kindValue) {
+		if e.variant == variant {
+			return true
+		}
+	}
+	return false
+}
+
 // Get returns a value of key whose head satisfies match: of several the newest.
 // Nil is a miss. Who gets one closes it.
 func (l *Log) Get(key uint64, match func(head []byte) bool) *Object {
