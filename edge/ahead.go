@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -31,30 +32,52 @@ func aheadAge(lifetime time.Duration, draw uint64) time.Duration {
 	if lifetime < aheadLifetime {
 		return 0
 	}
-	window := min(lifetime/aheadShare, maxAhead)
-	half := uint64(window / 2)
-	return lifetime - window + time.Duration(draw%half)
+	window := aheadWindow(lifetime)
+	return lifetime - window + time.Duration(draw%uint64(window/2))
 }
 
+func aheadWindow(lifetime time.Duration) time.Duration { return min(lifetime/aheadShare, maxAhead) }
+
+// earlyAge is the age from which a response that was not refreshed ahead is
+// validated before use, though it is fresh: from the second half of its window,
+// by the same draw. A cache may validate whenever it likes (RFC 9111 §4.3), and
+// what came in one moment does not expire in one moment.
+func (o *stored) earlyAge() time.Duration { return o.aheadAge + aheadWindow(o.lifetime)/2 }
+
 // due reports whether o, which is fresh, is used so much that it is to be
-// refreshed before it expires, and nobody does that already.
-func (s *store) due(o *stored, age time.Duration) bool {
+// refreshed before it expires, and nobody does that already; or whether, for want
+// of that, it is to be validated early.
+func (s *store) due(o *stored, age time.Duration) (ahead, early bool) {
 	if o.aheadAge == 0 || age < o.aheadAge {
-		return false
+		return false, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return o.uses >= aheadUses && !o.ahead
+	return o.uses >= aheadUses && o.ahead == aheadNot, o.ahead != aheadBegun && age >= o.earlyAge()
 }
 
-// claimAhead gives the caller the refreshing of o. It is given once for each
-// life: what cannot be refreshed expires.
-func (s *store) claimAhead(o *stored) bool {
+// aheadState says whether a response has been refreshed ahead.
+type aheadState uint8
+
+const (
+	aheadNot    aheadState = iota
+	aheadBegun             // if that fails, it lives to its end
+	aheadDenied            // by the rate
+)
+
+// claimAhead gives the caller the refreshing of o, once for each life, if the
+// rate allows it.
+func (s *store) claimAhead(o *stored, rate *aheadLimit, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	claimed := !o.ahead
-	o.ahead = true
-	return claimed
+	if o.ahead != aheadNot {
+		return false
+	}
+	o.ahead = aheadDenied
+	if rate.take(now) {
+		o.ahead = aheadBegun
+	}
+	return o.ahead == aheadBegun
 }
 
 // aheadLimit is a token bucket of aheadRate a second.
@@ -80,10 +103,16 @@ func (l *aheadLimit) take(now time.Time) bool {
 	return true
 }
 
+// goesEarly reports whether a fresh response is to be validated before it is used.
+// A request that forbids or does not allow to keep what comes gets it as it is.
+func (x *exchange) goesEarly(f found) bool {
+	return f.early && x.q.method == http.MethodGet && !x.q.cc.onlyIfCached && !x.q.cc.noStore && !x.q.has("Authorization")
+}
+
 // refreshAhead starts the refreshing of a response that is still fresh, so that
 // no client of a hot one ever waits for it.
 func (x *exchange) refreshAhead(f found) {
-	if x.q.has("Authorization") || x.q.cc.noStore || !x.e.store.claimAhead(f.obj) || !x.e.ahead.take(x.e.now()) {
+	if x.q.has("Authorization") || x.q.cc.noStore || !x.e.store.claimAhead(f.obj, &x.e.ahead, x.e.now()) {
 		return
 	}
 	x.revalidateBehind(f)

@@ -91,7 +91,7 @@ func TestRefreshAheadIsSpreadAndLimited(t *testing.T) {
 	const keys = 300
 	for _, test := range []struct{ lifetime, least, most int64 }{
 		{1000, keys, keys},               // over 30 s, by the draws
-		{20, aheadRate, 2*aheadRate + 1}, // within a second: the rest expires
+		{20, aheadRate, 2*aheadRate + 1}, // within a second: the rest is validated later
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var requests atomic.Int64
@@ -127,6 +127,74 @@ func TestRefreshAheadIsSpreadAndLimited(t *testing.T) {
 			time.Sleep(2 * time.Second) // the last ones end
 			if most > aheadRate+aheadRate/2 || total < test.least || total > test.most || left > keys {
 				t.Errorf("lifetime %d s: %d refreshes, %d in half a second at most; Hit left %d", test.lifetime, total, most, left)
+			}
+		})
+	}
+}
+
+// http-checklist 62: what was stored at once and is asked for seldom does not
+// expire at once either: it is validated at ages drawn from the last twentieth of
+// its lifetime. Until then it is fresh: it stands in for an origin that fails, and
+// for who does not want the origin to be asked.
+func TestExpiryIsSpread(t *testing.T) {
+	const keys, lifetime = 300, 1000
+	synctest.Test(t, func(t *testing.T) {
+		var requests atomic.Int64
+		e := hotEdge(t, lifetime, &requests)
+		all := func() int64 {
+			requests.Store(0)
+			for i := range keys {
+				go asksAlone(t, e, fmt.Sprint("/", i))
+			}
+			time.Sleep(time.Second)
+			synctest.Wait()
+			return requests.Load()
+		}
+		all()
+		begin := time.Now()
+		at := func(age time.Duration) { time.Sleep(time.Until(begin.Add(age*time.Second - time.Second))) }
+		at(lifetime - 31)
+		if n := all(); n != 0 {
+			t.Errorf("%d of %d were validated half a minute before they expire", n, keys)
+		}
+		at(lifetime - 15)
+		first := all()
+		if first < keys/3 || first > keys*2/3 {
+			t.Errorf("%d of %d were validated in the first half of the time that they have for it", first, keys)
+		}
+		at(lifetime - 1)
+		if n := all(); n+first != keys {
+			t.Errorf("%d and %d of %d were validated before they expired", first, n, keys)
+		}
+	})
+	for _, c := range []struct {
+		name, method, field, value, want string
+	}{
+		{"the origin fails", "GET", "", "", "; fwd=stale"},
+		{"only what is stored", "GET", "Cache-Control", "only-if-cached", "; hit"},
+		{"HEAD", "HEAD", "", "", "; hit"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var failing atomic.Bool
+			e := gatedEdge(t, HandlerTransport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", "max-age=1000, must-revalidate")
+				if failing.Load() {
+					w.WriteHeader(http.StatusBadGateway)
+				}
+				fmt.Fprint(w, "good")
+			})), 0)
+			asksAlone(t, e, "/a")
+			failing.Store(true)
+			time.Sleep(999 * time.Second)
+			w := &streamed{header: http.Header{}}
+			r, _ := http.NewRequestWithContext(t.Context(), c.method, "http://s.test/a", nil)
+			if c.field != "" {
+				r.Header.Set(c.field, c.value)
+			}
+			e.ServeHTTP(w, r)
+			synctest.Wait()
+			if got := w.header.Get("Cache-Status"); !strings.Contains(got, c.want) || c.method == "GET" && w.String() != "good" {
+				t.Errorf("%s: %q, %s", c.name, w.String(), got)
 			}
 		})
 	}

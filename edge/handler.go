@@ -171,6 +171,10 @@ func (x *exchange) pull() {
 	}
 	switch f.use {
 	case useFresh:
+		if x.goesEarly(f) {
+			f.why = "stale"
+			break
+		}
 		if f.ahead {
 			x.refreshAhead(f)
 		}

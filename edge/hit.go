@@ -148,7 +148,7 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time) (out []byte, body Body
 		return dst, body, false
 	}
 	body.arena, body.held = s.store.arena, found.obj.body
-	if found.use != useFresh || found.ahead || found.obj.part != nil || !bodyAllowed(found.obj.status) {
+	if found.use != useFresh || found.ahead || found.early || found.obj.part != nil || !bodyAllowed(found.obj.status) {
 		body.Close()
 		return dst, body, false
 	}

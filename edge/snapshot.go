@@ -60,6 +60,7 @@ type found struct {
 	tolerable bool
 	why       string // for Cache-Status: fwd
 	ahead     bool   // fresh, hot, and to be refreshed before it expires
+	early     bool   // fresh, and to be validated all the same
 }
 
 // find looks a GET or HEAD up (RFC 9111 §4). The caller lets go of what it
@@ -88,7 +89,10 @@ func (s *Snapshot) judge(site *Site, obj *stored, f fields, now time.Time) found
 		return found{why: "request"}
 	}
 	r := obj.judge(now, soft, s.behind.Load())
-	r.ahead = r.use == useFresh && s.store.due(obj, r.age)
+	if r.use == useFresh {
+		r.ahead, r.early = s.store.due(obj, r.age)
+		r.onError = r.early
+	}
 	return r
 }
 

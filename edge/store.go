@@ -65,7 +65,7 @@ type stored struct {
 
 	aheadAge time.Duration // from when on it is refreshed if it is hot; 0: never
 	uses     int           // since it was stored; store.mu
-	ahead    bool          // it is being refreshed, or was to be; store.mu
+	ahead    aheadState    // of this life
 }
 
 // cost is what a response takes of the budget.
@@ -198,7 +198,10 @@ func (s *store) put(o *stored) bool {
 	}
 	s.makeRoom(o)
 	if !o.isSlice() && !o.cc.noCache {
-		o.aheadAge = aheadAge(o.lifetime, s.aheadDraw(o))
+		// A failing origin is not asked more often for that.
+		if from := aheadAge(o.lifetime, s.aheadDraw(o)); o.correctedInitialAge < from && o.status < 500 {
+			o.aheadAge = from
+		}
 	}
 	s.arena.Retain(o.body)
 	s.keys[o.key] = append(s.keys[o.key], o)

@@ -180,7 +180,7 @@ func makeWorld(t testing.TB, loop bool, l *loopback, adjust func(*Config)) *worl
 		l.origin = &watched{RoundTripper: pool}
 		transport = l.origin
 	}
-	config := Config{Name: "fra1", Sites: []Site{
+	config := Config{Name: "fra1", Seed: 1, Sites: []Site{
 		{Name: "shop", Hosts: []string{"shop.test", "*.wild.test"}, Origin: transport},
 		{Name: "hints", Hosts: []string{"hints.test"}, Origin: transport, EarlyHintsAll: true},
 		{Name: "keyed", Hosts: []string{"keyed.test"}, Origin: transport, KeyFields: []string{"X-Device", "X-Original-Url"},
