@@ -79,7 +79,7 @@ func (d *disk) restore(log *seglog.Log) {
 		e.purges.record(n.scope(), n.Site, n.at(), n.Soft)
 	}
 	for _, n := range d.early {
-		if n.Seq == 0 { // it had a number of before the log was there
+		if n.Seq == 0 || n.Local != 0 { // it had a number of before the log was there
 			n.Local = start
 			e.purges.record(n.scope(), n.Site, n.at(), n.Soft)
 		}

@@ -155,6 +155,7 @@ type Edge struct {
 	applied  atomic.Uint64 // feed seq
 	local    atomic.Uint64 // purges of this edge alone
 	applyMu  sync.Mutex
+	anew     bool          // the feed's numbers may have begun anew: see Revalidate; applyMu
 	more     chan struct{} // closed when applied rises; applyMu
 	statsMu  sync.Mutex    // guards what follows, by site; each stays for good
 	bySite   map[string]*siteStats

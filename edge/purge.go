@@ -62,9 +62,33 @@ func (e *Edge) purgeScope(s scope, site string, seq uint64, soft bool) {
 		e.disk.Load().note(purgeNote{s.kind, s.within, s.name, site, 0, at.local, soft})
 		return
 	}
-	e.purges.record(s, site, instant{seq: seq}, soft)
-	e.disk.Load().note(purgeNote{s.kind, s.within, s.name, site, seq, 0, soft})
+	at := instant{seq: seq}
+	if e.anew {
+		// What was fetched in the time of the old numbers may have higher ones.
+		at.local = e.local.Load() + 1
+	}
+	e.purges.record(s, site, at, soft)
+	if e.anew {
+		e.local.Add(1)
+	}
+	e.disk.Load().note(purgeNote{s.kind, s.within, s.name, site, seq, at.local, soft})
 	e.raiseApplied(seq)
+}
+
+// Revalidate says that purges may have been missed, or that the feed's numbers
+// begin anew (its log was restored from an older copy, say): every stored response
+// counts as stale until it is validated, and a purge from now on covers all that
+// was fetched before it, whatever its number.
+func (e *Edge) Revalidate() {
+	e.applyMu.Lock()
+	defer e.applyMu.Unlock()
+	at := instant{local: e.local.Load() + 1}
+	e.purges.restart(at)
+	e.purges.record(scope{}, "", at, true)
+	e.local.Add(1)
+	e.disk.Load().note(purgeNote{Kind: scopeAll, Local: at.local, Soft: true})
+	e.applied.Store(0)
+	e.anew = true
 }
 
 // named is a scope and the host it is on, if it is on one.

@@ -360,3 +360,34 @@ func TestPurgeTableFoldsAsItWas(t *testing.T) {
 		}
 	}
 }
+
+// TestRevalidateBeginsAnew: the feed's log was restored from an older copy. What is
+// stored is validated; a purge with a number that was given out before takes what was
+// fetched since, and an old purge with a higher one takes nothing more.
+func TestRevalidateBeginsAnew(t *testing.T) {
+	h := http.Header{"Cache-Control": {"max-age=60"}}
+	o := &told{answers: []toldAnswer{{nil, 200, h, "1"}, {nil, 200, h, "2"}, {nil, 200, h, "3"}, {nil, 200, h, "4"}}}
+	e := gatedEdge(t, o, 0)
+	get := func(want string) {
+		t.Helper()
+		a := newAnswer()
+		if call(t.Context(), e, a); a.body.String() != want {
+			t.Errorf("got %q, want %q", a.body.String(), want)
+		}
+	}
+	purged(t, e, Purge{Seq: 8, URL: "http://s.test/a"})
+	e.SetApplied(9)
+	get("1")
+	get("1")
+	e.Revalidate()
+	e.SetApplied(6) // the copy's end
+	get("2")
+	get("2")
+	purged(t, e, Purge{Seq: 7, URL: "http://s.test/a"})
+	get("3")
+	get("3")
+	e.Revalidate() // twice: numbers of the second log are over, too
+	purged(t, e, Purge{Seq: 3, Site: "s", All: true})
+	get("4")
+	get("4")
+}

@@ -78,7 +78,7 @@ type purgeTable struct {
 type ordered struct {
 	scope scope
 	site  string
-	at    instant // one of its parts is 0
+	at    instant // its seq, or its local when that is 0, tells whether it is the last
 }
 
 func newPurgeTable() *purgeTable {
@@ -116,6 +116,27 @@ func (t *purgeTable) raise(s scope, at instant, soft bool) {
 		l.hard = l.hard.merge(at)
 	}
 	t.last[s] = l
+}
+
+// restart puts the purges with numbers of the feed at one place in the order of
+// this edge's own: numbers begin anew, and what was fetched before stays purged.
+func (t *purgeTable) restart(at instant) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	moved := func(i instant) instant {
+		if i.seq > 0 {
+			return at
+		}
+		return i
+	}
+	for s, l := range t.last {
+		t.last[s] = lastPurges{moved(l.hard), moved(l.soft)}
+	}
+	for i := range t.order {
+		t.order[i].at = moved(t.order[i].at)
+	}
+	t.newestLocal.Store(at.local) // first: a look in between finds too much rather than too little
+	t.newestSeq.Store(0)
 }
 
 // fold gives up the oldest scope; mu is held.

@@ -187,7 +187,7 @@ func (s *store) put(o *stored) bool {
 		if !sameSelecting(v.sel, o.sel) {
 			continue
 		}
-		if v.asOf.after(o.asOf) {
+		if v.asOf.after(o.asOf) && v.asOf.local >= o.asOf.local { // numbers may have begun anew: see Revalidate
 			return false // a purge lies between: o was asked for before it, v after
 		}
 		s.drop(v)

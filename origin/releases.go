@@ -242,6 +242,29 @@ func (r *Releases) Activate(site string, release Digest, generation uint64, at t
 	return nil
 }
 
+// Restart has the generations of a place begin anew, durably; what is active
+// stays so. The log that they are numbers of has been replaced by another one, whose
+// numbers may be lower.
+func (r *Releases) Restart(place string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, known := r.state[place]
+	if !known || p.Generation == 0 {
+		return nil
+	}
+	p.Generation = 0
+	if err := p.write(r.disk); err != nil {
+		return fmt.Errorf("site %s: releases in %s: %w", place, r.dir, err)
+	}
+	r.state[place] = p
+	if now := r.Site(place); now != nil {
+		s := *now
+		s.Generation = 0
+		r.publish(place, &s)
+	}
+	return nil
+}
+
 func (r *Releases) keepOf(site string) int {
 	if keep, ok := r.keep[site]; ok {
 		return keep

@@ -434,3 +434,24 @@ func TestReleasesSweep(t *testing.T) {
 		t.Errorf("damage: %+v", d)
 	}
 }
+
+// Numbers of another log may be lower; what is active stays until one is activated.
+func TestRestartedGenerations(t *testing.T) {
+	s := openStore(t)
+	one, two := s.push("a", "1"), s.push("a", "2")
+	s.activate("www", one, 9, epoch)
+	for range 2 {
+		if err := s.rel.Restart("www"); err != nil {
+			t.Fatal(err)
+		}
+		s.wantActive("www", one, 0)
+		s.reopen()
+		s.wantActive("www", one, 0)
+	}
+	s.activate("www", two, 3, epoch)
+	s.reopen()
+	s.wantActive("www", two, 3)
+	if err := s.rel.Restart("none"); err != nil {
+		t.Error(err)
+	}
+}

@@ -271,9 +271,7 @@ func (p *edgePart) purge(seq uint64, c control.Purge) {
 // revalidate makes all that is stored stale.
 func (p *edgePart) revalidate(why string) {
 	p.s.log.Warn("every stored response is stale from now", "why", why)
-	if err := p.edge.Purge(edge.Purge{All: true, Soft: true}); err != nil {
-		p.s.log.Error("revalidate", "err", err)
-	}
+	p.edge.Revalidate()
 }
 
 // drain implements ender: health checks see that this edge takes no more, unless

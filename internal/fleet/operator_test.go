@@ -108,7 +108,10 @@ func (o *operator) do(s step) error {
 	case restore:
 		return o.restore(s.on)
 	case mend:
-		return o.r.end(s.on)
+		if err := o.r.end(s.on); err != nil {
+			return err
+		}
+		return o.r.allApply(o.r.lastOf(Activate))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -102,14 +103,21 @@ func makePlan(seed uint64, n int, c cast) plan {
 }
 
 // restored is a log that goes back while an edge does not hear of it: what it
-// knows is overtaken by other entries with the same numbers, among them a purge.
+// knows is overtaken by other entries with the same numbers, among them a purge
+// and a push. The others hear of it, and have seen higher numbers.
 func restored(r *rand.Rand, c cast) []step {
-	victim := c.edges[r.IntN(len(c.edges))]
+	// Not the shield: others fetch through it, and between edges a number says nothing
+	// of the log that it is of.
+	others := slices.DeleteFunc(slices.Clone(c.edges), func(e string) bool { return e == shield })
+	victim := others[r.IntN(len(others))]
 	url := aURL(r)
 	return []step{
 		{do: snapshot},
 		{do: purgeURL, on: aURL(r)},
+		{do: purgeURL, on: aURL(r)},
+		{do: push},
 		{do: restore, on: victim},
+		{do: push},
 		{do: purgeURL, on: url},
 		{do: purgeTag, on: tags[0]},
 		{do: mend, on: victim},

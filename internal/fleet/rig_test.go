@@ -40,6 +40,7 @@ var places = map[string]string{
 
 var (
 	edges   = []string{"fra1", "iad1", "sin1"}
+	shield  = "iad1" // of the second pulled site
 	servers = []string{"dns1", "dns2"}
 	clients = []string{"cl-eu", "cl-us", "cl-ap"}
 )

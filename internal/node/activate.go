@@ -112,6 +112,23 @@ func (a *activator) prune(there map[string]bool, seq uint64) {
 	}
 }
 
+// restart forgets what waits, and lets generations begin anew: the log is another
+// one, and its numbers may be lower.
+func (a *activator) restart() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for place, w := range a.sites {
+		w.stop()
+		delete(a.sites, place)
+	}
+	for _, place := range a.n.c.Releases.Sites() {
+		if err := a.n.c.Releases.Restart(place); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // want makes release the one to activate at its site: at once when every blob
 // is here, else as soon as they are. It takes the place of one still waiting.
 func (a *activator) want(site, channel string, release origin.Digest, seq uint64) {

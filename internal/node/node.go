@@ -117,6 +117,7 @@ type Node struct {
 	lostSince time.Time
 	behind    bool
 	judged    bool   // behind has been told
+	elsewhere bool   // position is on another log than the one that is read
 	trouble   string // the journal cannot be written
 	dirty     chan struct{}
 }
@@ -203,6 +204,12 @@ func (n *Node) applied(position feed.Position) {
 	if n.c.Hooks.Applied != nil {
 		n.c.Hooks.Applied(position.Seq)
 	}
+}
+
+func (n *Node) setElsewhere(is bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.elsewhere = is
 }
 
 func (n *Node) revalidate(why string) {

@@ -450,6 +450,38 @@ func TestAnotherLogIsReadFromTheStart(t *testing.T) {
 	r.await("drains map[new:true new2:true] map[]")
 }
 
+// A log that was restored from an older copy gives out numbers again. A release
+// with a lower one than that which is active is activated, and a receipt for a
+// number is for that log's entry.
+func TestLowerNumbersOfARestoredLogAreTaken(t *testing.T) {
+	r := newRig(t)
+	one, _ := r.release("one")
+	two, _ := r.release("two")
+	r.start()
+	r.purge(1)
+	r.purge(2)
+	r.append(control.KindActivate, control.Activate{Site: "www", Release: one})
+	r.await(mark(3))
+	for s := r.releases.Site("www"); s == nil || s.Generation != 3; s = r.releases.Site("www") {
+		r.await("mark ")
+	}
+	r.srv().Close()
+	r.await("lost true")
+	r.openFeed("older") // which has nothing yet
+	r.append(control.KindActivate, control.Activate{Site: "www", Release: two})
+	r.await("behind false", mark(3))
+	for s := r.releases.Site("www"); s.Active != two || s.Generation != 1; s = r.releases.Site("www") {
+		if m := r.await("mark "); strings.Contains(m, mark(3)) {
+			t.Fatalf("a place on the old log is reported to the new one: %s", m)
+		}
+	}
+	r.stop()
+	r.start()
+	if s := r.releases.Site("www"); s.Active != two || s.Generation != 1 {
+		t.Errorf("after a restart: %+v", s)
+	}
+}
+
 func TestUnknownKindIsSkippedAndTheLogGoesOn(t *testing.T) {
 	r := newRig(t)
 	r.start()

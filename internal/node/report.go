@@ -43,7 +43,15 @@ func (n *Node) report(ctx context.Context, f *feed.Follower) {
 	}
 }
 
+// sendMark sends no place on another log: its number would count as a receipt for
+// what has that number on this one.
 func (n *Node) sendMark(f *feed.Follower) {
+	n.mu.Lock()
+	elsewhere := n.elsewhere
+	n.mu.Unlock()
+	if elsewhere {
+		return
+	}
 	n.send(f, control.ReportWatermark, control.Watermark{Position: n.Position(), Pending: n.Pending()})
 }
 

@@ -39,6 +39,7 @@ func (n *Node) connect(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &session{n: n, f: f, target: f.Head(), at: from}
+	n.setElsewhere(f.Diverged())
 	if f.Diverged() {
 		why := fmt.Sprintf("what this node read (epoch %d, seq %d) is not on the log (head: epoch %d, seq %d)", from.Epoch, from.Seq, s.target.Epoch, s.target.Seq)
 		n.log.Error("the log is another one: revalidating everything and reading it from the start", "why", why)
@@ -227,6 +228,11 @@ func (s *session) reached() error {
 	}
 	n := s.n
 	if s.rebuild != nil {
+		if n.act != nil { // before the journal: a crash in between has it done again
+			if err := n.act.restart(); err != nil {
+				return err
+			}
+		}
 		n.mu.Lock()
 		err := n.journal.replace(s.rebuild, s.at)
 		n.mu.Unlock()
@@ -235,6 +241,7 @@ func (s *session) reached() error {
 		}
 		s.rebuild = nil
 		n.replay(s.at)
+		n.setElsewhere(false)
 	}
 	if n.act != nil {
 		n.mu.Lock()
