@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-browser test-upgrade test-fleet test-fleet-mutants soak race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size test-zones-big cross docs clean tools
+.PHONY: help build demo test test-browser test-upgrade test-fleet test-fleet-mutants soak race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size test-zones-big test-push-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-dns-size: build ## time, CPU and memory until zones of 1M and 10M names, a
 	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 3 -sizes 1000000 -zones 20000 -loss
 	$(GO) run ./bench/dnssize -perigee bin/perigee -rounds 1 -sizes 10000000 -zones 0 -only perigee,gdnsd
 	PERIGEE_BIG=1 $(GO) test -run '^$$' -bench 'Lookup|Load|Collect' -benchmem ./zones
+
+test-push-big: ## a push of 60,000 files and of one of 5 GiB: memory of the command, the control node and the edge (15 GiB of disk)
+	PERIGEE_BIG=1 $(GO) test ./cmd/perigee -run TestPushScale -v -timeout 60m
 
 test-zones-big: ## 20,000 zones and one of a million names, reloaded under queries, none of which may be lost
 	PERIGEE_BIG=1 $(GO) test ./cmd/perigee -run TestReloadUnderLoad -v -timeout 30m

@@ -15,7 +15,7 @@ import (
 
 // Blobs is a folder of blobs by digest, in 256 folders by their first two hex
 // digits. Every write is hashed while it is written to a temporary file,
-// synced, renamed, and its folder synced. Methods are safe for concurrent use;
+// synced, renamed, and its folder synced. Large ones may come in parts (Append). Methods are safe for concurrent use;
 // one process uses a folder at a time (the state folder's lock sees to it).
 type Blobs struct {
 	root *os.Root
@@ -25,6 +25,8 @@ type Blobs struct {
 	// around each renewal, so that a blob that was called stored a moment ago
 	// is not swept.
 	mu sync.RWMutex
+	// appending are the parts that are being added to, by name.
+	appending sync.Map
 }
 
 // MismatchError is content that is not what its digest and size say.
@@ -59,6 +61,14 @@ func OpenBlobs(dir string) (*Blobs, error) {
 			root.Close()
 			return nil, fmt.Errorf("blobs in %s: %w", dir, explainDisk(err))
 		}
+	}
+	if err := root.Mkdir(partialDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		root.Close()
+		return nil, fmt.Errorf("blobs in %s: %w", dir, explainDisk(err))
+	}
+	if err := b.SweepPartials(time.Now().Add(-partialAge)); err != nil {
+		root.Close()
+		return nil, err
 	}
 	if err := b.disk.syncDir("."); err != nil {
 		root.Close()

@@ -26,8 +26,9 @@ type Folder struct {
 	Manifest *Manifest
 	Skipped  []Skipped // in order of paths
 
-	root  *os.Root
-	local map[Digest]string // where each blob can be read
+	root    *os.Root
+	local   map[Digest]string // where each blob can be read
+	variant map[Digest]string // the path of which each variant is one
 
 	madeMu sync.Mutex
 	made   string // temporary folder of variants; "" when there are none
@@ -39,8 +40,10 @@ type Skipped struct {
 	Why  string
 }
 
-// FolderProgress is how far ManifestOf is.
+// FolderProgress is how far ManifestOf is: first with hashing all files, then
+// with the variants of those that get some.
 type FolderProgress struct {
+	Compress          bool
 	Files, TotalFiles int
 	Bytes, TotalBytes int64
 }
@@ -60,7 +63,7 @@ func ManifestOf(ctx context.Context, dir string, progress func(FolderProgress)) 
 	if err != nil {
 		return nil, err
 	}
-	f := &Folder{Manifest: &Manifest{Version: ManifestVersion, Files: map[string]File{}}, root: root, local: map[Digest]string{}}
+	f := &Folder{Manifest: &Manifest{Version: ManifestVersion, Files: map[string]File{}}, root: root, local: map[Digest]string{}, variant: map[Digest]string{}}
 	if err := f.fill(ctx, progress); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("folder %s: %w", dir, err)
@@ -86,11 +89,10 @@ func (f *Folder) Path(d Digest) string {
 	if name, ok := f.local[d]; ok {
 		return name
 	}
-	for name, file := range f.Manifest.Files {
-		for _, v := range file.Variants {
-			if v.Digest == d {
-				return name + " (" + v.Coding + ")"
-			}
+	name := f.variant[d]
+	for _, v := range f.Manifest.Files[name].Variants {
+		if v.Digest == d {
+			return name + " (" + v.Coding + ")"
 		}
 	}
 	return ""
@@ -133,7 +135,7 @@ func (f *Folder) fill(ctx context.Context, progress func(FolderProgress)) error 
 	if err := f.hash(ctx, files, progress); err != nil {
 		return err
 	}
-	if err := f.compress(ctx); err != nil {
+	if err := f.compress(ctx, progress); err != nil {
 		return err
 	}
 	_, _, err = f.Manifest.Canonical()

@@ -62,7 +62,7 @@ func TestManifestOf(t *testing.T) {
 	if want := []string{".DS_Store", ".git", "a/.env", "a/.well-known"}; !slices.Equal(skipped, want) {
 		t.Errorf("skipped %q, want %q", skipped, want)
 	}
-	if calls != 6 || last != (FolderProgress{6, 6, 15, 15}) {
+	if calls != 6 || last != (FolderProgress{TotalFiles: 6, Files: 6, Bytes: 15, TotalBytes: 15}) {
 		t.Errorf("%d calls of progress, the last %+v", calls, last)
 	}
 	b, _ := openBlobs(t)

@@ -55,36 +55,70 @@ func compressible(contentType string) bool {
 	return false
 }
 
-// encode writes b in a content coding.
-func encode(coding string, b []byte) ([]byte, error) {
-	var out bytes.Buffer
-	var w io.WriteCloser
-	var err error
-	switch coding {
-	case "br":
-		w = brotli.NewWriterLevel(&out, brotliLevel)
-	case "gzip":
-		w, err = gzip.NewWriterLevel(&out, gzip.BestCompression)
-	case "zstd": // a window within RFC 9659's 8 MiB
-		w, err = zstd.NewWriter(&out, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
-	default:
-		err = fmt.Errorf("content coding %q", coding)
+// smallWindow is up to where content is compressed by brotli with a window of
+// its own size: tables for a page are a twentieth of those for a book.
+const smallWindow = 16
+
+// encoders are the compressors of one goroutine. Each is used again for every
+// file: making one takes a hundred times as long as compressing a page.
+type encoders struct {
+	small, large *brotli.Writer
+	gzip         *gzip.Writer
+	zstd         *zstd.Encoder
+	out          bytes.Buffer
+}
+
+func newEncoders() (e *encoders, err error) {
+	e = &encoders{
+		small: brotli.NewWriterOptions(nil, brotli.WriterOptions{Quality: brotliLevel, LGWin: smallWindow}),
+		large: brotli.NewWriterLevel(nil, brotliLevel),
 	}
-	if err != nil {
+	if e.gzip, err = gzip.NewWriterLevel(nil, gzip.BestCompression); err != nil {
 		return nil, err
 	}
+	// A window within RFC 9659's 8 MiB.
+	e.zstd, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(8<<20))
+	return e, err
+}
+
+// encode returns b in a content coding, valid until the next call. The outcome
+// depends on b alone.
+func (e *encoders) encode(coding string, b []byte) ([]byte, error) {
+	e.out.Reset()
+	var w interface {
+		io.WriteCloser
+		Reset(io.Writer)
+	}
+	switch coding {
+	case "br":
+		if w = e.small; len(b) > 1<<smallWindow {
+			w = e.large
+		}
+	case "gzip":
+		w = e.gzip
+	case "zstd":
+		return e.zstd.EncodeAll(b, e.out.AvailableBuffer()), nil
+	default:
+		return nil, fmt.Errorf("content coding %q", coding)
+	}
+	w.Reset(&e.out)
 	if _, err := w.Write(b); err != nil {
 		return nil, err
 	}
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	return out.Bytes(), nil
+	return e.out.Bytes(), nil
 }
 
 // compress makes the variants of every file that is worth it, into a temporary
 // folder. Each is checked by its digest when it is stored, like any blob.
-func (f *Folder) compress(ctx context.Context) error {
+func (f *Folder) compress(ctx context.Context, progress func(FolderProgress)) error {
+	paths := f.toCompress()
+	p := FolderProgress{Compress: true, TotalFiles: len(paths)}
+	for _, path := range paths {
+		p.TotalBytes += f.Manifest.Files[path].Size
+	}
 	work := make(chan string)
 	var mu sync.Mutex
 	var errs []error
@@ -93,11 +127,15 @@ func (f *Folder) compress(ctx context.Context) error {
 	defer cancel()
 	for range min(maxHashers, max(2, runtime.GOMAXPROCS(0))) {
 		wg.Go(func() {
+			enc, err := newEncoders()
 			for path := range work {
 				mu.Lock()
 				file := f.Manifest.Files[path]
 				mu.Unlock()
-				variants, err := f.variantsOf(&file)
+				var variants []Variant
+				if err == nil {
+					variants, err = f.variantsOf(enc, &file)
+				}
 				mu.Lock()
 				if err != nil {
 					errs = append(errs, fmt.Errorf("%s: compress: %w", path, err))
@@ -105,19 +143,18 @@ func (f *Folder) compress(ctx context.Context) error {
 				}
 				file.Variants = variants
 				f.Manifest.Files[path] = file
+				for _, v := range variants {
+					f.variant[v.Digest] = path
+				}
+				p.Files++
+				p.Bytes += file.Size
+				if progress != nil {
+					progress(p)
+				}
 				mu.Unlock()
 			}
 		})
 	}
-	mu.Lock()
-	var paths []string
-	for path, file := range f.Manifest.Files {
-		if file.Size >= minCompress && file.Size <= maxCompress && compressible(file.Type) {
-			paths = append(paths, path)
-		}
-	}
-	mu.Unlock()
-	slices.Sort(paths)
 	for _, path := range paths {
 		select {
 		case work <- path:
@@ -129,8 +166,20 @@ func (f *Folder) compress(ctx context.Context) error {
 	return errors.Join(append(errs, context.Cause(ctx))...)
 }
 
+// toCompress are the paths of files that are worth it, in order.
+func (f *Folder) toCompress() []string {
+	var paths []string
+	for path, file := range f.Manifest.Files {
+		if file.Size >= minCompress && file.Size <= maxCompress && compressible(file.Type) {
+			paths = append(paths, path)
+		}
+	}
+	slices.Sort(paths)
+	return paths
+}
+
 // variantsOf makes the variants of one file that are smaller enough.
-func (f *Folder) variantsOf(file *File) ([]Variant, error) {
+func (f *Folder) variantsOf(enc *encoders, file *File) ([]Variant, error) {
 	src, err := f.Open(file.Digest)
 	if err != nil {
 		return nil, err
@@ -145,7 +194,7 @@ func (f *Folder) variantsOf(file *File) ([]Variant, error) {
 	}
 	var variants []Variant
 	for _, coding := range Codings {
-		b, err := encode(coding, content)
+		b, err := enc.encode(coding, content)
 		if err != nil {
 			return nil, err
 		}
@@ -164,14 +213,15 @@ func (f *Folder) variantsOf(file *File) ([]Variant, error) {
 // keepMade puts a variant into the temporary folder, made at the first one.
 func (f *Folder) keepMade(d Digest, b []byte) error {
 	f.madeMu.Lock()
-	defer f.madeMu.Unlock()
 	if f.made == "" {
 		dir, err := os.MkdirTemp("", "perigee-push-")
 		if err != nil {
+			f.madeMu.Unlock()
 			return err
 		}
 		f.made = dir
 	}
+	f.madeMu.Unlock()
 	return os.WriteFile(f.madeName(d), b, 0o600)
 }
 

@@ -3,6 +3,7 @@ package origin
 import (
 	"bytes"
 	"io"
+	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
@@ -101,4 +102,47 @@ func decoded(t *testing.T, coding string, b []byte) string {
 		t.Fatal(err)
 	}
 	return string(out)
+}
+
+// An encoder that is used again gives what a new one gives: else the release of
+// a folder would depend on which file came before which.
+func TestEncodersRememberNothing(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	words := strings.Fields("a page of some words that come again and again <p> </p> <div class=item> and others")
+	var contents [][]byte
+	for i := range 60 {
+		var b []byte
+		for size := 512 << rng.IntN(9); len(b) < size; {
+			if i%7 == 0 {
+				b = append(b, byte(rng.Uint32()))
+			} else {
+				b = append(append(b, words[rng.IntN(len(words))]...), ' ')
+			}
+		}
+		contents = append(contents, b)
+	}
+	used, err := newEncoders()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, coding := range Codings {
+		for _, i := range rng.Perm(len(contents)) {
+			first, err := used.encode(coding, contents[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i%5 == 0 { // new ones are slow to make
+				fresh, err := newEncoders()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if b, err := fresh.encode(coding, contents[i]); err != nil || !bytes.Equal(b, first) {
+					t.Fatalf("%s of content %d: %d bytes, from a new encoder %d, %v", coding, i, len(first), len(b), err)
+				}
+			}
+			if got := decoded(t, coding, first); got != string(contents[i]) {
+				t.Fatalf("%s of content %d decodes to something else", coding, i)
+			}
+		}
+	}
 }

@@ -108,7 +108,7 @@ func (b *pushBar) show(p control.Progress) {
 		b.end()
 		b.stage = p.Stage
 		switch p.Stage {
-		case "hash", "upload":
+		case "hash", "compress", "upload":
 			b.bar = progressbar.NewOptions64(max(p.From, 1), progressbar.OptionSetWriter(b.c.ErrOrStderr()),
 				progressbar.OptionSetDescription(p.Stage), progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish())
 		}

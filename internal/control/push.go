@@ -3,13 +3,9 @@ package control
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
@@ -44,9 +40,9 @@ type PushOptions struct {
 
 // Progress is how far a push is. Totals are 0 until they are known.
 type Progress struct {
-	Stage       string // "hash", "missing", "upload", "seal", "activate"
-	Files, Of   int    // hashed files; in stage upload, sent blobs
-	Bytes, From int64  // hashed bytes; in stage upload, sent bytes (they may go back when a blob is tried again)
+	Stage       string // "hash", "compress", "missing", "upload", "seal", "activate"
+	Files, Of   int    // hashed or compressed files; in stage upload, sent blobs
+	Bytes, From int64  // hashed or compressed bytes; in stage upload, sent bytes (they may go back when a blob is tried again)
 }
 
 // Pushed is what a push did.
@@ -71,7 +67,11 @@ type Pushed struct {
 func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error) {
 	p := &pushing{c: c, o: o}
 	if p.folder, err = origin.ManifestOf(ctx, o.Dir, func(f origin.FolderProgress) {
-		p.tell(Progress{Stage: "hash", Files: f.Files, Of: f.TotalFiles, Bytes: f.Bytes, From: f.TotalBytes})
+		stage := "hash"
+		if f.Compress {
+			stage = "compress"
+		}
+		p.tell(Progress{Stage: stage, Files: f.Files, Of: f.TotalFiles, Bytes: f.Bytes, From: f.TotalBytes})
 	}); err != nil {
 		return out, fmt.Errorf("push: %w", err)
 	}
@@ -85,12 +85,8 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error
 	for _, b := range m.Blobs() {
 		out.Bytes += b.Size
 	}
-	var posted Posted
-	path := sitePath(o.Site, "/releases")
-	if o.Channel != "" {
-		path += "?channel=" + url.QueryEscape(o.Channel)
-	}
-	if err := c.post(ctx, path, b, &posted); err != nil {
+	posted, err := p.announce(ctx, b, id)
+	if err != nil {
 		return out, err
 	}
 	if posted.Release != id {
@@ -126,14 +122,21 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error
 	return out, err
 }
 
-// post sends a manifest.
-func (c *Client) post(ctx context.Context, path string, b []byte, out any) error {
+// post sends a manifest, or a list of its pages.
+func (c *Client) post(ctx context.Context, path, contentType string, b []byte, out any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+path, bytes.NewReader(b))
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", contentType)
 	return c.send(req, out)
+}
+
+func channelQuery(channel string) string {
+	if channel == "" {
+		return ""
+	}
+	return "?channel=" + url.QueryEscape(channel)
 }
 
 // pushing is one push under way.
@@ -174,147 +177,4 @@ func (p *pushing) missing(blobs []origin.Blob) {
 		pr.From += b.Size
 	}
 	p.tell(pr)
-}
-
-// counted tells how many bytes were read.
-type counted struct {
-	io.Reader
-	tell func(n int)
-}
-
-func (c *counted) Read(b []byte) (int, error) {
-	n, err := c.Reader.Read(b)
-	if n != 0 {
-		c.tell(n)
-	}
-	return n, err
-}
-
-// upload sends the missing blobs in parallel.
-func (p *pushing) upload(ctx context.Context, missing []origin.Blob) error {
-	if len(missing) == 0 {
-		return nil
-	}
-	total := Progress{Stage: "upload", Of: len(missing)}
-	for _, b := range missing {
-		total.From += b.Size
-	}
-	p.tell(total)
-	return each(ctx, uploaders, missing, func(ctx context.Context, b origin.Blob) error {
-		name := p.folder.Path(b.Digest)
-		if name == "" {
-			return fmt.Errorf("control node %s asks for blob %s, which is not in the release", p.c.where, b.Digest)
-		}
-		var err error
-		for try := range uploadTries {
-			if try > 0 {
-				timer := time.NewTimer(uploadRetry << (try - 1))
-				select {
-				case <-timer.C:
-				case <-ctx.Done():
-					timer.Stop()
-					return ctx.Err()
-				}
-			}
-			if err = p.put(ctx, name, b); err == nil || !worthRetry(err) {
-				break
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("send %s: %w", name, err)
-		}
-		p.mu.Lock()
-		if p.folder.Made(b.Digest) {
-			p.variants++
-		} else {
-			p.sent++
-		}
-		p.sentBytes += b.Size
-		p.mu.Unlock()
-		p.step(1, 0)
-		return nil
-	})
-}
-
-// worthRetry: the connection, or the control node's trouble of the moment; not
-// what it refused, and not a full disk.
-func worthRetry(err error) bool {
-	var e *Error
-	if errors.As(err, &e) {
-		return e.Status == http.StatusInternalServerError || e.Status == http.StatusServiceUnavailable
-	}
-	var local *fs.PathError
-	return !errors.As(err, &local) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
-}
-
-// put sends one blob.
-func (p *pushing) put(ctx context.Context, name string, b origin.Blob) error {
-	f, err := p.folder.Open(b.Digest)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var mu sync.Mutex
-	var read int64
-	body := &counted{f, func(n int) {
-		mu.Lock()
-		read += int64(n)
-		mu.Unlock()
-		p.step(0, int64(n))
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, p.c.base+sitePath(p.o.Site, "/blobs/"+b.Digest.String()), io.NopCloser(body))
-	if err != nil {
-		return err
-	}
-	req.ContentLength = b.Size
-	if b.Size == 0 {
-		req.Body = http.NoBody
-	}
-	req.Header.Set("Content-Type", origin.DefaultType)
-	req.Header.Set("Content-Digest", ContentDigest(b.Digest))
-	var answer origin.Blob
-	if err := p.c.send(req, &answer); err != nil {
-		mu.Lock()
-		p.step(0, -read)
-		mu.Unlock()
-		if strings.Contains(err.Error(), "ContentLength=") {
-			return &Error{Status: http.StatusUnprocessableEntity, Message: name + " changed while it was sent", Hint: "push again"}
-		}
-		return err
-	}
-	return nil
-}
-
-// each calls f for every item, n at a time, and stops at the first error.
-func each[T any](ctx context.Context, n int, items []T, f func(context.Context, T) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	queue := make(chan T)
-	var wg sync.WaitGroup
-	for range min(n, len(items)) {
-		wg.Go(func() {
-			for item := range queue {
-				if ctx.Err() != nil {
-					continue
-				}
-				if err := f(ctx, item); err != nil {
-					cancel(err)
-				}
-			}
-		})
-	}
-	for _, item := range items {
-		select {
-		case queue <- item:
-			continue
-		case <-ctx.Done():
-		}
-		break
-	}
-	close(queue)
-	wg.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return nil
 }

@@ -22,11 +22,13 @@ const bodyStall = 30 * time.Second
 type Posted struct {
 	Release origin.Digest `json:"release"`
 	Missing []origin.Blob `json:"missing"`
+	// MissingPages: nothing else is answered before these are there.
+	MissingPages []origin.Blob `json:"missing_pages,omitempty"`
 	// Sealed: the release was pushed before and can be activated as it is.
 	Sealed bool `json:"sealed"`
 }
 
-// postRelease takes a manifest in canonical form.
+// postRelease takes a manifest in canonical form, whole or in pages.
 func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error) {
 	site := r.PathValue("site")
 	if err := s.pushSite(site); err != nil {
@@ -40,12 +42,18 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if _, err := s.channel(site, &channel); err != nil { // before anything is sent in vain
 		return nil, err
 	}
-	if r.Header.Get("Content-Type") != "application/json" {
-		return nil, refuse(http.StatusUnsupportedMediaType, "send Content-Type: application/json", "the body must be a manifest")
-	}
-	b, err := io.ReadAll(s.body(w, r, origin.MaxManifestBytes))
+	b, pages, err := s.manifestOf(w, r, site)
 	if err != nil {
-		return nil, readError(err)
+		return nil, err
+	}
+	if pages != nil {
+		return Posted{Missing: []origin.Blob{}, MissingPages: pages}, nil
+	}
+	select {
+	case s.readers <- struct{}{}:
+		defer func() { <-s.readers }()
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
 	}
 	m, err := origin.ParseManifest(b)
 	if err != nil {
@@ -67,21 +75,26 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.setOpen(openKey{site, id}, m)
+	s.setOpen(openKey{site, id}, m.Blobs())
 	st := s.state.Sites[site]
 	p.Sealed = st != nil && st.find(id) != nil && len(p.Missing) == 0
 	return p, nil
 }
 
 // setOpen remembers a release that is being pushed, as the newest. Called with mu held.
-func (s *Server) setOpen(k openKey, m *origin.Manifest) {
-	o := &openRelease{manifest: m, sizes: make(map[origin.Digest]int64, len(m.Files))}
-	for _, b := range m.Blobs() {
+func (s *Server) setOpen(k openKey, blobs []origin.Blob) {
+	o := &openRelease{sizes: make(map[origin.Digest]int64, len(blobs))}
+	for _, b := range blobs {
 		o.sizes[b.Digest] = b.Size
 	}
 	s.openOrder = append(slices.DeleteFunc(s.openOrder, func(old openKey) bool { return old == k }), k)
 	s.open[k] = o
-	if len(s.openOrder) > maxOpen {
+	total := 0
+	for _, o := range s.open {
+		total += len(o.sizes)
+	}
+	for len(s.openOrder) > maxOpen || total > maxOpenBlobs && len(s.openOrder) > 1 {
+		total -= len(s.open[s.openOrder[0]].sizes)
 		delete(s.open, s.openOrder[0])
 		s.openOrder = s.openOrder[1:]
 	}
@@ -126,19 +139,23 @@ func (s *Server) putBlob(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, refuse(http.StatusBadRequest, "", "%v", err)
 	}
-	sent, err := contentDigest(r.Header.Values("Content-Digest"))
+	if r.Header.Get("Content-Range") != "" {
+		return s.putPart(w, r, site, d)
+	}
+	sent, err := digestField("Content-Digest", r.Header.Values("Content-Digest"))
 	if err != nil {
 		return nil, err
 	}
 	if sent != d {
 		return nil, refuse(http.StatusUnprocessableEntity, "", "Content-Digest names another digest than the path")
 	}
-	size, ok := s.wanted(site, d)
-	if !ok {
-		return nil, refuse(http.StatusNotFound, "post the manifest first, with `perigee push`", "no release that is being pushed to %s holds blob %s", site, d)
+	size, _ := s.wanted(site, d)
+	announced := size
+	if r.ContentLength >= 0 {
+		announced = r.ContentLength
 	}
-	if r.ContentLength >= 0 && r.ContentLength != size {
-		return nil, refuse(http.StatusUnprocessableEntity, "the file changed while it was sent: push again", "%d bytes are announced, the manifest says %d", r.ContentLength, size)
+	if err := s.wantedAt(site, origin.Blob{Digest: d, Size: announced}); err != nil {
+		return nil, err
 	}
 	err = s.blobs.Put(d, size, &bodyReader{r: s.body(w, r, size+1)})
 	var broken *bodyError
@@ -178,11 +195,11 @@ func (s *Server) wanted(site string, d origin.Digest) (int64, bool) {
 	return 0, false
 }
 
-// contentDigest reads the sha-256 member of a Content-Digest field: a
+// digestField reads the sha-256 member of a Content-Digest or Repr-Digest field: a
 // dictionary of byte sequences, ":" base64 ":" (RFC 9530 §2, RFC 9651 §3.2).
 // Members of other algorithms are passed over.
-func contentDigest(fields []string) (d origin.Digest, err error) {
-	bad := refuse(http.StatusBadRequest, "send Content-Digest: sha-256=:BASE64:", "Content-Digest with one sha-256 is needed")
+func digestField(name string, fields []string) (d origin.Digest, err error) {
+	bad := refuse(http.StatusBadRequest, "send "+name+": sha-256=:BASE64:", "%s with one sha-256 is needed", name)
 	found := false
 	for member := range strings.SplitSeq(strings.Join(fields, ","), ",") {
 		name, value, _ := strings.Cut(strings.Trim(member, " \t"), "=")
@@ -226,16 +243,17 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, refuse(http.StatusBadRequest, "", "%v", err)
 	}
 	s.mu.Lock()
-	var m *origin.Manifest
-	if o := s.open[openKey{site, id}]; o != nil {
-		m = o.manifest
-	}
-	if st := s.state.Sites[site]; m == nil && st != nil && st.find(id) != nil {
-		m, err = s.manifest(id)
+	_, known := s.open[openKey{site, id}]
+	if st := s.state.Sites[site]; st != nil && st.find(id) != nil {
+		known = true
 	}
 	s.mu.Unlock()
-	if m == nil || err != nil {
+	if !known {
 		return nil, refuse(http.StatusNotFound, "post the manifest first, with `perigee push`", "release %s is not being pushed to %s", id, site)
+	}
+	m, err := s.manifest(id)
+	if err != nil {
+		return nil, refuse(http.StatusNotFound, "push again", "the manifest of release %s cannot be read: %v", id, err)
 	}
 	if missing := s.blobs.Missing(m); len(missing) > 0 {
 		e := refuse(http.StatusConflict, "push again: only these are sent", "%d blobs of release %s are missing", len(missing), id)

@@ -64,9 +64,12 @@ type Server struct {
 	audit  *audit
 	nodes  *nodeList
 	blobs  *origin.Blobs
-	feed   *feed.Server
-	known  atomic.Pointer[Known]
-	now    func() time.Time
+	pages  *pageStores
+	// readers are the manifests that are being read.
+	readers chan struct{}
+	feed    *feed.Server
+	known   atomic.Pointer[Known]
+	now     func() time.Time
 	// calls, purgers and failures bound what one caller, or one address, may do.
 	calls, purgers, failures buckets
 	gather                   *gather // the way of purges to the log
@@ -96,15 +99,18 @@ type openKey struct {
 	release origin.Digest
 }
 
-// openRelease is one that is being pushed: its manifest, and the size of each blob.
-type openRelease struct {
-	manifest *origin.Manifest
-	sizes    map[origin.Digest]int64
-}
+// openRelease is one that is being pushed: the size of each blob. Its manifest is
+// among the blobs, and is not held.
+type openRelease struct{ sizes map[origin.Digest]int64 }
 
-// maxOpen bounds releases that are pushed at one time; the oldest is forgotten
-// first, and its push simply begins again.
-const maxOpen = 64
+const (
+	// maxOpen bounds releases that are pushed at one time; the oldest is forgotten
+	// first, and its push simply begins again.
+	maxOpen = 64
+	// maxOpenBlobs bounds their blobs, of some 60 bytes in memory each: two
+	// releases of the largest size.
+	maxOpenBlobs = 8 * origin.MaxFiles
+)
 
 // Open starts the control node: keys, blobs, the feed, and the fold of its log.
 // At the first start it makes the CA and the admin token (MadeToken).
@@ -147,6 +153,8 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	if s.blobs, err = origin.OpenBlobs(filepath.Join(c.Dir, "blobs")); err != nil {
 		return nil, err
 	}
+	s.pages = &pageStores{dir: filepath.Join(c.Dir, "pages"), of: map[string]*pageStore{}}
+	s.readers = make(chan struct{}, maxReaders)
 	s.feed, err = feed.OpenServer(ctx, feed.ServerConfig{
 		Dir: filepath.Join(c.Dir, "feed"), Listen: c.FeedListen, TLS: s.ca.nodeTLS(), Admit: s.nodes.admit, Log: s.log,
 	})
@@ -342,6 +350,9 @@ func (s *Server) Close() {
 	}
 	if s.feed != nil {
 		s.feed.Close()
+	}
+	if s.pages != nil {
+		s.pages.close()
 	}
 	if s.blobs != nil {
 		_ = s.blobs.Close() // a folder handle: nothing is unwritten

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// fetchers bounds blobs fetched at the same time, over all sites.
-	fetchers = 8
+	// fetchers bounds blobs fetched at the same time, over all sites. Each waits for
+	// the disk, and those that wait together share a commit of the file system.
+	fetchers = 32
 	// fetchRetryMin and fetchRetryMax bound the wait before a release that is
 	// not whole is tried again.
 	fetchRetryMin = 500 * time.Millisecond
