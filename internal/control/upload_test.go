@@ -33,7 +33,7 @@ func manyFiles(t *testing.T, dir string, n int) {
 func TestLargeSiteIsSentInPagesAndBatches(t *testing.T) {
 	f := newFleet(t)
 	ctx, dir := t.Context(), t.TempDir() // it syncs some thousand files
-	manyFiles(t, dir, 1500)
+	manyFiles(t, dir, 2000)
 	sent := func() map[string]int {
 		t.Helper()
 		lines, err := f.audit.newest(10_000)
@@ -54,11 +54,11 @@ func TestLargeSiteIsSentInPagesAndBatches(t *testing.T) {
 		return n
 	}
 	first, err := f.client.Push(ctx, PushOptions{Site: "www", Dir: dir})
-	if err != nil || first.Sent != 1500 {
+	if err != nil || first.Sent != 2000 {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	one := sent()
-	if one["pages"] < 5 || one["batches"] != 3 || one["blobs"] != 0 {
+	if one["pages"] < 5 || one["batches"] != 4 || one["blobs"] != 0 {
 		t.Fatalf("sent %v", one)
 	}
 	writeSite(t, dir, map[string]string{"docs/part-3/page-3.bin": "another"})
