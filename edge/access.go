@@ -46,12 +46,12 @@ func (l *LineLog) Dropped() uint64 { return l.lines.Dropped() }
 func (l *LineLog) Close() { l.lines.Close() }
 
 // clone is a copy whose strings are its own.
-func (r *AccessRecord) clone() AccessRecord {
+func (r *AccessRecord) clone() *AccessRecord {
 	c := *r
 	for _, s := range []*string{&c.Client, &c.Site, &c.Method, &c.Host, &c.Path, &c.Referer, &c.UserAgent, &c.CacheStatus} {
 		*s = strings.Clone(*s)
 	}
-	return c
+	return &c
 }
 
 // appendJSON appends the record as a line of JSON. Fields that are empty are

@@ -35,8 +35,9 @@ type head struct {
 	hosts          int
 	contentLength  int64 // -1: none
 	chunked        bool
-	conditional    bool // it has a field that conditions or ranges may come by
-	unusual        bool // it has a field that is the general path's
+	conditional    bool   // it has a field that conditions or ranges may come by
+	unusual        bool   // it has a field that is the general path's
+	key            []byte // room for the cache key
 	names, values  [maxFields]span
 	n              int
 }

@@ -3,6 +3,7 @@ package edge
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -296,12 +297,12 @@ func (c *conn) answer(d *desk, now time.Time) (bool, error) {
 	if e.tellsAny() && e.tells(e.clientOf(c.peer, &d.head)) {
 		snap = snap.telling()
 	}
-	out, found, ok := hit(d.out, &d.head, snap, now)
+	body := &d.body
+	*body = Body{}
+	out, ok := hit(d.out, &d.head, snap, now, body)
 	if !ok {
 		return false, nil
 	}
-	d.body = found
-	body := &d.body
 	defer body.Close()
 	if c.last = c.last || c.s.last(); c.last {
 		out = append(out[:len(out)-2], "Connection: close\r\n\r\n"...)
@@ -312,10 +313,10 @@ func (c *conn) answer(d *desk, now time.Time) (bool, error) {
 		out = body.appendTo(out)
 	}
 	d.out = out
-	d.done = append(d.done, answered{
-		stats: e.statsOf(body.Site), end: end,
-		rec: AccessRecord{Time: now, Status: body.Status, Bytes: body.size, Cache: body.Cache},
-	})
+	d.done = slices.Grow(d.done, 1)[:len(d.done)+1]
+	a := &d.done[len(d.done)-1]
+	a.stats, a.end = e.statsOf(body.Site), end
+	a.rec.Time, a.rec.Status, a.rec.Bytes, a.rec.Cache = now, body.Status, body.size, body.Cache
 	if e.access != nil {
 		c.record(d, body)
 	}
@@ -374,8 +375,7 @@ func (c *conn) account(d *desk, n int64) {
 		if e.lines != nil {
 			d.line = e.lines.form(d.line, r)
 		} else {
-			kept := r.clone()
-			e.access.Log(&kept)
+			e.access.Log(r.clone())
 		}
 	}
 	if len(d.line) > 0 {

@@ -291,15 +291,8 @@ func (c *conn) serve() {
 			c.Close()
 		}
 	}()
-	if tc, ok := c.Conn.(*tls.Conn); ok {
-		tc.SetDeadline(time.Now().Add(headTimeout))
-		if err := tc.Handshake(); err != nil {
-			c.s.e.log.Debug("TLS handshake failed", "client", c.RemoteAddr().String(), "why", err)
-			return
-		}
-		state := tc.ConnectionState()
-		c.state = &state
-		tc.SetDeadline(time.Time{})
+	if tc, ok := c.Conn.(*tls.Conn); ok && !c.handshake(tc) {
+		return
 	}
 	if !c.s.admits(c) {
 		return
@@ -310,6 +303,18 @@ func (c *conn) serve() {
 	case refuseHead:
 		c.refuse(c.bad)
 	}
+}
+
+func (c *conn) handshake(tc *tls.Conn) bool {
+	tc.SetDeadline(time.Now().Add(headTimeout))
+	if err := tc.Handshake(); err != nil {
+		c.s.e.log.Debug("TLS handshake failed", "client", c.RemoteAddr().String(), "why", err)
+		return false
+	}
+	state := tc.ConnectionState()
+	c.state = &state
+	tc.SetDeadline(time.Time{})
+	return true
 }
 
 // admits reports whether a connection is from whom this listener is for.
