@@ -183,3 +183,141 @@ func TestManySizes(t *testing.T) {
 		t.Errorf("%d fast hits of %d", n, clients*requests)
 	}
 }
+
+// TestSlowOnSockets is what TestSlowReader and TestSlowHead show, where the loop
+// makes its own system calls: who takes nothing of an answer, from memory or from
+// a file, or sends a head that does not end, is cut off once its grace is over.
+// It waits for that.
+func TestSlowOnSockets(t *testing.T) {
+	t.Parallel()
+	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<20) // more than sockets hold
+	w := makeWorld(t, true, &loopback{clock: newClock()}, pushSites(t))
+	defer w.stop()
+	w.files = map[string][]byte{"one/big": big}
+	if _, err := w.activate("one"); err != nil {
+		t.Fatal(err)
+	}
+	w.say("GET /big", answer{header: http.Header{"Cache-Control": {"max-age=60"}}, body: string(big)})
+	storeAt(t, w.edge, "/big")
+	dial := func() *net.TCPConn {
+		c, err := net.Dial("tcp", w.loopback.server.addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c.(*net.TCPConn)
+	}
+	var wg sync.WaitGroup
+	for name, send := range map[string]string{
+		"memory": "GET /big HTTP/1.1\r\nHost: shop.test\r\n\r\n",
+		"file":   "GET /big HTTP/1.1\r\nHost: www.test\r\n\r\n",
+		"head":   "GET /big HTTP/1.1\r\nHost: shop.test\r\n",
+		"silent": "",
+	} {
+		slow, good := dial(), dial()
+		slow.SetReadBuffer(4 << 10)
+		wg.Go(func() {
+			io.WriteString(slow, send)
+			start := time.Now()
+			for tick := time.NewTicker(time.Second / 4); time.Since(start) < time.Minute; <-tick.C {
+				// Octets of a head without end; behind a request they say when the edge is gone.
+				if _, err := io.WriteString(slow, "X"); err != nil {
+					break
+				}
+			}
+			n, _ := io.Copy(io.Discard, slow) // the write has had the error
+			if took := time.Since(start); took < slowGrace/2 || took > time.Minute/2 || n >= int64(len(big)) {
+				t.Errorf("%s: %d octets, after %v", name, n, took)
+			}
+		})
+		if !strings.HasSuffix(send, "\r\n\r\n") {
+			continue
+		}
+		wg.Go(func() {
+			io.WriteString(good, send)
+			resp, err := http.ReadResponse(bufio.NewReader(good), nil)
+			if err != nil {
+				t.Error(name, err)
+				return
+			}
+			got, err := io.ReadAll(resp.Body)
+			if err != nil || !bytes.Equal(got, big) {
+				t.Errorf("%s: a good client gets %d octets, %v", name, len(got), err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestEndOnSockets: at the end idle connections are ended at once, and one that
+// has asked nothing yet soon after; before it, an idle one makes room.
+func TestEndOnSockets(t *testing.T) {
+	e, err := New(Config{Sites: []Site{{Name: "shop", Hosts: []string{"shop.test"}, Origin: HandlerTransport(files{"/a": []byte("hello")})}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	storeAt(t, e, "/a")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(e, ln)
+	s.most = 2
+	ctx, cancel := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- s.serve(ctx, ln) }()
+	ask := func() net.Conn {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "GET /a HTTP/1.1\r\nHost: shop.test\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(resp.Body); string(body) != "hello" || err != nil {
+			t.Fatalf("%q, %v", body, err)
+		}
+		return c
+	}
+	ended := func(c net.Conn) {
+		t.Helper()
+		c.SetReadDeadline(time.Now().Add(idleTimeout / 2))
+		if n, err := io.Copy(io.Discard, c); n != 0 || err != nil {
+			t.Errorf("%d octets and %v in place of the end", n, err)
+		}
+	}
+	one := ask()
+	two := ask()
+	if err := until("the connections to rest", func() bool { return restingOf(s) == 2 }); err != nil {
+		t.Fatal(err)
+	}
+	silent, err := net.Dial("tcp", ln.Addr().String()) // in the room of one of them
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := until("an idle connection to make room", func() bool { return restingOf(s) == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	for _, c := range []net.Conn{one, two, silent} {
+		ended(c)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// restingOf counts the connections that rest.
+func restingOf(s *server) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.phase.Load() == resting {
+			n++
+		}
+	}
+	return n
+}
