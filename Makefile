@@ -36,7 +36,7 @@ test-fleet: tools ## a fleet in network namespaces, with kills, cuts and lost pa
 test-fleet-mutants: tools ## builds of perigee that break one promise each: every one must be caught by a round of test-fleet
 	$(GO) test -tags fleetmutants -count=1 -v -timeout 60m -run '^TestMutants$$' ./internal/fleet
 
-soak: tools ## a thousand kills and two hundred losses of power (KILLS=n LOSSES=n); scripts/soak.sh PART runs one part
+soak: tools ## thousands of kills, hundreds of losses of power, an hour of load (KILLS=n LOSSES=n SOAK=1h); scripts/soak.sh PART runs one part
 	scripts/soak.sh
 
 race: ## the tests without installing tools first, in go test's own words

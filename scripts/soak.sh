@@ -2,6 +2,8 @@
 # Faults by the hundred, by counts: scripts/soak.sh [PART…], all parts without. A part ends
 # with the first round that fails, and names its seed.
 #   fleet  KILLS (1000): rounds of make test-fleet, until that many nodes were killed or unplugged
+#   edge   KILLS (1000), LOSSES (200): an edge with a disk tier, killed and unplugged under load
+#   steady SOAK (1h): the same edge left alone: its heap and descriptors stay flat
 #   power  LOSSES (200): a control node that loses power in the middle of purges and pushes
 # To add a part: a function of its name.
 set -euo pipefail
@@ -17,7 +19,16 @@ power() {
   PERIGEE_FLEET_SEED=$SEED PERIGEE_POWER_LOSSES=${LOSSES:-200} "$GO" test -count=1 -v -timeout 3h -run '^TestPowerLoss$' ./internal/fleet
 }
 
-for part in "${@:-fleet power}"; do
+edge() {
+  PERIGEE_EDGE_SEED=$SEED PERIGEE_EDGE_KILLS=${KILLS:-1000} PERIGEE_EDGE_LOSSES=${LOSSES:-200} \
+    "$GO" test -count=1 -v -timeout 6h -run '^(TestEdgeKilled|TestEdgePowerLoss)$' ./cmd/perigee
+}
+
+steady() {
+  PERIGEE_EDGE_SEED=$SEED PERIGEE_EDGE_SOAK=${SOAK:-1h} "$GO" test -count=1 -v -timeout 12h -run '^TestEdgeSoak$' ./cmd/perigee
+}
+
+for part in "${@:-fleet power edge steady}"; do
   for p in $part; do
     echo "== soak: $p"
     "$p"
