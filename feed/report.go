@@ -121,6 +121,11 @@ func (s *Server) place(ctx context.Context, node string, request []byte) (startR
 		return startReply{}, err
 	}
 	r := startReply{Head: s.log.Head(), Diverged: !holds}
+	if r.Diverged && s.ahead != nil {
+		if err := s.ahead(node, at); err != nil {
+			return startReply{}, err
+		}
+	}
 	if r.Diverged {
 		s.events.Error("a node has seen entries that are not on this log: an old copy of the log was restored, or the node followed another control node; it revalidates everything",
 			"node", node, "epoch", at.Epoch, "seq", at.Seq, "head_epoch", r.Head.Epoch, "head_seq", r.Head.Seq)

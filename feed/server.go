@@ -74,6 +74,9 @@ type ServerConfig struct {
 	Cluster *ClusterConfig
 	// Log takes events; nil discards them.
 	Log *slog.Logger
+	// Ahead is asked about each node whose position is not on this log. With an
+	// error the node is refused, and told it; else it reads the log anew.
+	Ahead func(id string, at Position) error
 }
 
 // Server is the control node's end of the feed: the log, the durable place of
@@ -87,6 +90,7 @@ type Server struct {
 	events *slog.Logger
 	secret string // password of this process's own connections
 	admit  func(id string, cert *x509.Certificate) bool
+	ahead  func(id string, at Position) error // nil: none is refused
 
 	mu        sync.Mutex
 	nodes     map[string]bool // with a consumer
@@ -101,7 +105,7 @@ type Server struct {
 // it can be appended to. A damaged log, or one shorter than what was
 // acknowledged, starts a new epoch and says so (Log.EpochWhy).
 func OpenServer(ctx context.Context, c ServerConfig) (*Server, error) {
-	s := &Server{events: c.Log, admit: c.Admit, secret: rand.Text(), nodes: map[string]bool{}, conns: map[uint64]string{}, accounts: map[string]*server.Account{}, starts: map[string]startCount{}}
+	s := &Server{events: c.Log, admit: c.Admit, ahead: c.Ahead, secret: rand.Text(), nodes: map[string]bool{}, conns: map[uint64]string{}, accounts: map[string]*server.Account{}, starts: map[string]startCount{}}
 	if s.events == nil {
 		s.events = slog.New(slog.DiscardHandler)
 	}

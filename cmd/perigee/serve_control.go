@@ -25,7 +25,7 @@ type controlPart struct {
 // other machines; without, every node is in this process.
 func (s *server) startControl(doors bool) error {
 	cfg := s.cfg.Load()
-	c := control.Config{Dir: filepath.Join(s.dir, "control"), Known: known(cfg), Log: s.log}
+	c := control.Config{Dir: filepath.Join(s.dir, controlDir), Known: known(cfg), Log: s.log}
 	for _, u := range cfg.Control.Addresses {
 		c.Addresses = append(c.Addresses, u.String())
 	}

@@ -99,6 +99,13 @@ func nonEmpty(list ...string) []string {
 func printFleet(w io.Writer, st *control.Status, hash string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "feed\tseq %d, epoch %d\n", st.Head.Seq, st.Head.Epoch)
+	if r := st.Restored; r != nil {
+		what := "nothing is changed until these nodes were heard of: " + strings.Join(r.Waiting, ", ")
+		if len(r.Ahead) > 0 {
+			what = "nothing is changed, since these nodes have seen more: " + strings.Join(r.Ahead, ", ") + "; see perigee restore --help"
+		}
+		fmt.Fprintf(t, "trouble\trestored from the backup of %s, seq %d: %s\n", r.Backup.Local().Format(time.DateTime), r.Seq, what)
+	}
 	if st.EpochWhy != "" {
 		fmt.Fprintf(t, "trouble\tthe feed began a new epoch: %s\n", st.EpochWhy)
 	}

@@ -176,6 +176,7 @@ func (s *Server) table() map[string]route {
 		"POST /v1/tokens":                            {needAdmin, s.addToken},
 		"DELETE /v1/tokens/{name}":                   {needAdmin, s.removeToken},
 		"GET /v1/audit":                              {needAdmin, s.getAudit},
+		"GET /v1/backup":                             {needAdmin, s.getBackup},
 		"GET /v1/openapi.json":                       {needToken, s.getOpenAPI},
 	}
 }
@@ -257,9 +258,18 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, v any, err error
 	}
 	s.record(r, status, err)
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
+	if write, ok := v.(stream); ok {
+		h.Set("Content-Type", "application/octet-stream")
+		w.WriteHeader(status)
+		if err := write(w); err != nil {
+			s.log.Error("answer broken off", "call", r.Method+" "+r.URL.Path, "err", err)
+			panic(http.ErrAbortHandler) // net/http cuts the connection and says nothing
+		}
+		return
+	}
+	h.Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -146,36 +146,59 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 }
 
 func (c *Client) send(req *http.Request, out any) error {
-	if c.token != "" {
-		req.Header.Set("Authorization", "Bearer "+c.token)
-	}
-	resp, err := c.http.Do(req)
+	resp, err := c.start(req)
 	if err != nil {
-		return c.explain(err)
+		return err
 	}
 	defer resp.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	b, err := c.readAll(resp)
 	if err != nil {
-		return c.explain(err)
-	}
-	if len(b) > maxAnswerBytes {
-		return fmt.Errorf("control node %s: the answer has more than %d bytes", c.where, maxAnswerBytes)
-	}
-	if resp.StatusCode != http.StatusOK {
-		e := &Error{}
-		if json.Unmarshal(b, e) != nil || e.Message == "" {
-			return fmt.Errorf("control node %s answered %s: is it one?", c.where, resp.Status)
-		}
-		e.Status = resp.StatusCode
-		if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31); err == nil {
-			e.RetryAfter = time.Duration(seconds) * time.Second
-		}
-		return e
+		return err
 	}
 	if err := json.Unmarshal(b, out); err != nil {
 		return fmt.Errorf("control node %s: answer: %w", c.where, err)
 	}
 	return nil
+}
+
+func (c *Client) readAll(resp *http.Response) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if len(b) > maxAnswerBytes {
+		return nil, fmt.Errorf("control node %s: the answer has more than %d bytes", c.where, maxAnswerBytes)
+	}
+	return b, nil
+}
+
+// start sends a request and returns the answer, whose body the caller closes,
+// when it is no refusal.
+func (c *Client) start(req *http.Request) (*http.Response, error) {
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	b, err := c.readAll(resp)
+	if err != nil {
+		return nil, err
+	}
+	e := &Error{}
+	if json.Unmarshal(b, e) != nil || e.Message == "" {
+		return nil, fmt.Errorf("control node %s answered %s: is it one?", c.where, resp.Status)
+	}
+	e.Status = resp.StatusCode
+	if seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31); err == nil {
+		e.RetryAfter = time.Duration(seconds) * time.Second
+	}
+	return nil, e
 }
 
 // explain adds the cure to errors of the connection.

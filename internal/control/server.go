@@ -84,6 +84,9 @@ type Server struct {
 	openOrder  []openKey
 	referenced map[origin.Digest]bool // blobs of sealed releases, manifests included
 
+	holdMu sync.Mutex
+	hold   *hold // nil: this state was not restored, or may go on
+
 	reportMu sync.Mutex
 	reports  map[string]*nodeState
 	reported chan struct{} // closed and replaced at each watermark
@@ -155,8 +158,11 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	}
 	s.pages = &pageStores{dir: filepath.Join(c.Dir, "pages"), of: map[string]*pageStore{}}
 	s.readers = make(chan struct{}, maxReaders)
+	if err = s.openHold(); err != nil {
+		return nil, err
+	}
 	s.feed, err = feed.OpenServer(ctx, feed.ServerConfig{
-		Dir: filepath.Join(c.Dir, "feed"), Listen: c.FeedListen, TLS: s.ca.nodeTLS(), Admit: s.nodes.admit, Log: s.log,
+		Dir: filepath.Join(c.Dir, "feed"), Listen: c.FeedListen, TLS: s.ca.nodeTLS(), Admit: s.nodes.admit, Ahead: s.ahead, Log: s.log,
 	})
 	if err != nil {
 		return nil, err
@@ -269,6 +275,9 @@ func (s *Server) manifest(release origin.Digest) (*origin.Manifest, error) {
 // command appends one entry if check finds the state such that it may. The
 // state that it saw is the one the entry is appended to.
 func (s *Server) command(ctx context.Context, kind string, body any, check func(*State) error) (feed.Entry, error) {
+	if err := s.held(); err != nil {
+		return feed.Entry{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.catchUp(ctx); err != nil {

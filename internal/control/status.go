@@ -1,7 +1,9 @@
 package control
 
 import (
+	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -22,6 +24,7 @@ func (s *Server) report(node, kind string, payload []byte) {
 	if !s.nodes.has(node) {
 		return
 	}
+	s.heard(node)
 	now := s.now()
 	var w Watermark
 	var r NodeReport
@@ -234,7 +237,16 @@ type Status struct {
 	Sites    map[string]SiteStatus `json:"sites"`
 	Drained  []string              `json:"drained"`
 	Forced   map[string]string     `json:"forced"`
+	Restored *RestoredStatus       `json:"restored,omitempty"`
 	Time     time.Time             `json:"time"`
+}
+
+// RestoredStatus says that a restored control node changes nothing yet.
+type RestoredStatus struct {
+	Backup  time.Time `json:"backup"`
+	Seq     uint64    `json:"seq"`
+	Waiting []string  `json:"waiting"` // nodes that were not heard of since
+	Ahead   []string  `json:"ahead"`   // nodes that have seen more
 }
 
 // NodeStatus is what is known of one node.
@@ -281,6 +293,13 @@ func (s *Server) Status() Status {
 		out.Forced[e] = f
 	}
 	s.mu.Unlock()
+	s.holdMu.Lock()
+	if h := s.hold; h != nil {
+		out.Restored = &RestoredStatus{h.Backup, h.Head.Seq, slices.AppendSeq([]string{}, maps.Keys(h.waiting)), slices.AppendSeq([]string{}, maps.Keys(h.ahead))}
+		slices.Sort(out.Restored.Waiting)
+		slices.Sort(out.Restored.Ahead)
+	}
+	s.holdMu.Unlock()
 	s.reportMu.Lock()
 	defer s.reportMu.Unlock()
 	// Read after the reports are held still: no honest node is beyond it.
