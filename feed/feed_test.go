@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -338,4 +340,30 @@ func TestStartRequestsAreBounded(t *testing.T) {
 		t.Fatalf("%d requests were all answered", maxStarts+5)
 	}
 	f.dial(t, "iad1", Position{}) // the other one is not held back
+}
+
+// F9: a disk that takes nothing any more. JetStream may acknowledge what is in its
+// memory all the same; we do not, and go on when the disk does.
+func TestNothingIsAcknowledgedWhileTheHeadCannotBeSaved(t *testing.T) {
+	f := newFleet(t)
+	if _, err := f.Log().Append(bounded(t), "drain", map[string]string{"edge": "a"}); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(f.dir, knownName)
+	if err := errors.Join(os.Remove(path), os.MkdirAll(filepath.Join(path, "in the way"), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := f.Log().Append(bounded(t), "drain", map[string]string{"edge": "b"}); err == nil {
+		t.Errorf("acknowledged as seq %d", e.Seq)
+	}
+	if err := os.RemoveAll(path); err != nil {
+		t.Fatal(err)
+	}
+	e, err := f.Log().Append(bounded(t), "drain", map[string]string{"edge": "c"})
+	if err != nil || e.Seq != 3 {
+		t.Fatalf("seq %d, %v; want 3", e.Seq, err)
+	}
+	if known, _, err := readKnown(f.dir); err != nil || known != e.Position() {
+		t.Errorf("known is %+v, %v", known, err)
+	}
 }

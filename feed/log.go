@@ -163,7 +163,7 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 			return fmt.Errorf("feed: append: %w (whether it was written is unknown; if this lasts, restart the control node)", err)
 		}
 		if l.head == e.Position() {
-			return nil // written after all: only the acknowledgement was lost
+			return l.keep() // written after all: only the acknowledgement was lost
 		}
 		var api *jetstream.APIError
 		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
@@ -175,8 +175,7 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 		return fmt.Errorf("feed: append: %w (nothing was written; if this lasts, restart the control node)", err)
 	}
 	l.advance(ack.Sequence, e)
-	l.keep()
-	return nil
+	return l.keep()
 }
 
 // send publishes an entry after the last one known here. Among several control
@@ -212,12 +211,14 @@ func (l *Log) advance(at uint64, e *Entry) {
 	l.shown.Store(&head)
 }
 
-// keep saves the head durably. Called with mu held.
-func (l *Log) keep() {
+// keep saves the head durably. While it cannot, nothing is acknowledged: the disk
+// fails, and JetStream has been seen to acknowledge what a dead disk did not take.
+// Called with mu held.
+func (l *Log) keep() error {
 	if err := writeKnown(l.dir, l.head); err != nil {
-		// The entry itself is synced. Only the detector of lost entries is behind.
-		l.log.Error("cannot save the head of the log: lost entries would not be noticed", "err", err)
+		return fmt.Errorf("feed: append: whether the entry is on disk is unknown: the head of the log cannot be saved: %w", err)
 	}
+	return nil
 }
 
 // resync reads what was written since the last message known here. Called with mu held.
@@ -228,8 +229,11 @@ func (l *Log) resync(ctx context.Context) error {
 	}
 	before := l.head
 	defer func() {
-		if l.head != before {
-			l.keep()
+		if l.head == before {
+			return
+		}
+		if err := l.keep(); err != nil {
+			l.log.Error("lost entries would not be noticed", "err", err)
 		}
 	}()
 	for at := l.last + 1; at <= info.State.LastSeq; at++ {

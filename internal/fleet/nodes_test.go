@@ -91,6 +91,13 @@ func (n *node) signal(sig os.Signal) error {
 	return nil
 }
 
+// stop has the process stand still, as it does when its machine does.
+func (n *node) stop() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.cmd.Process.Signal(syscall.SIGSTOP)
+}
+
 func (n *node) ended() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -135,8 +142,8 @@ var badLog = regexp.MustCompile(`(?m)^(panic:|fatal error:|WARNING: DATA RACE).*
 // device. (ext4 hides that a sync before a rename is missing.)
 type disk struct{ image, at string }
 
-// diskBytes is the least that mkfs.xfs takes; the file is sparse.
-const diskBytes = 320 << 20
+// diskBytes is more than mkfs.xfs asks for, with room for an edge's disk tier; the file is sparse.
+const diskBytes = 1 << 30
 
 // newDisk makes and mounts a file system. The mount is in this world's own mount
 // namespace, and ends with it; the loop device goes with the mount.

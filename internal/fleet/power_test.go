@@ -18,8 +18,12 @@ import (
 const (
 	// writers is how many purge at the same time.
 	writers = 8
+	// acks is how often the reader of the log says so: the server waits at 1,024 entries.
+	acks = 256
 	// outage bounds how long after its start a control node loses power.
 	outage = 600 * time.Millisecond
+	// diskFirst bounds how long the process outlives its disk.
+	diskFirst = 100 * time.Millisecond
 )
 
 // promised is what a control node has acknowledged.
@@ -94,7 +98,17 @@ func losePower(t *testing.T, w *world, bins binaries, random *rand.Rand, losses 
 		}
 		wg.Go(func() { p.push(ctx, r, i) })
 		time.Sleep(time.Duration(random.Int64N(int64(outage))))
-		if err := errors.Join(n.disk.losePower(), r.kill(n, kill)); err != nil {
+		// The machine stops as a whole; or, for every second loss, its disk does first, and
+		// what is acknowledged then is a lie (F9).
+		if random.IntN(2) == 0 {
+			err = n.stop()
+		}
+		if err := errors.Join(err, n.disk.losePower()); err != nil {
+			cancel()
+			return 0, err
+		}
+		pause(ctx, time.Duration(random.Int64N(int64(diskFirst))))
+		if err := r.kill(n, kill); err != nil {
 			cancel()
 			return 0, err
 		}
@@ -175,7 +189,11 @@ func (p *promised) check(ctx context.Context, r *rig, reader *control.Credential
 		if v := feed.Verify(at, e); v.Kind != feed.Next {
 			return fmt.Errorf("seq %d after %d: %s", e.Seq, at.Seq, v.Why)
 		}
-		at = e.Position()
+		if at = e.Position(); e.Seq%acks == 0 {
+			if err := f.Ack(e); err != nil {
+				return err
+			}
+		}
 		command, err := control.DecodeCommand(e)
 		if err != nil {
 			return err

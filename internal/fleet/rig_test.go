@@ -339,6 +339,7 @@ fall     = 2
 drain    = "200ms"
 [cache]
 memory = "64MiB"
+disk   = "256MiB"
 [limit]
 exempt = ["10.0.0.0/8"]
 [log]

@@ -60,7 +60,7 @@ func (r *rig) kill(n *node, how action) error {
 	case term:
 		return n.signal(syscall.SIGTERM)
 	case power:
-		return errors.Join(n.disk.losePower(), n.signal(syscall.SIGKILL), n.disk.unmount(), n.disk.mount())
+		return errors.Join(n.stop(), n.disk.losePower(), n.signal(syscall.SIGKILL), n.disk.unmount(), n.disk.mount())
 	}
 	return n.signal(syscall.SIGKILL)
 }
