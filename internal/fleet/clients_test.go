@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -12,8 +13,11 @@ import (
 )
 
 const (
-	// patience is how long a client waits for one whole reply.
-	patience = 6 * time.Second
+	// patience is how long a client waits for one whole reply: longer than a machine
+	// with much to do stands still.
+	patience = 30 * time.Second
+	// tries is how often a question is asked that gets no answer within asks.
+	tries = 4
 	// breath is the pause between two pages of a client.
 	breath = 60 * time.Millisecond
 	// maxBody bounds what a client reads.
@@ -26,6 +30,7 @@ type client struct {
 	r    *rig
 	name string // the host
 	edge string
+	ctx  context.Context
 	http *http.Client
 	rand *rand.Rand
 }
@@ -35,7 +40,7 @@ func (r *rig) startClients(ctx context.Context, wg *sync.WaitGroup) {
 	for i, name := range clients {
 		h := r.w.hosts[name]
 		for j, edge := range edges {
-			c := &client{r: r, name: name, edge: edge, rand: rand.New(rand.NewPCG(uint64(i), uint64(j)))}
+			c := &client{r: r, name: name, edge: edge, ctx: ctx, rand: rand.New(rand.NewPCG(uint64(i), uint64(j)))}
 			t := &http.Transport{MaxIdleConnsPerHost: 2, DisableCompression: (i+j)%2 == 0,
 				DialContext: func(ctx context.Context, _, addr string) (conn net.Conn, err error) {
 					err = h.do(func() (err error) {
@@ -56,15 +61,14 @@ func (r *rig) startClients(ctx context.Context, wg *sync.WaitGroup) {
 				}
 			})
 		}
-		wg.Go(func() {
-			for ctx.Err() == nil {
-				for _, s := range servers {
-					r.resolve(name, s)
+		for _, server := range append([]string{""}, servers...) {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					r.resolve(ctx, name, server)
+					pause(ctx, 2*breath)
 				}
-				r.resolve(name, "")
-				pause(ctx, 2*breath)
-			}
-		})
+			})
+		}
 	}
 }
 
@@ -111,7 +115,9 @@ func (c *client) get(url string, page int, release string) (string, int) {
 		}
 	}
 	named := c.fetch(&rep, host, path, release)
-	rep.End = c.r.now()
+	if rep.End = c.r.now(); c.ctx.Err() != nil {
+		return "", 0 // the round is over
+	}
 	c.r.note(func(h *History) { h.Replies = append(h.Replies, rep) })
 	if rep.Failed != "" || rep.Wrong != "" || rep.Status != 200 {
 		return "", 0
@@ -120,7 +126,7 @@ func (c *client) get(url string, page int, release string) (string, int) {
 }
 
 func (c *client) fetch(rep *Reply, host, path, release string) (named string) {
-	q, err := http.NewRequest(http.MethodGet, "http://"+c.r.w.hosts[c.edge].addr.String()+path, nil)
+	q, err := http.NewRequestWithContext(c.ctx, http.MethodGet, "http://"+c.r.w.hosts[c.edge].addr.String()+path, nil)
 	if err != nil {
 		rep.Failed = err.Error()
 		return ""
@@ -147,16 +153,27 @@ func (c *client) fetch(rep *Reply, host, path, release string) (named string) {
 }
 
 // resolve asks a server for the steered name, or the resolver with "".
-func (r *rig) resolve(from, server string) {
+func (r *rig) resolve(ctx context.Context, from, server string) {
 	host := server
 	if server == "" {
 		host = "resolver"
 	}
 	a := Answer{Server: server, Start: r.now()}
-	named, err := r.ask(r.w.hosts[from], netip.AddrPortFrom(r.w.hosts[host].addr, 53))
+	var err error
+	for range tries {
+		a.Start = r.now()
+		a.Edges, err = r.ask(r.w.hosts[from], netip.AddrPortFrom(r.w.hosts[host].addr, 53))
+		if ctx.Err() != nil {
+			return // the round is over
+		}
+		var late net.Error
+		if !errors.As(err, &late) || !late.Timeout() {
+			break
+		}
+	}
 	if err != nil {
 		a.Failed = err.Error()
 	}
-	a.Edges, a.End = named, r.now()
+	a.End = r.now()
 	r.note(func(h *History) { h.Answers = append(h.Answers, a) })
 }
