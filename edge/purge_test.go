@@ -391,3 +391,33 @@ func TestRevalidateBeginsAnew(t *testing.T) {
 	get("4")
 	get("4")
 }
+
+// Slices fall under the tags that the representation has now, and under those
+// that they came with.
+func TestTagsOfSlices(t *testing.T) {
+	f := newLargeFile(20 << 20)
+	f.tags = "old"
+	slicing(t, f, 64<<20, func(t *testing.T, w *world) {
+		f.expect(t, w, "0-2000000", 0, 2000001, "")
+		time.Sleep(61 * time.Second)
+		f.tags = "new"
+		f.expect(t, w, "1000000-2000000", 1000000, 1000001, "fwd=stale") // a 304 with other tags
+		if got := f.requests(); strings.Count(got, "GET") != 3 {
+			t.Fatalf("the origin was asked %s", got)
+		}
+		f.expect(t, w, "1000000-2000000", 1000000, 1000001, "hit")
+		w.edge.Purge(Purge{Site: "shop", Tag: "new"})
+		f.shift = 3 // under the same validator: only the purge can tell
+		f.expect(t, w, "0-2000000", 0, 2000001, "fwd=uri-miss")
+		f.tags = "of one slice"
+		f.expect(t, w, "6000000-6000009", 6000000, 10, "hit")
+		f.tags = "new"
+		f.requests()
+		w.edge.Purge(Purge{Site: "shop", Tag: "slice"})
+		f.shift = 4
+		f.expect(t, w, "6000000-6000009", 6000000, 10, "hit")
+		if got := f.requests(); strings.Count(got, "GET") != 1 {
+			t.Errorf("after the purge of a slice's own tag: %s", got)
+		}
+	})
+}

@@ -172,7 +172,7 @@ func (x *exchange) joinSlice(head *stored, index int64, ahead bool) *heldSlice {
 		obj = x.sliceFromDisk(key)
 	}
 	if obj != nil {
-		if hard, _ := e.purges.check(&obj.scopes, obj.asOf); !hard {
+		if !e.slicePurged(head, &obj.scopes, obj.asOf) {
 			return &heldSlice{index: index, obj: obj}
 		}
 		e.store.letGo(obj)
@@ -182,7 +182,21 @@ func (x *exchange) joinSlice(head *stored, index int64, ahead bool) *heldSlice {
 		fl.behind = ahead
 		return x.startSlice(head, index, fl)
 	}
-	return &heldSlice{index: index, fl: fl}
+	s := &heldSlice{index: index, fl: fl}
+	if e.slicePurged(head, &fl.scopes, fl.asOf) { // it began before the head had the tags that it has
+		x.letGo(s)
+		return x.startSlice(head, index, nil)
+	}
+	return s
+}
+
+// slicePurged reports whether a hard purge covers a slice that falls under scopes
+// and is as of asOf. It falls under what the head does too: by the tags that the
+// representation has now, and not only by those it had as the slice came.
+func (e *Edge) slicePurged(head *stored, scopes *purgeScopes, asOf instant) bool {
+	hard, _ := e.purges.check(scopes, asOf)
+	ofHead, _ := e.purges.check(&head.scopes, asOf)
+	return hard || ofHead
 }
 
 // sliceKey is a key that no request has.
@@ -236,6 +250,9 @@ func (w *fill) fetchSlice(head *stored, key string, want byteRange) (*stored, *h
 		return nil, nil, err
 	}
 	obj.key, obj.scopes, obj.asOf = key, w.fl.scopes, asOf
+	if hasTags(resp.Header) {
+		obj.scopes = obj.scopes.tagged(resp.Header, &w.target) // the head's are asked about as well
+	}
 	return obj, resp, nil
 }
 

@@ -30,6 +30,7 @@ type largeFile struct {
 	flaps    bool  // tags the file otherwise each time
 	most     int64 // octets of a range that it gives, or 0
 	shift    byte  // of the octets, for another representation
+	tags     string
 }
 
 func newLargeFile(size int64) *largeFile {
@@ -86,6 +87,9 @@ func (f *largeFile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	time.Sleep(f.delay)
 	w.Header().Set("Cache-Control", f.cc)
 	w.Header().Set("Content-Type", "video/mp4")
+	if f.tags != "" {
+		w.Header().Set("Surrogate-Key", f.tags)
+	}
 	if tag := f.etag.Load().(string); tag != "" {
 		w.Header().Set("Etag", tag)
 	}
