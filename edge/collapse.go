@@ -231,6 +231,17 @@ func (e *Edge) isDoomed(fl *flight) bool {
 	return fl.doomed
 }
 
+// unlessDoomed calls store unless what fl brings was invalidated, and lets no
+// invalidation come between: one that comes then finds it stored, and takes it out.
+func (e *Edge) unlessDoomed(fl *flight, store func()) (done bool) {
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	if !fl.doomed {
+		store()
+	}
+	return !fl.doomed
+}
+
 // invalidate forgets all responses to a URI after an unsafe request to it
 // (RFC 9111 §4.4), those under way included.
 func (e *Edge) invalidate(primary string) {

@@ -372,6 +372,8 @@ func (x *exchange) secondTier(f found) found {
 	if again := x.snap.find(x.site, []byte(x.key), fields, x.e.now()); again.obj != nil {
 		return again // another request has brought it back meanwhile
 	}
+	watch := x.e.watch(x.key)
+	defer x.e.unwatch(watch)
 	o, at := d.find(log, x.site, x.key, fields)
 	if o == nil {
 		return f
@@ -380,7 +382,7 @@ func (x *exchange) secondTier(f found) found {
 		return x.fromFar(f, o, at)
 	}
 	defer at.Close()
-	if !d.bring(x.e, o, at) {
+	if !d.bring(x.e, o, at, watch) {
 		return f
 	}
 	d.hits.Add(1)
@@ -389,8 +391,9 @@ func (x *exchange) secondTier(f found) found {
 }
 
 // bring brings the body of o to memory, and o if there is room. The caller holds
-// the body. False is that the disk did not have it after all.
-func (d *disk) bring(e *Edge, o *stored, at *seglog.Object) bool {
+// the body. False is that the disk did not have it after all, or that it was
+// invalidated while it was read.
+func (d *disk) bring(e *Edge, o *stored, at *seglog.Object, watch *flight) bool {
 	b, err := at.Bytes()
 	if err != nil {
 		e.log.Warn("a response on disk is damaged, and dropped", "why", err)
@@ -401,7 +404,10 @@ func (d *disk) bring(e *Edge, o *stored, at *seglog.Object) bool {
 		return false
 	}
 	o.body = body
-	e.store.put(o)
+	if !e.unlessDoomed(watch, func() { e.store.put(o) }) {
+		e.store.letGo(o)
+		return false
+	}
 	return true
 }
 
@@ -433,12 +439,14 @@ func (x *exchange) sliceFromDisk(key string) *stored {
 	if o, _ := x.e.store.get([]byte(key), nil); o != nil {
 		return o
 	}
+	watch := x.e.watch(key)
+	defer x.e.unwatch(watch)
 	o, at := d.find(log, x.site, key, nil)
 	if o == nil {
 		return nil
 	}
 	defer at.Close()
-	if !d.bring(x.e, o, at) {
+	if !d.bring(x.e, o, at, watch) {
 		return nil
 	}
 	d.hits.Add(1)

@@ -314,6 +314,28 @@ func TestDiskInvalidated(t *testing.T) {
 	}
 }
 
+// Nor what is being read from the disk meanwhile.
+func TestDiskInvalidatedMeanwhile(t *testing.T) {
+	w := newDiskWorld(t)
+	w.warm("/page")
+	w.restart(false)
+	d, key := w.edge.disk.Load(), keyOf(t, "http://shop.test/page")
+	watch := w.edge.watch(key)
+	defer w.edge.unwatch(watch)
+	o, at := d.find(d.log.Load(), &w.sites[0], key, headerFields{})
+	if o == nil {
+		t.Fatal("it is not on disk")
+	}
+	defer at.Close()
+	w.do("POST", "/page")
+	if d.bring(w.edge, o, at, watch) {
+		t.Error("what was invalidated is used")
+	}
+	if got, _ := w.edge.store.get([]byte(key), headerFields{}); got != nil {
+		t.Error("what was invalidated is in memory")
+	}
+}
+
 // Where the log may have lost a removal, everything is validated first.
 func TestDiskSuspect(t *testing.T) {
 	w := newDiskWorld(t)

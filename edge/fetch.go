@@ -124,7 +124,7 @@ func (w *fill) commit(obj *stored, g *growing) {
 	}
 	c.body, c.size = body, size
 	c.pack()
-	w.e.store.put(&c)
+	w.e.unlessDoomed(w.fl, func() { w.e.store.put(&c) })
 }
 
 // fetch asks the origin once and says what became of it. When the outcome has
@@ -213,8 +213,8 @@ func (w *fill) confirmed(ctx context.Context, old *stored, resp *http.Response, 
 	case storable(w.site, next.status, next.header, &next.cc, w.auth, next.hasLifetime) != "":
 		o.exclusive = true
 		w.e.store.discard(old)
-	case !w.purged(next) && !w.e.isDoomed(w.fl):
-		w.e.store.replace(old, next)
+	case !w.purged(next):
+		w.e.unlessDoomed(w.fl, func() { w.e.store.replace(old, next) })
 	}
 	return o
 }
@@ -295,9 +295,9 @@ func (w *fill) representation(resp *http.Response, h http.Header) (status int, p
 // headOnly stores a response whose body is to be fetched in slices.
 func (w *fill) headOnly(obj *stored, own http.Header, now time.Time) outcome {
 	o := outcome{obj: obj, own: own, status: obj.status, exclusive: !obj.shareable(now)}
-	if !w.e.isDoomed(w.fl) && !w.purged(obj) {
+	if !w.purged(obj) {
 		obj.pack()
-		w.e.store.put(obj)
+		w.e.unlessDoomed(w.fl, func() { w.e.store.put(obj) })
 	}
 	return o
 }

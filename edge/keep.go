@@ -94,12 +94,12 @@ func (k *keeper) end(whole bool) {
 	}
 	k.e.store.release(k.room)
 	defer k.build.Drop()
-	invalidated := k.e.unwatch(k.watch)
+	defer k.e.unwatch(k.watch)
 	hard, _ := k.e.purges.check(&k.obj.scopes, k.obj.asOf)
-	if !whole || k.over || hard || k.length >= 0 && k.length != k.obj.size || invalidated {
+	if !whole || k.over || hard || k.length >= 0 && k.length != k.obj.size {
 		return
 	}
 	k.obj.body = k.build.Finish(k.obj.size)
 	k.obj.pack()
-	k.e.store.put(k.obj)
+	k.e.unlessDoomed(k.watch, func() { k.e.store.put(k.obj) })
 }
