@@ -81,12 +81,8 @@ type Site struct {
 	failed *atomic.Uint64 // requests that the origin failed
 }
 
-// ExpiryRule gives the Cache-Control of pushed paths that match Glob: the
-// form of path.Match, without a leading slash; "dir/**" covers all below dir.
-type ExpiryRule struct {
-	Glob         string
-	CacheControl string
-}
+// ExpiryRule gives the Cache-Control of pushed paths that match its Glob.
+type ExpiryRule = origin.ExpiryRule
 
 // Config is what an Edge is made from.
 type Config struct {

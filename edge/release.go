@@ -28,13 +28,10 @@ const (
 	noRobots    = "noindex"
 )
 
-// Expiry of pushed files by class. A document names others and must be
-// validated each time, which costs one 304; a fingerprinted file never changes
-// (RFC 8246).
+// Expiry of what stands in for another path, and of redirects.
 const (
-	expiryImmutable = "public, max-age=31536000, immutable"
-	expiryDocument  = "no-cache"
-	expiryAsset     = "public, max-age=0, must-revalidate"
+	expiryDocument = origin.ExpiryDocument
+	expiryAsset    = origin.ExpiryAsset
 )
 
 // releaseFile is what a pushed site answers to one path.
@@ -114,7 +111,7 @@ func (s *Snapshot) release(site *Site, a asked, now time.Time) (f releaseFile) {
 	if f.status == 0 || f.location != "" {
 		return f
 	}
-	f.expiry = expiryOf(site, name, &f.file)
+	f.expiry = origin.ExpiryOf(site.Rules, name, f.file.Class)
 	f.finish(m, name, a.accept, fallback)
 	return f
 }
@@ -248,31 +245,6 @@ func manifestName(raw string) (string, bool) {
 	}
 	name, err := url.PathUnescape(name)
 	return name, err == nil
-}
-
-// expiryOf is the Cache-Control of a pushed file: the site's first rule that
-// matches, else its class's.
-func expiryOf(site *Site, name string, f *origin.File) string {
-	for i := range site.Rules {
-		if r := &site.Rules[i]; globMatches(r.Glob, name) {
-			return r.CacheControl
-		}
-	}
-	switch f.Class {
-	case origin.Immutable:
-		return expiryImmutable
-	case origin.Document:
-		return expiryDocument
-	}
-	return expiryAsset
-}
-
-func globMatches(glob, name string) bool {
-	if dir, ok := strings.CutSuffix(glob, "/**"); ok {
-		return strings.HasPrefix(name, dir+"/")
-	}
-	ok, err := path.Match(glob, name)
-	return ok && err == nil
 }
 
 // fileBody is an open blob.

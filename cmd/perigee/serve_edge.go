@@ -147,9 +147,7 @@ func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[s
 			Heuristic: c.Heuristic, ShareSetCookie: c.ShareSetCookie, StoreClientErrors: c.StoreClientErrors, EarlyHintsAll: c.EarlyHintsAll,
 			Query: edge.QueryRules{Sort: c.QuerySort, Keep: c.QueryKeep, Drop: c.QueryDrop}, KeyFields: c.KeyFields,
 		}
-		for _, r := range c.Expiry {
-			s.Rules = append(s.Rules, edge.ExpiryRule{Glob: r.Glob, CacheControl: r.CacheControl})
-		}
+		s.Rules = expiryRules(&c)
 		if c.Push {
 			if err := p.releases.SetKeep(c.Name, c.Keep); err != nil {
 				closePools(pools)
@@ -171,6 +169,13 @@ func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[s
 		sites = append(sites, s)
 	}
 	return sites, pools, nil
+}
+
+func expiryRules(c *config.Site) (rules []origin.ExpiryRule) {
+	for _, r := range c.Expiry {
+		rules = append(rules, origin.ExpiryRule{Glob: r.Glob, CacheControl: r.CacheControl})
+	}
+	return rules
 }
 
 func newPool(cfg *config.Config, c *config.Site) (*origin.Pool, error) {

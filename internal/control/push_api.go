@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"perigee.example/feed"
 	"perigee.example/origin"
 )
 
@@ -42,6 +44,10 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if _, err := s.channel(site, &channel); err != nil { // before anything is sent in vain
 		return nil, err
 	}
+	k, err := s.site(site)
+	if err != nil {
+		return nil, err
+	}
 	b, pages, err := s.manifestOf(w, r, site)
 	if err != nil {
 		return nil, err
@@ -63,6 +69,9 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 		if f.Size > MaxBlobBytes {
 			return nil, refuse(http.StatusRequestEntityTooLarge, "", "%s has %d bytes, more than %d", name, f.Size, int64(MaxBlobBytes))
 		}
+	}
+	if _, err := s.unchanged(k, channel, m); err != nil {
+		return nil, err
 	}
 	id := origin.DigestOf(b)
 	remark(r, "release %s", id)
@@ -317,23 +326,45 @@ func (s *Server) activate(w http.ResponseWriter, r *http.Request) (any, error) {
 	if req.Channel != origin.Prod {
 		kind, body = KindChannel, Channel{Site: site, Channel: req.Channel, Release: req.Release}
 	}
-	e, err := s.command(r.Context(), kind, body, func(st *State) error {
-		state := st.Sites[site]
-		if state == nil || state.find(req.Release) == nil {
-			return refuse(http.StatusNotFound, fmt.Sprintf("`perigee releases %s` lists them", site), "release %s of site %s is not sealed here", req.Release, site)
-		}
-		if err := state.at(site, req.Channel, req.IfGeneration); err != nil {
-			return err
-		}
-		if req.Channel != origin.Prod && state.Previews[req.Channel] == nil && len(state.Previews) >= maxPreviews {
-			return refuse(http.StatusConflict, "perigee channel delete "+site+" CHANNEL", "site %s has %d previews, the limit", site, maxPreviews)
-		}
-		return nil
-	})
+	e, err := s.makeActive(r.Context(), site, &req, kind, body)
 	if err != nil {
 		return nil, err
 	}
 	return Activated{Seq: e.Seq, Generation: e.Seq, Hosts: hosts}, nil
+}
+
+// compareTries bounds how often a release is compared anew because another one
+// became active meanwhile.
+const compareTries = 5
+
+// makeActive appends the entry of an activation.
+func (s *Server) makeActive(ctx context.Context, site string, req *activateRequest, kind string, body any) (e feed.Entry, err error) {
+	for range compareTries {
+		still, err := s.mayReplace(site, req.Channel, req.Release)
+		if err != nil {
+			return e, err
+		}
+		e, err = s.command(ctx, kind, body, func(st *State) error {
+			state := st.Sites[site]
+			if state == nil || state.find(req.Release) == nil {
+				return refuse(http.StatusNotFound, fmt.Sprintf("`perigee releases %s` lists them", site), "release %s of site %s is not sealed here", req.Release, site)
+			}
+			if err := state.at(site, req.Channel, req.IfGeneration); err != nil {
+				return err
+			}
+			if req.Channel != origin.Prod && state.Previews[req.Channel] == nil && len(state.Previews) >= maxPreviews {
+				return refuse(http.StatusConflict, "perigee channel delete "+site+" CHANNEL", "site %s has %d previews, the limit", site, maxPreviews)
+			}
+			if still != nil {
+				return still(state)
+			}
+			return nil
+		})
+		if !errors.Is(err, errMoved) {
+			return e, err
+		}
+	}
+	return e, refuse(http.StatusConflict, "push again", "site %s: others become active one after the other", site)
 }
 
 // ReleaseList is a site's releases, newest first.

@@ -32,9 +32,10 @@ type Known struct {
 
 // KnownSite is one site of the configuration.
 type KnownSite struct {
-	Name  string
-	Hosts []string // lower case, without port; "*.example.com" covers one label
-	Push  bool     // takes releases
+	Name   string
+	Hosts  []string            // lower case, without port; "*.example.com" covers one label
+	Push   bool                // takes releases
+	Expiry []origin.ExpiryRule // the site's own, before the classes
 	// PreviewsBelow is the host below which its channels preview-NAME are served; "": it has none.
 	PreviewsBelow string
 }
