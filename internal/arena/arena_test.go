@@ -425,3 +425,37 @@ func BenchmarkBuild(b *testing.B) {
 		a.Release(w.End(12_000))
 	}
 }
+
+// TestPiece: an extent in one piece takes no more than its size, or there is none.
+func TestPiece(t *testing.T) {
+	a := newArena(t, SlabBytes)
+	var all []Extent
+	var sum int64
+	for n := 1; ; n = n*5/3 + 1 {
+		e, mem, ok := a.Piece(n)
+		if !ok {
+			if n < 100_000 {
+				t.Errorf("no piece of %d", n)
+			}
+			break
+		}
+		copy(mem, content(uint64(n), n))
+		p, next := a.Read(e.First())
+		if next != 0 || !bytes.Equal(p[:n], content(uint64(n), n)) {
+			t.Errorf("a piece of %d is not in one", n)
+		}
+		all, sum = append(all, e), sum+Footprint(int64(n))
+	}
+	if a.Stats().Used != sum {
+		t.Errorf("%d octets used, not %d", a.Stats().Used, sum)
+	}
+	settle(t, a)
+	check(t, a)
+	for _, e := range all {
+		a.Release(e)
+	}
+	check(t, a)
+	if _, _, ok := a.Piece(SlabBytes + 1); ok {
+		t.Error("more than a slab")
+	}
+}

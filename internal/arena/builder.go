@@ -1,5 +1,7 @@
 package arena
 
+import "math/bits"
+
 // Builder fills a new extent from its start, and owns it until the caller takes
 // it (End) or drops it. It is not safe for concurrent use, but what it has filled
 // may be read meanwhile by who was given those slices.
@@ -121,4 +123,25 @@ func (b *Builder) Drop() {
 		b.a.Release(Extent(b.first))
 	}
 	*b = Builder{a: b.a}
+}
+
+// Piece makes an extent of n octets, SlabBytes at most, in one piece of memory,
+// and returns that to be written. The caller is its owner. ok is false when there
+// is no piece so long, though there may be room in smaller ones.
+func (a *Arena) Piece(n int) (e Extent, mem []byte, ok bool) {
+	if n <= 0 || n > SlabBytes {
+		return 0, nil, false
+	}
+	units := (n + Unit - 1) / Unit
+	order := bits.Len(uint(units - 1))
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	unit, ok := a.take(order)
+	if !ok {
+		return 0, nil, false
+	}
+	a.trim(unit, order, uint32(units))
+	m, i := a.at(unit)
+	m.refs[i].Store(1)
+	return Extent(unit + 1), a.slabs[unit/slabUnits].mem[i*Unit : i*Unit+uint32(n)], true
 }
