@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-browser test-upgrade test-fleet test-fleet-mutants soak race fuzz packets lint conformance-dns conformance-http bench bench-dns bench-dns-size test-zones-big test-push-big cross docs clean tools
+.PHONY: help build demo test test-browser test-upgrade test-fleet test-fleet-mutants soak race fuzz packets lint conformance-dns conformance-http bench bench-cache bench-dns bench-dns-size test-zones-big test-push-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 	$(GO) -C tools vet ./...
+	$(GO) -C tools/bench-cache vet ./...
 	cd tools && $(GO) tool staticcheck ./...
 
 conformance-dns: tools ## the same questions to perigee, Knot, NSD and BIND, each difference explained (SEED=n repeats a run)
@@ -60,6 +61,9 @@ conformance-dns: tools ## the same questions to perigee, Knot, NSD and BIND, eac
 
 conformance-http: build ## the public HTTP cache test suite against the edge, twice; exit 1 below its floors
 	tools/conformance-http/run.sh
+
+bench-cache: ## hit ratios of the edge's store on seeded traces, beside golang-lru and otter (SEED=n for others)
+	$(GO) -C tools/bench-cache run . -seed $(or $(SEED),1)
 
 bench: ## Go benchmarks of the hot paths, with allocations
 	$(GO) test -run '^$$' -bench . -benchmem ./policy ./zones ./dnsserver ./edge ./origin
