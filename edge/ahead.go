@@ -51,9 +51,13 @@ func (s *store) due(o *stored, age time.Duration) (ahead, early bool) {
 	if o.aheadAge == 0 || age < o.aheadAge {
 		return false, false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return o.uses >= aheadUses && o.ahead == aheadNot, o.ahead != aheadBegun && age >= o.earlyAge()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	v := s.live(o.at)
+	if v == nil { // it has left, or is a disk's
+		return false, age >= o.earlyAge()
+	}
+	return v.uses.Load()&usesMask >= aheadUses && v.ahead() == aheadNot, v.ahead() != aheadBegun && age >= o.earlyAge()
 }
 
 // aheadState says whether a response has been refreshed ahead.
@@ -70,14 +74,16 @@ const (
 func (s *store) claimAhead(o *stored, rate *aheadLimit, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if o.ahead != aheadNot {
+	v := s.live(o.at)
+	if v == nil || v.ahead() != aheadNot {
 		return false
 	}
-	o.ahead = aheadDenied
+	state := aheadDenied
 	if rate.take(now) {
-		o.ahead = aheadBegun
+		state = aheadBegun
 	}
-	return o.ahead == aheadBegun
+	v.uses.Or(uint32(state) << aheadShift)
+	return state == aheadBegun
 }
 
 // aheadLimit is a token bucket of aheadRate a second.

@@ -100,6 +100,7 @@ func TestRefreshAheadIsSpreadAndLimited(t *testing.T) {
 				go func() {
 					for range 1 + aheadUses {
 						asksAlone(t, e, fmt.Sprint("/", i))
+						time.Sleep(time.Millisecond) // the fetch's own goroutine stores it
 					}
 				}()
 			}

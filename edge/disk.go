@@ -378,7 +378,7 @@ func (x *exchange) secondTier(f found) found {
 	if o == nil {
 		return f
 	}
-	if o.size > x.e.store.maxObject() {
+	if o.size > x.e.store.maxObject(x.site.Name) {
 		return x.fromFar(f, o, at)
 	}
 	defer at.Close()

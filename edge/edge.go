@@ -37,6 +37,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"perigee.example/internal/evict"
 	"perigee.example/origin"
 )
 
@@ -74,6 +75,9 @@ type Site struct {
 	// EarlyHintsAll passes 103 (RFC 8297) on to HTTP/1.1 clients too; without,
 	// only to those of HTTP/2 and later. perigee.toml has it as early_hints.
 	EarlyHintsAll bool
+	// MemoryBytes is a share of the store that the site has to itself, and does
+	// not exceed; 0 is none: then it shares what is left with the others.
+	MemoryBytes int64
 	// Rules give expiry to pushed paths beyond the classes: first match wins.
 	Rules []ExpiryRule
 
@@ -91,6 +95,7 @@ type Config struct {
 	Releases    *origin.Releases // nil: no push sites
 	Blobs       *origin.Blobs    // of Releases
 	MemoryBytes int64            // budget of the store; 0 means DefaultMemoryBytes
+	Eviction    Eviction         // what leaves the store when it is full
 	Log         *slog.Logger     // events; nil discards
 	Access      AccessLog        // one record a request; nil: off
 	Hide        []string         // query parameters whose values Access is not told; nil means DefaultHide
@@ -100,6 +105,14 @@ type Config struct {
 	// 0 draws one.
 	Seed uint64
 }
+
+// Eviction is how a full store chooses what leaves.
+type Eviction = evict.Policy
+
+const (
+	S3FIFO = evict.S3FIFO // the default: what is asked for once drives nothing out that is used
+	LRU    = evict.LRU    // the least recently used
+)
 
 // AccessLog receives one record a request. It must not block, and not keep r.
 type AccessLog interface{ Log(r *AccessRecord) }
@@ -178,7 +191,7 @@ func New(c Config) (*Edge, error) {
 	if (c.Releases == nil) != (c.Blobs == nil) {
 		return nil, errors.New("edge: Releases and Blobs come together: give both or neither")
 	}
-	st, err := newStore(c.MemoryBytes)
+	st, err := newStore(c.MemoryBytes, c.Eviction, c.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -223,6 +236,13 @@ func (e *Edge) SetSites(sites []Site) error {
 		}
 	}
 	e.keepStats(t)
+	shares := map[string]int64{}
+	for i := range sites {
+		if n := sites[i].MemoryBytes; n > 0 {
+			shares[sites[i].Name] = n
+		}
+	}
+	e.store.setShares(shares)
 	e.snap.Store(&Snapshot{
 		name: e.name, sites: t, store: e.store, purges: e.purges, behind: &e.behind,
 		releases: e.releases, blobs: e.blobs,

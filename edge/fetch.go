@@ -97,7 +97,7 @@ func (w *fill) keep(ctx context.Context, obj *stored, growing *growing, resp *ht
 	var reserved int64
 	defer func() { w.e.store.release(reserved) }()
 	err := growing.fill(ctx, resp.Body, func(n int64) bool {
-		if growing.size+n > w.e.store.maxObject() || !w.e.store.reserve(n) {
+		if growing.size+n > w.e.store.maxObject(w.site.Name) || !w.e.store.reserve(n) {
 			return false
 		}
 		reserved += n
@@ -252,7 +252,7 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 			return outcome{err: errRangeOnly, why: "large"}
 		}
 		why = "large" // the origin knows no ranges: this is its answer
-	case resp.ContentLength > w.e.store.maxObject():
+	case resp.ContentLength > w.e.store.maxObject(w.site.Name):
 		why = "large"
 		if w.rangeField == "" && w.e.disk.Load().takesFar(resp.ContentLength) {
 			far = obj

@@ -40,6 +40,7 @@ type head struct {
 	key            []byte // room for the cache key
 	names, values  [maxFields]span
 	n              int
+	stored         stored // a view of what Hit found for it
 }
 
 // parse reads the head at the start of b and returns its length, empty line

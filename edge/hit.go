@@ -147,10 +147,11 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time, body *Body) (out []byt
 	t.query = site.Query.apply(query)
 	h.key = t.appendKey(h.key[:0])
 	t.query = query // that is logged
-	found := s.find(site, h.key, h, now)
+	found, record := s.look(site, h.key, h, now, &h.stored)
 	if found.obj == nil {
 		return dst, false
 	}
+	defer s.store.arena.Release(record)
 	body.arena, body.held = s.store.arena, found.obj.body
 	if found.use == useFresh && !found.ahead && !found.early && found.obj.part == nil && bodyAllowed(found.obj.status) {
 		if out, ok = s.hitStored(dst, h, found.obj, found.age, body); ok {

@@ -12,15 +12,25 @@ import (
 	"time"
 
 	"perigee.example/internal/arena"
+	"perigee.example/internal/evict"
 )
 
 func testStore(t testing.TB, budget int64) *store {
 	t.Helper()
-	s, err := newStore(budget)
+	s, err := newStore(budget, evict.S3FIFO, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// all calls f for each stored response; mu is held.
+func (s *store) all(f func(id uint32, v *slot)) {
+	for b := range s.index.buckets {
+		for id := *s.index.head(b); id != 0; id = s.index.at(id).next {
+			f(id, s.index.at(id))
+		}
+	}
 }
 
 // excess says what is held, beside by the store, of a store's arena: "" when
@@ -30,16 +40,17 @@ func (s *store) excess() string {
 	defer s.mu.Unlock()
 	owners := map[arena.Extent]int{}
 	var sum int64
-	for _, list := range s.keys {
-		for _, o := range list {
-			if o.body == 0 {
-				continue
-			}
-			if owners[o.body]++; owners[o.body] == 1 {
-				sum += arena.Footprint(o.size)
-			}
+	s.all(func(_ uint32, v *slot) {
+		owners[v.meta]++
+		sum += arena.Footprint(int64(v.length))
+		if v.body == 0 {
+			return
 		}
-	}
+		if owners[v.body]++; owners[v.body] == 1 {
+			_, size, _ := recordLength(v.record(s.arena))
+			sum += arena.Footprint(size)
+		}
+	})
 	for e, n := range owners {
 		if got := s.arena.Owners(e); got != n {
 			return fmt.Sprintf("a body has %d owners, %d of them in the store", got, n)

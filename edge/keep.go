@@ -70,7 +70,7 @@ func (k *keeper) add(p []byte) {
 	for len(p) > 0 {
 		if len(k.free) == 0 {
 			n := int64(max(len(p), firstChunkBytes))
-			if k.obj.size+n > k.e.store.maxObject() || !k.e.store.reserve(n) {
+			if k.obj.size+n > k.e.store.maxObject(k.obj.scopes.site) || !k.e.store.reserve(n) {
 				k.over = true
 				return
 			}

@@ -232,7 +232,14 @@ func checkPath(p string) error {
 // origin see one spelling.
 func escapeStray(p string) string {
 	const stray = "\"<>^`{|}"
-	if !strings.ContainsAny(p, stray) {
+	some := false
+	for i := range len(p) { // what has none of them is passed quickly
+		switch p[i] {
+		case '"', '<', '>', '^', '`', '{', '|', '}':
+			some = true
+		}
+	}
+	if !some {
 		return p
 	}
 	var b strings.Builder

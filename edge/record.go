@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"time"
+	"unsafe"
 )
 
 // A record is the one serialised form of a stored response, in every tier: all
@@ -244,13 +245,18 @@ func readRecord(b []byte, here *boot) (*stored, error) {
 	}
 	own := slices.Clone(b[:n])
 	o := new(stored)
-	if err := o.view(own, string(own), here); err != nil {
+	text := textOf(own)
+	if err := o.view(own, text, here); err != nil {
 		return nil, err
 	}
-	return o, o.viewHeader(own, string(own))
+	if err := o.viewSelecting(own, text); err != nil {
+		return nil, err
+	}
+	return o, o.viewHeader(own, text)
 }
 
-// view fills o from a record, but for its header and tag lines: what a hit needs.
+// view fills o from a record with what a hit needs: all but its selecting fields,
+// and its header and tag lines.
 // text has the same octets as r; o's strings are parts of it, and its heads
 // parts of r. It reuses the slices that o has, and allocates nothing once they
 // are large enough.
@@ -273,7 +279,21 @@ func (o *stored) view(r []byte, text string, here *boot) error {
 	o.key, o.etag = part(recKey), part(recEtag)
 	o.scopes.site, o.scopes.resource, o.scopes.origin = part(recSite), part(recResource), part(recOrigin)
 	o.head, o.head304 = r[at[recPacked]:at[recPacked+1]:at[recPacked+1]], r[at[recPacked304]:at[recPacked304+1]:at[recPacked304+1]]
-	sel := recordText{part(recSelecting), false}
+	o.scopes.tags, o.scopes.groups = o.scopes.tags[:0], o.scopes.groups[:0]
+	if at[recPacked]-at[recTags] == 4 { // two empty lists, as most have
+		return nil
+	}
+	tags, groups := recordText{part(recTags), false}, recordText{part(recGroups), false}
+	o.scopes.tags, o.scopes.groups = tags.texts(o.scopes.tags), groups.texts(o.scopes.groups)
+	if tags.end() && groups.end() {
+		return nil
+	}
+	return errRecord
+}
+
+// viewSelecting fills o's selecting fields from a record that view has taken.
+func (o *stored) viewSelecting(r []byte, text string) error {
+	sel := recordText{text[binary.LittleEndian.Uint32(r[recHead+4*recEtag:]):binary.LittleEndian.Uint32(r[recHead+4*recSelecting:])], false}
 	o.sel = o.sel[:0]
 	for range sel.count() {
 		s := selecting{present: sel.octet() == 1}
@@ -283,9 +303,7 @@ func (o *stored) view(r []byte, text string, here *boot) error {
 			break
 		}
 	}
-	tags, groups := recordText{part(recTags), false}, recordText{part(recGroups), false}
-	o.scopes.tags, o.scopes.groups = tags.texts(o.scopes.tags[:0]), groups.texts(o.scopes.groups[:0])
-	if sel.end() && tags.end() && groups.end() {
+	if sel.end() {
 		return nil
 	}
 	return errRecord
@@ -410,3 +428,28 @@ func (t *recordText) lines() http.Header {
 	}
 	return h
 }
+
+// recordSelects reports whether a request selects the response of a record
+// (varyMatches).
+func recordSelects(r []byte, f fields) bool {
+	from, to := binary.LittleEndian.Uint32(r[recHead+4*recEtag:]), binary.LittleEndian.Uint32(r[recHead+4*recSelecting:])
+	t := recordText{textOf(r[from:to]), false}
+	for range t.count() {
+		s := [1]selecting{{present: t.octet() == 1}}
+		s[0].name, s[0].value, s[0].sent = t.text(), t.text(), t.text()
+		if t.bad || !varyMatches(s[:], f) {
+			return false
+		}
+	}
+	return true
+}
+
+// laterDate reports whether the Date of a record is after that of another.
+func laterDate(r, other []byte) bool {
+	a, b := int64(binary.LittleEndian.Uint64(r[recDate:])), int64(binary.LittleEndian.Uint64(other[recDate:]))
+	return a > b || a == b && binary.LittleEndian.Uint32(r[recDateNano:]) > binary.LittleEndian.Uint32(other[recDateNano:])
+}
+
+// textOf is memory of the arena as a string, which is one as long as its extent
+// is held.
+func textOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -132,7 +132,7 @@ func (w *fill) classifyPart(resp *http.Response) (p *part, ok bool) {
 // sliceable reports that o, of which length octets would come, is better
 // fetched in slices.
 func (w *fill) sliceable(o *stored, length int64) bool {
-	limit := w.e.store.maxObject()
+	limit := w.e.store.maxObject(w.site.Name)
 	if w.rangeField != "" {
 		limit = sliceBytes
 	}

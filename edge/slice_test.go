@@ -287,8 +287,11 @@ func TestLargeFileFromSlices(t *testing.T) {
 		w.edge.store.put(page)
 		small.expect(t, w, "", 0, small.size, "")
 		synctest.Wait()
-		if page.gone || w.edge.store.sliced > 8<<20 || w.edge.store.bytes > 16<<20 {
-			t.Errorf("slices take %d of %d octets; the page has gone: %v", w.edge.store.sliced, w.edge.store.bytes, page.gone)
+		s := w.edge.store
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if sliced := s.queues.Bytes(filmSlices); s.live(page.at) == nil || sliced > 8<<20 || s.bytes > 16<<20 {
+			t.Errorf("slices take %d of %d octets; the page is there: %v", sliced, s.bytes, s.live(page.at) != nil)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"perigee.example/internal/arena"
 	"perigee.example/origin"
 )
 
@@ -67,6 +68,26 @@ type found struct {
 // found.
 func (s *Snapshot) find(site *Site, key []byte, f fields, now time.Time) found {
 	obj, other := s.store.get(key, f)
+	return s.usable(obj, other, site, f, now)
+}
+
+// look is find for a hit: what it finds is a view of a record, into. The caller
+// lets go of both, body and record.
+func (s *Snapshot) look(site *Site, key []byte, f fields, now time.Time, into *stored) (r found, record arena.Extent) {
+	record, other := s.store.hit(key, f, into)
+	if record == 0 {
+		return s.usable(nil, other, site, f, now), 0
+	}
+	if r = s.usable(into, false, site, f, now); r.obj == nil {
+		s.store.arena.Release(record)
+		record = 0
+	}
+	return r, record
+}
+
+// usable says how what is stored may be used for a request; obj is nil when
+// nothing is, or, with other, only what it does not select.
+func (s *Snapshot) usable(obj *stored, other bool, site *Site, f fields, now time.Time) found {
 	if obj == nil {
 		if other {
 			return found{why: "vary-miss"}

@@ -153,7 +153,7 @@ func (s *siteStats) sum() SiteStats {
 
 // stats looks at the store. Its variants are counted as objects each.
 func (s *store) stats() StoreStats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return StoreStats{Bytes: s.bytes, Budget: s.budget, Filling: s.filling, Objects: s.objects, Evictions: s.evictions}
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return StoreStats{Bytes: s.bytes, Budget: s.budget, Filling: s.filling, Objects: s.index.count, Evictions: s.evictions}
 }

@@ -1,13 +1,15 @@
 package edge
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/http"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
 	"perigee.example/internal/arena"
+	"perigee.example/internal/evict"
 	"perigee.example/internal/seglog"
 )
 
@@ -20,11 +22,9 @@ const (
 	// fillingShare is the part of the budget that responses under way may take
 	// before they are no longer kept.
 	fillingShare = 2
-	// objectOverhead is charged for each response beside its body and header:
-	// maps, list links and slices.
-	objectOverhead = 1 << 10
-	// tagOverhead is charged for each tag beside its octets: a string's header.
-	tagOverhead = 16
+	// maxPieces bounds the responses that make way for one record when there is
+	// room, but in smaller pieces: beyond, what was to be stored is not.
+	maxPieces = 64
 	// maxVariants bounds the stored responses of one key; the least recently
 	// stored leaves. "Vary: User-Agent" has no end.
 	maxVariants = 32
@@ -35,7 +35,9 @@ const (
 	markFor = 10 * time.Second
 )
 
-// stored is one stored response. It never changes once it is in the store.
+// stored is one stored response, as the general path has it: a copy of its own
+// of a record, or one that is to become a record. It never changes once it is
+// stored. What a hit has is a view of a record (record.go).
 type stored struct {
 	ages
 	validators
@@ -56,51 +58,47 @@ type stored struct {
 	part        *part // not nil: body is this part of the representation
 	head        []byte
 	head304     []byte
+	aheadAge    time.Duration // from when on it is refreshed if it is hot; 0: never
 
 	far      *seglog.Object // not nil: the body is there, and not in memory
 	fromDisk bool           // it is on disk already
 
-	prev, next *stored // of the use order; store.mu
-	gone       bool    // no longer in the store; store.mu
-
-	aheadAge time.Duration // from when on it is refreshed if it is hot; 0: never
-	uses     int           // since it was stored; store.mu
-	ahead    aheadState    // of this life
+	at ref // where it is stored, or was
 }
 
-// cost is what a response takes of the budget.
-func (s *stored) cost() int64 {
-	n := arena.Footprint(s.size) + int64(len(s.key)+2*len(s.head)+len(s.head304)) + objectOverhead
-	for _, tag := range s.scopes.tags {
-		n += tagOverhead + int64(len(tag))
-	}
-	return n
-}
-
-// store keeps responses in memory, within a budget, the least recently used
-// leaving first. It is safe for concurrent use. Bodies are in the arena; who
-// gets a response from the store holds its body, and lets go of it (hold.go).
+// store keeps responses in memory, within a budget. It is safe for concurrent
+// use. Records and bodies are in the arena, and the index that finds them has no
+// pointers. Who gets a response from the store holds its body, and lets go of
+// it (hold.go). internal/evict says what leaves when room is wanted.
 type store struct {
-	arena   *arena.Arena
-	mu      sync.Mutex
-	tier    *disk                // nil: there is none
-	keys    map[string][]*stored // newest last
-	ring    stored               // ring.next is the most recently used
-	slices  stored               // the ring of slices
-	bytes   int64                // of both
-	sliced  int64                // of slices
+	arena *arena.Arena
+	boot  boot
+	seed  uint64 // of when hot responses are refreshed
+
+	mu      sync.RWMutex
+	tier    *disk // nil: there is none
+	index   index
+	queues  *evict.Queues
+	bytes   int64 // of all that is stored
 	budget  int64
+	shares  map[string]share     // by site
+	idle    []uint32             // groups that no site has any more
+	turn    uint32               // the group that an eviction of last resort looked at last
 	marks   map[string]time.Time // key: not shareable until then
 	filling int64                // bytes of responses under way
-	door    *doorkeeper
-	turned  uint64 // not kept, for the doorkeeper knew them not
-	seed    uint64 // of when hot responses are refreshed
+	look    stored               // a view of the record that same looks at
+	other   instant              // asOf of the one that it found
 
-	objects   int    // stored responses
 	evictions uint64 // responses that made way
 }
 
-func newStore(budget int64) (*store, error) {
+// The groups of responses of sites without a share, as evict has them.
+const (
+	pages = iota
+	filmSlices
+)
+
+func newStore(budget int64, policy evict.Policy, now time.Time) (*store, error) {
 	if budget <= 0 {
 		budget = DefaultMemoryBytes
 	}
@@ -108,9 +106,10 @@ func newStore(budget int64) (*store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("edge: no memory for the store: %w", err)
 	}
-	s := &store{arena: a, keys: map[string][]*stored{}, marks: map[string]time.Time{}, budget: budget, door: newDoorkeeper(), seed: randomSeed()}
-	s.ring.prev, s.ring.next = &s.ring, &s.ring
-	s.slices.prev, s.slices.next = &s.slices, &s.slices
+	s := &store{arena: a, index: newIndex(), queues: evict.New(policy), marks: map[string]time.Time{}, budget: budget,
+		boot: boot{id: randomSeed(), base: now}, seed: randomSeed()}
+	s.queues.Group(budget)     // pages
+	s.queues.Group(budget / 2) // filmSlices
 	return s, nil
 }
 
@@ -121,51 +120,156 @@ func (s *store) letGo(list ...*stored) {
 	}
 }
 
-func (s *store) maxObject() int64 { return s.budget / objectShare }
-
 // get returns the variant of key that a request selects: of several the one
 // with the most recent Date (RFC 9111 §4.1). other is true when there are
 // only variants that it does not select. The caller lets go of it.
 func (s *store) get(key []byte, f fields) (found *stored, other bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	variants := s.keys[string(key)]
-	for _, v := range variants {
-		if varyMatches(v.sel, f) && (found == nil || !v.date.Before(found.date)) {
-			found = v
-		}
+	meta, body, at, other := s.lookUp(key, f)
+	if meta == 0 {
+		return nil, other
 	}
-	if found == nil {
-		return nil, len(variants) > 0
+	defer s.arena.Release(meta)
+	found, err := readRecord(s.recordOf(meta), &s.boot)
+	if err != nil {
+		s.arena.Release(body)
+		s.forget(at)
+		return nil, false
 	}
-	found.unlink()
-	s.link(found)
-	if found.uses++; found.uses == 1 {
-		s.tier.proved(key)
-	}
-	s.arena.Retain(found.body)
+	found.body, found.at = body, at
 	return found, false
 }
 
-// variants returns the stored responses of key, newest last. The list does not
-// change. The caller lets go of all of them.
-func (s *store) variants(key string) []*stored {
+// hit is get for who only looks: into becomes a view of the record, which the
+// caller lets go of (meta), beside the body, when it has looked.
+func (s *store) hit(key []byte, f fields, into *stored) (meta arena.Extent, other bool) {
+	meta, body, at, other := s.lookUp(key, f)
+	if meta == 0 {
+		return 0, other
+	}
+	r := s.recordOf(meta)
+	if err := into.view(r, textOf(r), &s.boot); err != nil {
+		s.arena.Release(meta)
+		s.arena.Release(body)
+		s.forget(at)
+		return 0, false
+	}
+	into.body, into.at = body, at
+	return meta, false
+}
+
+// recordOf is the record in an extent, which the caller holds.
+func (s *store) recordOf(meta arena.Extent) []byte {
+	p, _ := s.arena.Read(meta.First())
+	return p[:binary.LittleEndian.Uint32(p[recLength:])]
+}
+
+// lookUp finds a variant, notes the use, and holds record and body for the caller.
+func (s *store) lookUp(key []byte, f fields) (meta, body arena.Extent, at ref, other bool) {
+	if s.queues.Moves() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+	} else {
+		s.mu.RLock()
+		defer s.mu.RUnlock()
+	}
+	hash := s.index.hash(key)
+	var best *slot
+	var record []byte
+	for id := s.index.first(hash); id != 0; {
+		v := s.index.at(id)
+		if v.hash == hash {
+			if r := v.record(s.arena); string(recordKey(r)) == string(key) {
+				other = true
+				if recordSelects(r, f) && (best == nil || laterDate(r, record)) {
+					best, record, at = v, r, ref{id, v.gen}
+				}
+			}
+		}
+		id = v.next
+	}
+	if best == nil {
+		return 0, 0, ref{}, other
+	}
+	if s.queues.Moves() {
+		s.queues.Use(at.id)
+	} else {
+		s.queues.Touch(at.id)
+	}
+	if n := best.uses.Load(); n&usesMask < aheadUses {
+		if best.uses.Add(1)&usesMask == 1 {
+			s.tier.proved(key)
+		}
+	}
+	s.arena.Retain(best.meta)
+	s.arena.Retain(best.body)
+	return best.meta, best.body, at, false
+}
+
+// live is the slot that a ref names, or nil when that has left; mu is held.
+func (s *store) live(at ref) *slot {
+	if at.id == 0 {
+		return nil
+	}
+	if v := s.index.at(at.id); v.gen == at.gen {
+		return v
+	}
+	return nil
+}
+
+// forget drops what a ref names, if it is still there.
+func (s *store) forget(at ref) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, o := range s.keys[key] {
-		s.arena.Retain(o.body)
+	if s.live(at) != nil {
+		s.drop(at.id)
 	}
-	return s.keys[key]
+}
+
+// variants returns the stored responses of key, newest last. The caller lets go
+// of all of them.
+func (s *store) variants(key string) []*stored {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var list []*stored
+	s.each(key, func(id uint32, v *slot) {
+		if o, err := readRecord(v.record(s.arena), &s.boot); err == nil {
+			s.arena.Retain(v.body)
+			o.body, o.at = v.body, ref{id, v.gen}
+			list = append(list, o)
+		}
+	})
+	slices.Reverse(list)
+	return list
+}
+
+// each calls f for the slots of key, the newest first; mu is held. f may drop its slot.
+func (s *store) each(key string, f func(id uint32, v *slot)) {
+	k := []byte(key)
+	hash := s.index.hash(k)
+	for id := s.index.first(hash); id != 0; {
+		v := s.index.at(id)
+		next := v.next
+		if v.is(s.arena, hash, k) {
+			f(id, v)
+		}
+		id = next
+	}
 }
 
 // varyOf returns the field names that responses to key vary by, as far as known.
-func (s *store) varyOf(key string) []selecting {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if v := s.keys[key]; len(v) > 0 {
-		return v[len(v)-1].sel
-	}
-	return nil
+func (s *store) varyOf(key string) (sel []selecting) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	first := true
+	s.each(key, func(_ uint32, v *slot) {
+		if first {
+			if o, err := readRecord(v.record(s.arena), &s.boot); err == nil {
+				sel = o.sel
+			}
+		}
+		first = false
+	})
+	return sel
 }
 
 // put stores a response in place of the one with the same selecting fields.
@@ -173,44 +277,46 @@ func (s *store) varyOf(key string) []selecting {
 // from after a purge that o is from before. It forgets that key was not
 // shareable. The caller holds the body, and goes on to; the store is one more.
 func (s *store) put(o *stored) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.marks, o.key)
-	if o.cost() > s.budget-s.filling {
-		return false
-	}
-	if s.bytes+s.filling+o.cost() > s.budget && len(s.keys[o.key]) == 0 && strings.Contains(o.key, "?") && !s.door.again(o.key) {
-		s.turned++
-		return false
-	}
-	for _, v := range s.keys[o.key] {
-		if !sameSelecting(v.sel, o.sel) {
-			continue
-		}
-		if v.asOf.after(o.asOf) && v.asOf.local >= o.asOf.local { // numbers may have begun anew: see Revalidate
-			return false // a purge lies between: o was asked for before it, v after
-		}
-		s.drop(v)
-		break
-	}
-	if v := s.keys[o.key]; len(v) >= maxVariants {
-		s.drop(v[0])
-	}
-	s.makeRoom(o)
 	if !o.isSlice() && !o.cc.noCache {
 		// A failing origin is not asked more often for that.
 		if from := aheadAge(o.lifetime, s.aheadDraw(o)); o.correctedInitialAge < from && o.status < 500 {
 			o.aheadAge = from
 		}
 	}
-	s.arena.Retain(o.body)
-	s.keys[o.key] = append(s.keys[o.key], o)
-	s.bytes += o.cost()
-	s.objects++
-	if o.isSlice() {
-		s.sliced += o.cost()
+	record := appendRecord(nil, o, &s.boot)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.marks, o.key)
+	cost := arena.Footprint(o.size) + arena.Footprint(int64(len(record))) + slotBytes
+	sh := s.shareOf(o)
+	if cost > min(sh.budget, s.budget-s.filling) {
+		return false
 	}
-	s.link(o)
+	var standing evict.Standing
+	if old, oldest, n := s.same(o); old != 0 {
+		if s.other.after(o.asOf) && s.other.local >= o.asOf.local { // numbers may have begun anew: see Revalidate
+			return false // a purge lies between: o was asked for before it, v after
+		}
+		standing = s.queues.Standing(old)
+		s.drop(old)
+	} else if n >= maxVariants {
+		s.drop(oldest)
+	}
+	s.makeRoom(sh, cost)
+	meta, mem, ok := s.piece(sh.group, len(record))
+	if !ok {
+		return false
+	}
+	copy(mem, record)
+	s.arena.Retain(o.body)
+	hash := s.index.hash([]byte(o.key))
+	id := s.index.insert(hash)
+	v := s.index.at(id)
+	v.meta, v.body, v.length = meta, o.body, uint32(len(record))
+	s.queues.Add(id, sh.group, cost, hash)
+	s.queues.Set(id, standing)
+	s.bytes += cost
+	o.at = ref{id, v.gen}
 	s.tier.took(o)
 	return true
 }
@@ -222,38 +328,51 @@ func (s *store) setTier(d *disk) {
 	s.tier = d
 }
 
+// same finds the variant with o's selecting fields, and looks at it (view);
+// oldest is the first stored of all n variants of the key. mu is held.
+func (s *store) same(o *stored) (id, oldest uint32, n int) {
+	s.each(o.key, func(at uint32, v *slot) {
+		n, oldest = n+1, at
+		if r := v.record(s.arena); id == 0 && s.look.viewSelecting(r, textOf(r)) == nil && s.look.viewFixed(r, &s.boot) == nil && sameSelecting(s.look.sel, o.sel) {
+			id, s.other = at, s.look.asOf
+		}
+	})
+	return id, oldest, n
+}
+
+// piece takes memory for a record of n octets. What is free may lie in smaller
+// pieces: then some responses more make way. mu is held.
+func (s *store) piece(group uint32, n int) (arena.Extent, []byte, bool) {
+	for range maxPieces {
+		if e, mem, ok := s.arena.Piece(n); ok {
+			return e, mem, true
+		}
+		if !s.evictOne(group) {
+			break
+		}
+	}
+	return s.arena.Piece(n)
+}
+
 // isSlice tells a slice from the response whose octets it has.
 func (o *stored) isSlice() bool { return o.part != nil && o.status == http.StatusPartialContent }
 
-// makeRoom lets what was used least recently go, until there is room for o.
-// Slices have half of the budget at most, so that one film does not drive out a
-// thousand pages; and they go first when they have more than that. mu is held.
-func (s *store) makeRoom(o *stored) {
-	half := s.budget / 2
-	for o.isSlice() && s.sliced+o.cost() > half && s.sliced > 0 {
-		s.evictions++
-		s.drop(s.slices.prev)
-	}
-	s.evict(o.cost())
-}
-
-// evict lets responses go until there is room for n octets; mu is held.
-func (s *store) evict(n int64) {
-	for s.bytes > 0 && s.bytes+s.filling+n > s.budget {
-		s.evictions++
-		if s.slices.prev != &s.slices && (s.bytes-s.sliced <= s.budget/2 || s.ring.prev == &s.ring) {
-			s.drop(s.slices.prev)
-		} else {
-			s.drop(s.ring.prev)
-		}
-	}
+// drop takes a response out; mu is held.
+func (s *store) drop(id uint32) {
+	v := s.index.at(id)
+	s.bytes -= s.queues.Size(id)
+	s.queues.Remove(id)
+	meta, body := v.meta, v.body
+	s.index.remove(id)
+	s.arena.Release(meta)
+	s.arena.Release(body)
 }
 
 // replace puts next in the place of old, unless old has left the store since.
 func (s *store) replace(old, next *stored) bool {
-	s.mu.Lock()
-	gone := old.gone
-	s.mu.Unlock()
+	s.mu.RLock()
+	gone := s.live(old.at) == nil
+	s.mu.RUnlock()
 	return !gone && s.put(next)
 }
 
@@ -261,8 +380,8 @@ func (s *store) replace(old, next *stored) bool {
 func (s *store) discard(o *stored) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !o.gone {
-		s.drop(o)
+	if s.live(o.at) != nil {
+		s.drop(o.at.id)
 	}
 	s.tier.dropped(o)
 }
@@ -271,47 +390,7 @@ func (s *store) discard(o *stored) {
 func (s *store) remove(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.keys[key]) > 0 {
-		s.drop(s.keys[key][0])
-	}
-}
-
-// drop takes o out; mu is held.
-func (s *store) drop(o *stored) {
-	old := s.keys[o.key]
-	rest := make([]*stored, 0, len(old))
-	for _, v := range old {
-		if v != o {
-			rest = append(rest, v)
-		}
-	}
-	if len(rest) == 0 {
-		delete(s.keys, o.key)
-	} else {
-		s.keys[o.key] = rest
-	}
-	s.bytes -= o.cost()
-	s.objects--
-	if o.isSlice() {
-		s.sliced -= o.cost()
-	}
-	o.unlink()
-	o.gone = true
-	s.arena.Release(o.body)
-}
-
-func (s *store) link(o *stored) {
-	ring := &s.ring
-	if o.isSlice() {
-		ring = &s.slices
-	}
-	o.prev, o.next = ring, ring.next
-	o.prev.next, o.next.prev = o, o
-}
-
-func (o *stored) unlink() {
-	o.prev.next, o.next.prev = o.next, o.prev
-	o.prev, o.next = nil, nil
+	s.each(key, func(id uint32, _ *slot) { s.drop(id) })
 }
 
 // mark remembers that responses to key are not shareable.
@@ -329,8 +408,8 @@ func (s *store) mark(key string, now time.Time) {
 
 // marked reports whether key was lately found not shareable.
 func (s *store) marked(key string, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	until, ok := s.marks[key]
 	return ok && now.Before(until)
 }
@@ -343,7 +422,7 @@ func (s *store) reserve(n int64) bool {
 	if s.filling+n > s.budget/fillingShare {
 		return false
 	}
-	s.evict(n)
+	s.evict(pages, n)
 	s.filling += n
 	return true
 }

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"perigee.example/internal/evict"
 )
 
 func put(s *store, key string, size int64, sel ...selecting) *stored {
@@ -18,16 +20,28 @@ func has(s *store, key string) bool {
 	return o != nil
 }
 
-// TestStoreBudget: the least recently used leaves, and the sum stays within.
+// costOf is what a response takes of a store's budget.
+func costOf(t testing.TB, key string, size int64) int64 {
+	s := testStore(t, 1<<30)
+	put(s, key, size)
+	return s.bytes
+}
+
+// TestStoreBudget: with lru the least recently used leaves, and the sum stays
+// within.
 func TestStoreBudget(t *testing.T) {
-	s := testStore(t, 10*(objectOverhead+2+1024))
+	cost := costOf(t, "k0", 1000)
+	s, err := newStore(10*cost, evict.LRU, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range 10 {
-		put(s, fmt.Sprintf("k%d", i), 1024)
+		put(s, fmt.Sprintf("k%d", i), 1000)
 	}
 	if !has(s, "k0") || s.bytes != s.budget {
 		t.Fatalf("%d of %d octets", s.bytes, s.budget)
 	}
-	put(s, "kA", 1024)
+	put(s, "kA", 1000)
 	if has(s, "k1") || !has(s, "k0") || !has(s, "kA") {
 		t.Error("k1 was the least recently used")
 	}
@@ -35,17 +49,50 @@ func TestStoreBudget(t *testing.T) {
 	if s.bytes > s.budget || !has(s, "kB") {
 		t.Errorf("%d of %d octets", s.bytes, s.budget)
 	}
-	if s.put(&stored{key: "big", size: s.budget}) || has(s, "big") {
+	if s.put(&stored{key: "big", status: 200, size: s.budget}) || has(s, "big") {
 		t.Error("stored what is larger than the store")
 	}
 	for range 100 {
-		put(s, "kB", 1024) // in place of itself
+		put(s, "kB", 1000) // in place of itself
 	}
-	for len(s.keys) > 0 {
-		s.drop(s.ring.prev)
+	for s.evictOne(pages) {
 	}
-	if s.bytes != 0 || s.ring.next != &s.ring {
-		t.Errorf("empty, but %d octets", s.bytes)
+	if s.bytes != 0 || s.index.count != 0 || s.arena.Stats().Used != 0 {
+		t.Errorf("empty, but %d octets, %d responses, %d octets in the arena", s.bytes, s.index.count, s.arena.Stats().Used)
+	}
+}
+
+// TestScanLeavesWhatIsUsed: what is asked for once, ten times as much as there is
+// room, drives nothing out that is in use; with lru it does.
+func TestScanLeavesWhatIsUsed(t *testing.T) {
+	const pages = 100
+	cost := costOf(t, "page00", 1000)
+	for _, policy := range []evict.Policy{evict.S3FIFO, evict.LRU} {
+		s, err := newStore(pages*2*cost, policy, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := func() (n int) {
+			for i := range pages {
+				if has(s, fmt.Sprintf("page%02d", i)) {
+					n++
+				}
+			}
+			return n
+		}
+		for i := range pages {
+			put(s, fmt.Sprintf("page%02d", i), 1000)
+		}
+		kept() // they are used
+		for i := range 20 * pages {
+			put(s, fmt.Sprintf("scan%04d", i), 1000)
+		}
+		if n := kept(); (n == pages) != (policy == evict.S3FIFO) {
+			t.Errorf("policy %d: %d of %d pages are left", policy, n, pages)
+		}
+		if s.bytes > s.budget {
+			t.Errorf("%d of %d octets", s.bytes, s.budget)
+		}
 	}
 }
 
@@ -54,7 +101,7 @@ func TestStoreVariants(t *testing.T) {
 	for i := range 2 * maxVariants {
 		put(s, "k", 10, selecting{name: "Accept", value: fmt.Sprint(i), present: true})
 	}
-	if n := len(s.keys["k"]); n != maxVariants {
+	if n := len(s.variants("k")); n != maxVariants {
 		t.Errorf("%d variants", n)
 	}
 	newest := fmt.Sprint(2*maxVariants - 1)
@@ -75,11 +122,11 @@ func TestStoreVariants(t *testing.T) {
 func TestMostRecentDate(t *testing.T) {
 	s := testStore(t, 0)
 	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	newer := &stored{key: "k", validators: validators{date: day.Add(time.Hour)}, sel: []selecting{{name: "A"}}}
-	older := &stored{key: "k", validators: validators{date: day}, sel: []selecting{{name: "B"}}}
+	newer := &stored{key: "k", status: 200, validators: validators{date: day.Add(time.Hour)}, sel: []selecting{{name: "A"}}}
+	older := &stored{key: "k", status: 200, validators: validators{date: day}, sel: []selecting{{name: "B"}}}
 	s.put(newer)
 	s.put(older)
-	if o, _ := s.get([]byte("k"), headerFields{}); o != newer {
+	if o, _ := s.get([]byte("k"), headerFields{}); o == nil || !o.date.Equal(newer.date) {
 		t.Error("chose the older")
 	}
 }
@@ -97,7 +144,7 @@ func TestMarksAreBounded(t *testing.T) {
 	if !s.marked("k", now.Add(markFor-1)) || s.marked("k", now.Add(markFor)) {
 		t.Error("a mark lasts from now for markFor")
 	}
-	s.put(&stored{key: "k"})
+	s.put(&stored{key: "k", status: 200})
 	if s.marked("k", now) {
 		t.Error("what was stored is still marked")
 	}

@@ -147,7 +147,7 @@ func (w *fill) freshenOthers(old *stored, resp *http.Response, asked, came time.
 	variants := w.e.store.variants(old.key)
 	defer w.e.store.letGo(variants...)
 	for _, o := range variants {
-		if o == old || !strongMatch(tags[0], o.etag) || w.purged(o) || o.scopes.site != w.site.Name {
+		if o.at == old.at || !strongMatch(tags[0], o.etag) || w.purged(o) || o.scopes.site != w.site.Name {
 			continue
 		}
 		next, _ := w.e.freshened(w.site, &w.target, o, resp, asked, came)

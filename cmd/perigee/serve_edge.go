@@ -105,6 +105,9 @@ func (p *edgePart) open(c *config.Edge) error {
 	p.pools = pools
 	limits := clientLimits(p.s.cfg.Load())
 	ec := edge.Config{Limits: &limits, Name: p.name, Sites: sites, Releases: p.releases, Blobs: p.blobs, MemoryBytes: c.CacheMemory, Log: p.s.log}
+	if c.Eviction == config.EvictionLRU {
+		ec.Eviction = edge.LRU
+	}
 	if err := p.openAccess(p.s.cfg.Load().Log, &ec); err != nil {
 		return err
 	}
@@ -144,7 +147,7 @@ func (p *edgePart) makeSites(cfg *config.Config) (sites []edge.Site, pools map[s
 	for _, c := range cfg.Sites {
 		s := edge.Site{
 			Name: c.Name, Hosts: c.Hosts, Push: c.Push, PreviewsBelow: c.PreviewsBelow(),
-			Heuristic: c.Heuristic, ShareSetCookie: c.ShareSetCookie, StoreClientErrors: c.StoreClientErrors, EarlyHintsAll: c.EarlyHintsAll,
+			MemoryBytes: c.Memory, Heuristic: c.Heuristic, ShareSetCookie: c.ShareSetCookie, StoreClientErrors: c.StoreClientErrors, EarlyHintsAll: c.EarlyHintsAll,
 			Query: edge.QueryRules{Sort: c.QuerySort, Keep: c.QueryKeep, Drop: c.QueryDrop}, KeyFields: c.KeyFields,
 		}
 		s.Rules = expiryRules(&c)
@@ -361,8 +364,8 @@ func (p *edgePart) configure(_ context.Context, cfg *config.Config) error {
 	if a, b := p.s.cfg.Load().Log, cfg.Log; a.Access != b.Access || a.AccessFile != b.AccessFile || !slices.Equal(a.Hide, b.Hide) {
 		p.s.log.Warn("[log] of the edge has changed: upgrade or restart it to take that up", "edge", p.name)
 	}
-	if was := p.s.cfg.Load().Edge(p.name); was != nil && (!slices.Equal(was.Listen, c.Listen) || !slices.Equal(was.ListenTLS, c.ListenTLS) || was.Peer != c.Peer || was.CacheMemory != c.CacheMemory || was.CacheDisk != c.CacheDisk) {
-		p.s.log.Warn("the edge's listen, listen_tls, peer, memory or disk has changed: upgrade or restart it to take them up", "edge", p.name)
+	if was := p.s.cfg.Load().Edge(p.name); was != nil && (!slices.Equal(was.Listen, c.Listen) || !slices.Equal(was.ListenTLS, c.ListenTLS) || was.Peer != c.Peer || was.CacheMemory != c.CacheMemory || was.CacheDisk != c.CacheDisk || was.Eviction != c.Eviction) {
+		p.s.log.Warn("the edge's listen, listen_tls, peer, memory, disk or eviction has changed: upgrade or restart it to take them up", "edge", p.name)
 	}
 	return nil
 }

@@ -138,9 +138,16 @@ type Health struct {
 
 // Cache is [cache].
 type Cache struct {
-	Memory int64 // bytes, for each edge that has no size of its own
-	Disk   int64 // bytes, likewise; 0: none
+	Memory   int64  // bytes, for each edge that has no size of its own
+	Disk     int64  // bytes, likewise; 0: none
+	Eviction string // one of the words of eviction
 }
+
+// The words of eviction in [cache].
+const (
+	EvictionS3FIFO = "s3fifo" // what is asked for once drives nothing out that is used
+	EvictionLRU    = "lru"    // the least recently used leaves
+)
 
 // The words of families in a policy.
 const (
@@ -160,6 +167,7 @@ type Edge struct {
 	Check       string           // URL to probe; empty: never probed
 	CacheMemory int64            // bytes: its own, else that of [cache]
 	CacheDisk   int64            // bytes, likewise; 0: none
+	Eviction    string           // the same
 	Pos         Position         // of the name
 }
 
@@ -198,6 +206,8 @@ type Site struct {
 	BetweenTimeout time.Duration // between two reads of the body
 	Heuristic      bool          // responses without explicit lifetime get 10 % of the time since Last-Modified
 	ShareSetCookie bool          // responses with Set-Cookie are stored, and the cookie goes to all
+	// Memory is the site's own share of each edge's memory, in bytes; 0 is none.
+	Memory int64
 	// StoreClientErrors stores 400, 405, 413 and 414 too.
 	StoreClientErrors bool
 	// QuerySort, QueryKeep and QueryDrop normalise queries; a name may end in "*".

@@ -77,7 +77,7 @@ func TestTemplateUncommented(t *testing.T) {
 		Name: "fra1", Lat: 50.11, Lon: 8.68, Located: true,
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8:1::10")},
 		Listen:    []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:80")}, ListenTLS: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:443")},
-		Peer: netip.MustParseAddrPort("192.0.2.10:7444"), Check: "http://192.0.2.10:80/-/ready", CacheMemory: 1 << 30, CacheDisk: 10 << 30, Pos: fra.Pos,
+		Peer: netip.MustParseAddrPort("192.0.2.10:7444"), Check: "http://192.0.2.10:80/-/ready", CacheMemory: 1 << 30, CacheDisk: 10 << 30, Eviction: EvictionS3FIFO, Pos: fra.Pos,
 	}
 	if !reflect.DeepEqual(*fra, want) {
 		t.Errorf("edge fra1:\ngot  %+v\nwant %+v", *fra, want)

@@ -76,6 +76,7 @@ func (c *Config) readEdge(name string, t *table) {
 	cache := t.table("cache")
 	e.CacheMemory = cache.size("memory", c.Cache.Memory, minCacheMemory, maxCacheMemory)
 	e.CacheDisk = cache.sizeOrNone("disk", c.Cache.Disk, minCacheDisk, maxCacheDisk)
+	e.Eviction = cache.word("eviction", c.Cache.Eviction, []string{EvictionS3FIFO, EvictionLRU}, nil)
 	cache.done()
 	t.done()
 	c.Edges = append(c.Edges, e)

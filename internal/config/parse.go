@@ -208,6 +208,7 @@ func (c *Config) readHealth(t *table) {
 func (c *Config) readCache(t *table) {
 	c.Cache.Memory = t.size("memory", DefaultCacheMemory, minCacheMemory, maxCacheMemory)
 	c.Cache.Disk = t.sizeOrNone("disk", 0, minCacheDisk, maxCacheDisk)
+	c.Cache.Eviction = t.word("eviction", EvictionS3FIFO, []string{EvictionS3FIFO, EvictionLRU}, nil)
 	t.done()
 }
 

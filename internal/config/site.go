@@ -65,6 +65,7 @@ func (c *Config) readSite(name string, t *table) {
 	s.Heuristic = t.word("heuristic", HeuristicOff, []string{HeuristicOff, HeuristicTenth}, nil) == HeuristicTenth
 	s.ShareSetCookie = t.bool("share_set_cookie", false)
 	s.StoreClientErrors = t.bool("store_client_errors", false)
+	s.Memory = t.size("memory", 0, minCacheMemory, maxCacheMemory)
 	s.EarlyHintsAll = t.word("early_hints", EarlyHintsH2, []string{EarlyHintsH2, EarlyHintsAll}, nil) == EarlyHintsAll
 	t.keys(&s)
 	s.TLS = t.tls()
