@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// chromium is the head of a request as Chromium 120 sends it.
-const chromium = "GET /page%d HTTP/1.1\r\nHost: s.test\r\nConnection: keep-alive\r\nCache-Control: max-age=0\r\n" +
+// chromiumPage is the head of a request as Chromium 120 sends it.
+const chromiumPage = "GET /page%d HTTP/1.1\r\nHost: s.test\r\nConnection: keep-alive\r\nCache-Control: max-age=0\r\n" +
 	"sec-ch-ua: \"Not_A Brand\";v=\"8\", \"Chromium\";v=\"120\"\r\nsec-ch-ua-mobile: ?0\r\nsec-ch-ua-platform: \"Linux\"\r\n" +
 	"Upgrade-Insecure-Requests: 1\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36\r\n" +
 	"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8\r\n" +
@@ -48,7 +48,7 @@ func pagesEdge(t testing.TB, n int, head string) (*Edge, [][]byte) {
 
 // TestHitOfPagesAllocatesNothing, whether one variant is stored or more.
 func TestHitOfPagesAllocatesNothing(t *testing.T) {
-	for _, head := range []string{"GET /page%d HTTP/1.1\r\nHost: s.test\r\n\r\n", chromium} {
+	for _, head := range []string{"GET /page%d HTTP/1.1\r\nHost: s.test\r\n\r\n", chromiumPage} {
 		e, requests := pagesEdge(t, 4, head)
 		out, now, snap := make([]byte, 0, 4096), time.Now(), e.Snapshot()
 		i := 0
@@ -66,13 +66,13 @@ func TestHitOfPagesAllocatesNothing(t *testing.T) {
 	}
 }
 
-func BenchmarkHit(b *testing.B) {
+func BenchmarkHitPages(b *testing.B) {
 	for _, c := range []struct {
 		name, head string
 		n          int
 	}{
 		{"bare", "GET /page%d HTTP/1.1\r\nHost: s.test\r\n\r\n", 16},
-		{"chromium", chromium, 16},
+		{"chromium", chromiumPage, 16},
 		{"bare, 100000 pages", "GET /page%d HTTP/1.1\r\nHost: s.test\r\n\r\n", 100_000},
 	} {
 		b.Run(c.name, func(b *testing.B) {
