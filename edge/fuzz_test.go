@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -254,6 +255,7 @@ func hitEdge(t testing.TB) *Edge {
 			r.Header.Set("Accept-Language", language)
 		}
 		for range 1000 { // until the fetch's own goroutine has stored it
+			runtime.Gosched()
 			w := newAnswer()
 			e.ServeHTTP(w, r)
 			if w.status != 200 || w.body.String() != "hello" {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,7 @@ func pagesEdge(t testing.TB, n int, head string) (*Edge, [][]byte) {
 			r.Header.Set("Accept-Encoding", "gzip, deflate, br")
 		}
 		for range 1000 { // until the fetch's own goroutine has stored it
+			runtime.Gosched()
 			w := newAnswer()
 			if e.ServeHTTP(w, r); strings.Contains(w.header.Get("Cache-Status"), "hit") {
 				break

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -121,6 +122,7 @@ func TestChromium(t *testing.T) {
 // storeAt has http://shop.test/path stored, without Accept-Encoding.
 func storeAt(t testing.TB, e *Edge, path string) {
 	for range 1000 { // until the fetch's own goroutine has stored it
+		runtime.Gosched()
 		w := newAnswer()
 		r, err := http.NewRequest(http.MethodGet, "http://shop.test"+path, nil)
 		if err != nil {
