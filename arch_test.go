@@ -47,6 +47,7 @@ var mayImport = map[string][]string{
 	"internal/mmsg":     {},
 	"internal/seglog":   {"internal/durable"},
 	"internal/siphash":  {},
+	"internal/sysmem":   {},
 	"internal/testsum":  {},
 	"internal/txtest":   {},
 }

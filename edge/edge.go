@@ -255,6 +255,11 @@ func (e *Edge) SetSites(sites []Site) error {
 // TLS connection.
 func (e *Edge) Snapshot() *Snapshot { return e.snap.Load() }
 
+// SetMemory bounds the memory that the store takes from the system, to n octets,
+// for as long as memory is short: whole slabs of it go back, with what they
+// hold. It never exceeds Config.MemoryBytes.
+func (e *Edge) SetMemory(n int64) { e.store.setMemory(n) }
+
 // SetReady says what /-/ready answers: 200 or 503. An edge starts ready.
 func (e *Edge) SetReady(ready bool) { e.notReady.Store(!ready) }
 

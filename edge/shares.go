@@ -1,5 +1,12 @@
 package edge
 
+import (
+	"cmp"
+	"slices"
+
+	"perigee.example/internal/arena"
+)
+
 // share is the part of the store that a site has to itself: what it stores
 // beyond that takes the place of its own, and what others store takes the place
 // of none of it while there is anything of the sites without a share.
@@ -110,4 +117,59 @@ func (s *store) maxObject(site string) int64 {
 		most = min(most, sh.budget/2)
 	}
 	return most
+}
+
+// setMemory bounds what the store takes of the system's memory, to n octets of
+// its budget: responses in the emptiest slabs leave, and whole slabs go back. Used
+// under memory pressure, and to undo that.
+func (s *store) setMemory(n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n = min(max(n, arena.SlabBytes), s.configured)
+	s.budget = n
+	s.queues.SetBudget(pages, n)
+	s.queues.SetBudget(filmSlices, n/2)
+	s.evict(pages, 0)
+	if n == s.configured {
+		s.arena.SetCeiling(-1)
+		return
+	}
+	s.arena.SetCeiling(n)
+	excess := s.arena.Stats().Touched - n
+	if excess -= s.arena.GiveBack(excess + arena.SlabBytes - 1); excess <= 0 {
+		return
+	}
+	s.empty(int((excess + arena.SlabBytes - 1) / arena.SlabBytes))
+	s.arena.GiveBack(excess + arena.SlabBytes - 1)
+}
+
+// empty lets go of all that lies in the n slabs that hold least; what somebody
+// still reads stays till then. mu is held.
+func (s *store) empty(n int) {
+	type slab struct {
+		number int
+		used   int64
+	}
+	var list []slab
+	s.arena.Fullness(func(number int, used int64) { list = append(list, slab{number, used}) })
+	slices.SortFunc(list, func(a, b slab) int { return cmp.Compare(a.used, b.used) })
+	going := map[int]bool{}
+	for _, l := range list[:min(n, len(list))] {
+		going[l.number] = true
+	}
+	lies := func(e arena.Extent) bool {
+		for at := e.First(); at != 0; {
+			if going[at.Slab()] {
+				return true
+			}
+			_, at = s.arena.Read(at)
+		}
+		return false
+	}
+	for id := uint32(1); id <= s.index.last; id++ {
+		if v := s.index.at(id); v.meta != 0 && (lies(v.meta) || lies(v.body)) {
+			s.evictions++
+			s.drop(id)
+		}
+	}
 }

@@ -117,3 +117,39 @@ func TestIdleSites(t *testing.T) {
 	}
 	runtime.KeepAlive(sites)
 }
+
+// TestMemoryPressure (F13): slabs go back at once, what is left is whole, and
+// when memory is there again the store fills it again.
+func TestMemoryPressure(t *testing.T) {
+	s := testStore(t, 16<<20)
+	fillStore(t, s, 5000)
+	touched := s.arena.Stats().Touched
+	held, _ := s.get([]byte("http://shop.example.com/articles/4999.html"), headerFields{"Accept-Encoding": {"gzip"}})
+	if touched < 10<<20 || held == nil {
+		t.Fatalf("%d octets touched; the last page is there: %v", touched, held != nil)
+	}
+	s.setMemory(4 << 20)
+	if got := s.arena.Stats().Touched; got > 5<<20 { // one slab is held
+		t.Errorf("%d octets of %d are still taken", got, touched)
+	}
+	if s.bytes > 4<<20 || s.index.count == 0 {
+		t.Errorf("%d octets, %d pages are left", s.bytes, s.index.count)
+	}
+	if err := func() error { _, err := readRecord(appendRecord(nil, held, &s.boot), &s.boot); return err }(); err != nil {
+		t.Error(err)
+	}
+	s.letGo(held)
+	count := s.index.count
+	fillStore(t, s, 100)
+	if s.index.count < count-100 || s.arena.Stats().Touched > 5<<20 {
+		t.Errorf("%d pages, then %d; %d octets touched", count, s.index.count, s.arena.Stats().Touched)
+	}
+	s.setMemory(1 << 40)
+	fillStore(t, s, 5000)
+	if s.budget != 16<<20 || s.index.count < 5000 {
+		t.Errorf("with memory again: %d octets, %d pages", s.budget, s.index.count)
+	}
+	if why := s.excess(); why != "" {
+		t.Error(why)
+	}
+}

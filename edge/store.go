@@ -75,19 +75,21 @@ type store struct {
 	boot  boot
 	seed  uint64 // of when hot responses are refreshed
 
-	mu      sync.RWMutex
-	tier    *disk // nil: there is none
-	index   index
-	queues  *evict.Queues
-	bytes   int64 // of all that is stored
-	budget  int64
-	shares  map[string]share     // by site
-	idle    []uint32             // groups that no site has any more
-	turn    uint32               // the group that an eviction of last resort looked at last
-	marks   map[string]time.Time // key: not shareable until then
-	filling int64                // bytes of responses under way
-	look    stored               // a view of the record that same looks at
-	other   instant              // asOf of the one that it found
+	mu     sync.RWMutex
+	tier   *disk // nil: there is none
+	index  index
+	queues *evict.Queues
+	bytes  int64 // of all that is stored
+	budget int64
+	// configured is the budget without memory pressure.
+	configured int64
+	shares     map[string]share     // by site
+	idle       []uint32             // groups that no site has any more
+	turn       uint32               // the group that an eviction of last resort looked at last
+	marks      map[string]time.Time // key: not shareable until then
+	filling    int64                // bytes of responses under way
+	look       stored               // a view of the record that same looks at
+	other      instant              // asOf of the one that it found
 
 	evictions uint64 // responses that made way
 }
@@ -106,7 +108,7 @@ func newStore(budget int64, policy evict.Policy, now time.Time) (*store, error) 
 	if err != nil {
 		return nil, fmt.Errorf("edge: no memory for the store: %w", err)
 	}
-	s := &store{arena: a, index: newIndex(), queues: evict.New(policy), marks: map[string]time.Time{}, budget: budget,
+	s := &store{arena: a, index: newIndex(), queues: evict.New(policy), marks: map[string]time.Time{}, budget: budget, configured: budget,
 		boot: boot{id: randomSeed(), base: now}, seed: randomSeed()}
 	s.queues.Group(budget)     // pages
 	s.queues.Group(budget / 2) // filmSlices

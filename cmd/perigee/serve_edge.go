@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -87,6 +88,9 @@ func (s *server) startEdge(name string, local *localFeed) error {
 
 // open makes the edge from what is on disk and in the configuration.
 func (p *edgePart) open(c *config.Edge) error {
+	if err := limitHeap(p.s.cfg.Load(), c, os.DirFS("/")); err != nil {
+		return err
+	}
 	dir := filepath.Join(p.s.dir, "edge")
 	var err error
 	if p.blobs, err = origin.OpenBlobs(filepath.Join(dir, "blobs")); err != nil {
@@ -236,6 +240,7 @@ func (p *edgePart) listen(c *config.Edge) error {
 		open = append(open, ln)
 		p.s.log.Info("edge listens", "edge", p.name, "addr", addr, "tls", i >= len(c.Listen))
 	}
+	p.s.tasks.start("memory of the edge", func(ctx context.Context) error { return p.yield(ctx, c.CacheMemory, os.DirFS("/")) })
 	var serving sync.WaitGroup
 	for _, ln := range open {
 		serving.Add(1)

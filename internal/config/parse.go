@@ -40,7 +40,7 @@ const (
 	maxDrain = 10 * time.Minute // longer than any TTL of a steered name
 
 	minCacheMemory = 64 << 10 // below, no page of today fits
-	maxCacheMemory = 16 << 40 // beyond any machine: a slip of the unit
+	maxCacheMemory = 1 << 40  // beyond any machine: a slip of the unit
 
 	minCacheDisk = 256 << 20 // four files of the smallest size: one is written, one makes way
 	maxCacheDisk = 1 << 50   // beyond any machine
