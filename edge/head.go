@@ -125,8 +125,11 @@ func (h *head) field(line string, pos int) error {
 	if h.n == maxFields {
 		return refuse(http.StatusRequestHeaderFieldsTooLarge, "the head has more than %d fields", maxFields)
 	}
-	colon := strings.IndexByte(line, ':')
-	if colon < 0 || !isToken(line[:colon]) {
+	colon := 0 // found by walking over the name, which must be looked at anyway
+	for colon < len(line) && tokenBytes[line[colon]] {
+		colon++
+	}
+	if colon == 0 || colon == len(line) || line[colon] != ':' {
 		return refuse(http.StatusBadRequest, "a field line has a malformed name")
 	}
 	from, to := colon+1, len(line)
