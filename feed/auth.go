@@ -91,10 +91,23 @@ type natsLog struct {
 }
 
 func (n natsLog) Noticef(format string, v ...any) { n.log.Debug("nats", "line", line(format, v)) }
-func (n natsLog) Warnf(format string, v ...any)   { n.log.Warn("nats", "line", line(format, v)) }
-func (n natsLog) Errorf(format string, v ...any)  { n.log.Warn("nats", "line", line(format, v)) }
-func (n natsLog) Debugf(string, ...any)           {}
-func (n natsLog) Tracef(string, ...any)           {}
+func (n natsLog) Warnf(format string, v ...any) {
+	text := line(format, v)
+	if strings.HasPrefix(text, "TLS certificate chain and hostname of solicited routes") {
+		return // ClusterConfig.tls verifies them
+	}
+	n.log.Warn("nats", "line", text)
+}
+func (n natsLog) Errorf(format string, v ...any) {
+	text := line(format, v)
+	if strings.HasPrefix(text, "Error trying to connect to route") { // every second for each that is away
+		n.log.Debug("nats", "line", text)
+		return
+	}
+	n.log.Warn("nats", "line", text)
+}
+func (n natsLog) Debugf(string, ...any) {}
+func (n natsLog) Tracef(string, ...any) {}
 
 // Fatalf is where nats-server's own program would end.
 func (n natsLog) Fatalf(format string, v ...any) {

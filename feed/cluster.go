@@ -21,9 +21,12 @@ import (
 )
 
 // ErrNoQuorum is what Append returns when fewer than half of the control nodes
-// can be reached, or none leads them for too long. Unless the error says that
-// the outcome is unknown, nothing was written.
+// can be reached, or none leads them for too long. Unless it is
+// ErrUnknown as well, nothing was written.
 var ErrNoQuorum = errors.New("feed: too few control nodes can be reached")
+
+// ErrUnknown is wrapped beside ErrNoQuorum when the entry may be written yet.
+var ErrUnknown = errors.New("whether the entry is or will be written is unknown")
 
 const (
 	// clusterName is the name of the cluster that control nodes form.
@@ -200,6 +203,9 @@ func (l *Log) Leader(ctx context.Context) (name string, current int, err error) 
 	}
 	if info.Cluster == nil {
 		return "", 1, nil
+	}
+	if info.Cluster.Leader == "" {
+		return "", 0, fmt.Errorf("%w: none of them leads", ErrNoQuorum)
 	}
 	current = 1
 	for _, r := range info.Cluster.Replicas {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,8 +32,10 @@ const (
 
 // DialConfig says where the feed is and who follows.
 type DialConfig struct {
-	ID   string // the node's name, as in its certificate
-	Addr string // host:port of the control node's feed door
+	ID string // the node's name, as in its certificate
+	// Addr is host:port of the control node's feed door; of several control nodes
+	// each one's, with a space between: they are tried in any order.
+	Addr string
 	// TLS holds the node's certificate and RootCAs with the fleet's CA. The
 	// server must prove to be ServerName, whatever TLS.ServerName says.
 	TLS *tls.Config
@@ -121,7 +124,7 @@ func follow(ctx context.Context, c DialConfig, where string, opts []nats.Option)
 		}))
 	url := ""
 	if c.Addr != "" {
-		url = "tls://" + c.Addr
+		url = "tls://" + strings.Join(strings.Fields(c.Addr), ",tls://")
 	}
 	f.nc, err = nats.Connect(url, opts...)
 	if err != nil {

@@ -105,9 +105,19 @@ func (l *Log) newEpoch(ctx context.Context, why string, known Position) error {
 // Append writes one command and returns it when it is synced to disk. kind is
 // a-z and hyphens; body must marshal to a JSON object. After ErrConflict
 // and when the disk is full (syscall.ENOSPC) nothing was written, nor after
-// ErrNoQuorum unless it says that the outcome is unknown; after any
+// ErrNoQuorum unless it is ErrUnknown as well; after any
 // other error the outcome is unknown until the next Append, which finds out first.
 func (l *Log) Append(ctx context.Context, kind string, body any) (Entry, error) {
+	return l.append(ctx, nil, kind, body)
+}
+
+// AppendAfter is Append for a command that was checked against the entries up to
+// number seq: it is ErrConflict when the log has others, whoever read them here.
+func (l *Log) AppendAfter(ctx context.Context, seq uint64, kind string, body any) (Entry, error) {
+	return l.append(ctx, &seq, kind, body)
+}
+
+func (l *Log) append(ctx context.Context, after *uint64, kind string, body any) (Entry, error) {
 	raw, err := json.Marshal(body)
 	if err != nil {
 		return Entry{}, fmt.Errorf("feed: %s entry: %w", kind, err)
@@ -124,6 +134,9 @@ func (l *Log) Append(ctx context.Context, kind string, body any) (Entry, error) 
 		if err := l.resync(ctx); err != nil {
 			return Entry{}, fmt.Errorf("feed: the last append had no clear outcome, and the log cannot be read: %w", err)
 		}
+	}
+	if after != nil && l.head.Seq != *after {
+		return Entry{}, ErrConflict
 	}
 	prev, err := parseChain(l.head.Chain)
 	if err != nil {
@@ -156,21 +169,22 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 		l.unsure = true
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), resyncWait)
 		defer cancel()
-		if e := l.resync(ctx); e != nil {
+		var api *jetstream.APIError
+		conflict := errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+		if e := l.resyncPast(ctx, conflict && l.shared); e != nil {
 			if l.shared {
-				return fmt.Errorf("%w: whether the entry was written is unknown: %w", ErrNoQuorum, err)
+				return fmt.Errorf("%w: %w: %w", ErrNoQuorum, ErrUnknown, err)
 			}
 			return fmt.Errorf("feed: append: %w (whether it was written is unknown; if this lasts, restart the control node)", err)
+		}
+		if conflict { // certainly not ours, though another may have written the same in the same millisecond
+			return ErrConflict
 		}
 		if l.head == e.Position() {
 			return l.keep() // written after all: only the acknowledgement was lost
 		}
-		var api *jetstream.APIError
-		if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
-			return ErrConflict
-		}
 		if l.shared { // a member that leads no more may still have handed it on
-			return fmt.Errorf("%w: whether the entry will be written is unknown: %w", ErrNoQuorum, err)
+			return fmt.Errorf("%w: %w: %w", ErrNoQuorum, ErrUnknown, err)
 		}
 		return fmt.Errorf("feed: append: %w (nothing was written; if this lasts, restart the control node)", err)
 	}
@@ -220,6 +234,27 @@ func (l *Log) keep() error {
 	}
 	return nil
 }
+
+// resyncPast is resync that waits, if it is to, until there is more than was
+// known: who leads the log refuses an entry already when another is on its way,
+// before that one can be read. Called with mu held.
+func (l *Log) resyncPast(ctx context.Context, wait bool) error {
+	for before := l.last; ; {
+		if err := l.resync(ctx); err != nil || !wait || l.last != before {
+			return err
+		}
+		timer := time.NewTimer(conflictStep)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil // the other one was given up
+		}
+	}
+}
+
+// conflictStep is how often an entry that was in the way is looked for.
+const conflictStep = 10 * time.Millisecond
 
 // resync reads what was written since the last message known here. Called with mu held.
 func (l *Log) resync(ctx context.Context) error {

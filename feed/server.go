@@ -299,12 +299,16 @@ func (s *Server) Close() {
 }
 
 // AddNode gives a node its durable place on the log, from the first entry on,
-// unless it has one. A node needs it before it can follow.
+// unless it has one. A node needs it before it can follow. Among several servers
+// each is told of every node, and the place is made when the node comes.
 func (s *Server) AddNode(ctx context.Context, id string) error {
 	if err := CheckID(id); err != nil {
 		return err
 	}
-	_, err := s.js.Consumer(ctx, streamName, id)
+	var err error
+	if !s.log.shared {
+		_, err = s.js.Consumer(ctx, streamName, id)
+	}
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		err = s.placeAt(ctx, id, 1)
 	}
@@ -345,6 +349,16 @@ func (s *Server) RemoveNode(ctx context.Context, id string) error {
 	if err := CheckID(id); err != nil {
 		return err
 	}
+	s.Forget(id)
+	if err := s.js.DeleteConsumer(ctx, streamName, id); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return fmt.Errorf("feed: place of node %s: %w", id, err)
+	}
+	return nil
+}
+
+// Forget is RemoveNode at a server where the node is removed because it was at
+// another: it cuts the node's connections to this one.
+func (s *Server) Forget(id string) {
 	s.mu.Lock()
 	delete(s.nodes, id)
 	delete(s.starts, id)
@@ -360,8 +374,4 @@ func (s *Server) RemoveNode(ctx context.Context, id string) error {
 		// An error means that the connection is gone already.
 		_ = s.ns.DisconnectClientByID(cid)
 	}
-	if err := s.js.DeleteConsumer(ctx, streamName, id); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
-		return fmt.Errorf("feed: place of node %s: %w", id, err)
-	}
-	return nil
 }

@@ -25,7 +25,7 @@ func connect(o *options) (*control.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		address = cfg.Control.Addresses[0].String()
+		address = controlAddresses(cfg)
 	}
 	if tokenFile != "" {
 		return control.NewClient(control.ClientConfig{Address: address, TokenFile: tokenFile, CAFile: caBeside(tokenFile)})
@@ -44,6 +44,15 @@ func connect(o *options) (*control.Client, error) {
 		return nil, withHint(fmt.Errorf("no token for %s", address), "set PERIGEE_TOKEN_FILE, or run: perigee login --control "+address+" --token-file FILE")
 	}
 	return connectLocal(o)
+}
+
+// controlAddresses are those of every control node, as control.ClientConfig has them.
+func controlAddresses(cfg *config.Config) string {
+	var list []string
+	for _, u := range cfg.Control.Addresses {
+		list = append(list, u.String())
+	}
+	return strings.Join(list, ",")
 }
 
 // connectLocal uses the admin socket in this machine's state folder.

@@ -24,7 +24,7 @@ import (
 func newServe(o *options) *cobra.Command {
 	s := &server{o: o}
 	c := &cobra.Command{
-		Use:   "serve [dns | edge NAME | control | origin FOLDER]",
+		Use:   "serve [dns | edge NAME | control [NAME] | origin FOLDER]",
 		Short: "run a node: without a part, DNS, control and the only edge in one process",
 		Long: `Runs a node, until SIGTERM or Ctrl-C: without a part, DNS, control and the only edge
 in one process. SIGHUP has it read its files again, as perigee reload does; SIGUSR2
@@ -58,6 +58,7 @@ func serveArgs(_ *cobra.Command, args []string) error {
 		return usagef("there is no part called %q: dns, edge NAME, control or origin FOLDER", args[0])
 	case len(args) < want:
 		return usagef("serve %s needs a name", args[0])
+	case args[0] == "control" && len(args) == 2: // one of [control] cluster
 	case len(args) > want:
 		return usagef("unexpected argument %q", args[want])
 	}
@@ -243,7 +244,7 @@ func (s *server) startParts(args []string) error {
 	if len(args) > 0 {
 		switch args[0] {
 		case "control":
-			return s.startControl(true)
+			return s.startControl(true, args[1:]...)
 		case "dns":
 			return s.startDNS(nil)
 		default:
@@ -257,6 +258,9 @@ func (s *server) startParts(args []string) error {
 			names = append(names, e.Name)
 		}
 		return usagef("%s has several edges (%s): say which part this process is, such as: perigee serve edge %s", filepath.Base(s.o.config), strings.Join(names, ", "), names[0])
+	}
+	if names := memberNames(cfg); names != "" {
+		return usagef("%s has several control nodes (%s): say which part this process is, such as: perigee serve control %s", filepath.Base(s.o.config), names, cfg.Control.Cluster[0].Name)
 	}
 	if err := s.startControl(false); err != nil {
 		return err

@@ -22,9 +22,14 @@ type controlPart struct {
 }
 
 // startControl starts the control node. With doors it opens the node doors for
-// other machines; without, every node is in this process.
-func (s *server) startControl(doors bool) error {
+// other machines; without, every node is in this process. name is which of
+// several control nodes this is.
+func (s *server) startControl(doors bool, name ...string) error {
 	cfg := s.cfg.Load()
+	member, err := memberOf(s.o.config, cfg, name)
+	if err != nil {
+		return err
+	}
 	c := control.Config{Dir: filepath.Join(s.dir, controlDir), Known: known(cfg), Log: s.log}
 	for _, u := range cfg.Control.Addresses {
 		c.Addresses = append(c.Addresses, u.String())
@@ -32,6 +37,10 @@ func (s *server) startControl(doors bool) error {
 	if doors {
 		c.FeedListen = cfg.Control.FeedListen.String()
 		c.FeedAddress, c.BlobAddress = reachable(cfg, cfg.Control.FeedListen), reachable(cfg, cfg.Control.BlobListen)
+	}
+	if member != nil {
+		joinCluster(cfg, member, &c)
+		s.log.Info("one of several control nodes: waiting for most of them", "name", member.Name, "all", memberNames(cfg))
 	}
 	srv, err := control.Open(s.tasks.ctx, c)
 	if err != nil {
@@ -43,11 +52,15 @@ func (s *server) startControl(doors bool) error {
 	if srv.MadeToken != "" {
 		s.log.Info("first start: the admin token is in this file", "file", srv.MadeToken)
 	}
-	if err := p.listen("admin", cfg.Control.Listen, srv.ServeAdmin); err != nil {
+	admin, blobs := cfg.Control.Listen, cfg.Control.BlobListen
+	if member != nil {
+		admin, blobs = member.At(admin), member.At(blobs)
+	}
+	if err := p.listen("admin", admin, srv.ServeAdmin); err != nil {
 		return err
 	}
 	if doors {
-		if err := p.listen("blobs", cfg.Control.BlobListen, srv.ServeBlobs); err != nil {
+		if err := p.listen("blobs", blobs, srv.ServeBlobs); err != nil {
 			return err
 		}
 		s.log.Info("control listens", "door", "feed", "addr", srv.FeedAddr())
@@ -95,7 +108,7 @@ func (p *controlPart) status(s *localStatus) { s.Role = joinRole(s.Role, "contro
 func (p *controlPart) configure(_ context.Context, cfg *config.Config) error {
 	p.srv.SetKnown(known(cfg))
 	old := p.s.cfg.Load().Control
-	if c := cfg.Control; old.Listen != c.Listen || old.FeedListen != c.FeedListen || old.BlobListen != c.BlobListen || fmt.Sprint(old.Addresses) != fmt.Sprint(c.Addresses) {
+	if c := cfg.Control; old.Listen != c.Listen || old.FeedListen != c.FeedListen || old.BlobListen != c.BlobListen || fmt.Sprint(old.Addresses, old.Cluster) != fmt.Sprint(c.Addresses, c.Cluster) {
 		p.s.log.Warn("[control] has changed: restart the control node to take it up")
 	}
 	return nil

@@ -94,11 +94,26 @@ func nonEmpty(list ...string) []string {
 	return slices.DeleteFunc(list, func(s string) bool { return s == "" })
 }
 
+// clusterWords says how several control nodes stand.
+func clusterWords(c *control.ClusterStatus) string {
+	if c.LostSince != nil {
+		return fmt.Sprintf("%s, one of %d: too few reach each other since %s, so commands are refused", c.Name, c.Members, c.LostSince.Local().Format(time.DateTime))
+	}
+	words := fmt.Sprintf("%s, one of %d; %s leads, %d have every entry", c.Name, c.Members, c.Leader, c.Current)
+	if c.Current < c.Members {
+		words += fmt.Sprintf(" (%d away)", c.Members-c.Current)
+	}
+	return words
+}
+
 // printFleet shows the control node's picture; hash is that of the perigee.toml
 // at hand, to name the nodes that have another.
 func printFleet(w io.Writer, st *control.Status, hash string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "feed\tseq %d, epoch %d\n", st.Head.Seq, st.Head.Epoch)
+	if c := st.Cluster; c != nil {
+		fmt.Fprintf(t, "control\t%s\n", clusterWords(c))
+	}
 	if r := st.Restored; r != nil {
 		what := "nothing is changed until these nodes were heard of: " + strings.Join(r.Waiting, ", ")
 		if len(r.Ahead) > 0 {

@@ -268,6 +268,9 @@ func (c *Config) doors() []door {
 	add("admin", t, "control", "listen", c.Control.Listen)
 	add("node", t, "control", "feed_listen", c.Control.FeedListen)
 	add("node", t, "control", "blob_listen", c.Control.BlobListen)
+	for _, m := range c.Control.Cluster {
+		add("node", t.child("cluster"), "control.cluster", m.Name, m.Addr)
+	}
 	return doors
 }
 
@@ -289,10 +292,21 @@ func (c *Config) checkDoors(r *reader) {
 		switch {
 		case d.kind != o.kind:
 			r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s: %s and %s listeners never share a port", port, early.path, late.kind, early.kind), "choose another port")
-		case d.kind == "node" && !(strings.HasPrefix(d.path, "edge.") && strings.HasPrefix(o.path, "edge.")):
+		case d.kind == "node" && !alike(d.path, o.path):
 			r.fail(late.at, late.path, fmt.Sprintf("port %d is also that of %s", port, early.path), "choose another port")
 		}
 	}
+}
+
+// alike reports doors of one kind on machines of their own: of two edges, or of
+// two control nodes to each other.
+func alike(a, b string) bool {
+	for _, of := range []string{"edge.", "control.cluster."} {
+		if strings.HasPrefix(a, of) && strings.HasPrefix(b, of) {
+			return true
+		}
+	}
+	return false
 }
 
 // checkShields: a shield is an edge with a peer door.

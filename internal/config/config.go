@@ -117,7 +117,10 @@ type Control struct {
 	FeedListen netip.AddrPort // the node door: NATS
 	BlobListen netip.AddrPort // the node door: blobs
 	Addresses  []*url.URL     // how commands reach Listen; never empty
-	Limit      ControlLimit
+	// Cluster are the control nodes when there are several: three or five. The
+	// first makes the fleet's keys.
+	Cluster []ControlMember
+	Limit   ControlLimit
 }
 
 // ControlLimit is [control.limit]: what one token may ask of the control API.

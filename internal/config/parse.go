@@ -175,11 +175,19 @@ func (c *Config) readDNS(t *table) {
 
 func (c *Config) readControl(t *table) {
 	c.Control.Present = t.n != nil
-	c.Control.Listen = t.addrPort("listen", DefaultControlListen)
-	c.Control.FeedListen = t.addrPort("feed_listen", DefaultFeedListen)
-	c.Control.BlobListen = t.addrPort("blob_listen", DefaultBlobListen)
+	c.readCluster(t.table("cluster"))
+	listen, feed, blobs := DefaultControlListen, DefaultFeedListen, DefaultBlobListen
+	if len(c.Control.Cluster) > 0 { // others connect to it: by default at the member's address
+		listen, feed, blobs = "0.0.0.0:7440", "0.0.0.0:7441", "0.0.0.0:7442"
+	}
+	c.Control.Listen = t.addrPort("listen", listen)
+	c.Control.FeedListen = t.addrPort("feed_listen", feed)
+	c.Control.BlobListen = t.addrPort("blob_listen", blobs)
 	c.readControlLimit(t.table("limit"))
 	c.Control.Addresses = t.urls("addresses", "https://ctl1.example.net:7440", "https")
+	if len(c.Control.Addresses) == 0 {
+		c.Control.Addresses = c.Control.clusterAddresses()
+	}
 	if len(c.Control.Addresses) == 0 {
 		c.Control.Addresses = []*url.URL{{Scheme: "https", Host: c.Control.Listen.String()}}
 	}

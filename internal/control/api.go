@@ -35,6 +35,8 @@ type Error struct {
 	Message string        `json:"error"`
 	Hint    string        `json:"hint,omitempty"`
 	Missing []origin.Blob `json:"missing,omitempty"` // of a release that is not whole
+	// Elsewhere: nothing was done here, and another control node may do it.
+	Elsewhere bool `json:"elsewhere,omitempty"`
 	// RetryAfter is when to try again, at a client that was told; 0: it was not.
 	RetryAfter time.Duration `json:"-"`
 }

@@ -209,9 +209,11 @@ func (c *ca) serverCert(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		return c.server, nil
 	}
 	tmpl := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: feed.ServerName},
-		DNSNames:    []string{feed.ServerName},
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		Subject:  pkix.Name{CommonName: feed.ServerName},
+		DNSNames: []string{feed.ServerName},
+		// It is shown to other control nodes as well. It names no node, so as a
+		// client it opens nothing else.
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	for _, n := range c.names {
 		if ip := net.ParseIP(n); ip != nil {

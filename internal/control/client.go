@@ -16,6 +16,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"perigee.example/feed"
@@ -25,7 +26,9 @@ import (
 // ClientConfig says how commands reach a control node: by Address with a token,
 // or by Socket.
 type ClientConfig struct {
-	Address   string // "https://host:port"
+	// Address is "https://host:port"; of several control nodes each one's, with a
+	// comma between: the next is asked when one cannot be reached or may do nothing.
+	Address   string
 	TokenFile string
 	Token     string // used when TokenFile is empty
 	// CAFile is the fleet's ca.pem; with it, the control node is known by its
@@ -51,6 +54,9 @@ type Client struct {
 	token string
 	where string // for errors
 	http  *http.Client
+
+	addrs []string     // host:port of several control nodes
+	at    atomic.Int32 // which is asked
 }
 
 // NewClient checks the configuration; it connects at the first call.
@@ -75,17 +81,26 @@ func NewClient(c ClientConfig) (*Client, error) {
 		cl.base, cl.where = "http://perigee", c.Socket
 		return cl, nil
 	}
-	u, err := url.Parse(c.Address)
-	if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-		return nil, fmt.Errorf("control address %.100q: it must be https://host:port", c.Address)
+	var err error
+	for _, address := range strings.Split(c.Address, ",") {
+		u, err := url.Parse(address)
+		if err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+			return nil, fmt.Errorf("control address %.100q: it must be https://host:port", address)
+		}
+		cl.addrs = append(cl.addrs, withPort(u))
+		if cl.base == "" {
+			cl.base, cl.where = "https://"+u.Host, c.Address
+		}
 	}
-	cl.base, cl.where = "https://"+u.Host, c.Address
 	if cl.token = c.Token; c.TokenFile != "" || c.Token == "" {
 		if cl.token, err = readToken(c.TokenFile); err != nil {
 			return nil, err
 		}
 	}
 	t.DialContext = dialer.DialContext
+	if len(cl.addrs) > 1 {
+		t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) { return cl.dial(ctx, dialer, network) }
+	}
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS13}
 	pem := c.CA
 	if c.CAFile != "" {
@@ -101,6 +116,63 @@ func NewClient(c ClientConfig) (*Client, error) {
 		t.TLSClientConfig.RootCAs, t.TLSClientConfig.ServerName = roots, feed.ServerName
 	}
 	return cl, nil
+}
+
+// withPort is where a URL's host is dialled.
+func withPort(u *url.URL) string {
+	if u.Port() == "" {
+		return net.JoinHostPort(u.Hostname(), "443")
+	}
+	return u.Host
+}
+
+// dial connects to the control node that is asked, else to the next.
+func (c *Client) dial(ctx context.Context, d *net.Dialer, network string) (conn net.Conn, err error) {
+	first := int(c.at.Load())
+	for i := range c.addrs {
+		at := (first + i) % len(c.addrs)
+		if conn, err = d.DialContext(ctx, network, c.addrs[at]); err == nil {
+			c.at.Store(int32(at))
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
+const (
+	// elsewhereWait bounds how long a call goes from one control node to the next:
+	// longer than they need to agree on another leader.
+	elsewhereWait = 20 * time.Second
+	// elsewherePause is between two such tries.
+	elsewherePause = 500 * time.Millisecond
+)
+
+// send makes one call, at another control node if the one that is asked may do
+// nothing, or goes away before it has answered a call that only reads.
+func (c *Client) send(req *http.Request, out any) error {
+	for begun := time.Now(); ; {
+		err := c.sendOnce(req, out)
+		var e *Error
+		refused := errors.As(err, &e)
+		again := refused && e.Elsewhere || !refused && err != nil && req.Method == http.MethodGet
+		if !again || len(c.addrs) < 2 || time.Since(begun) > elsewhereWait || req.Body != nil && req.GetBody == nil {
+			return err
+		}
+		c.at.Store((c.at.Load() + 1) % int32(len(c.addrs)))
+		c.http.CloseIdleConnections()
+		timer := time.NewTimer(elsewherePause)
+		select {
+		case <-timer.C:
+		case <-req.Context().Done():
+			timer.Stop()
+			return err
+		}
+		if req.GetBody != nil {
+			if req.Body, err = req.GetBody(); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 func readToken(path string) (string, error) {
@@ -145,7 +217,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	return c.send(req, out)
 }
 
-func (c *Client) send(req *http.Request, out any) error {
+func (c *Client) sendOnce(req *http.Request, out any) error {
 	resp, err := c.start(req)
 	if err != nil {
 		return err

@@ -111,11 +111,12 @@ func (s *Server) addNode(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	// Told to the others before the list is changed: if the list cannot be, the
 	// node's old certificate is refused a little early, and never a little late.
-	if err := s.tellCert(r.Context(), entry.Name, entry.Cert, replaced); err != nil {
+	// Among several control nodes the others know it from there.
+	if err := s.tellCert(r.Context(), entry.Name, entry.Cert, replaced || s.c.Cluster != nil); err != nil {
 		return nil, err
 	}
 	err = s.nodes.change(func(m map[string]nodeEntry) error {
-		if _, there := m[req.Name]; there && !req.Replace {
+		if old, there := m[req.Name]; there && !req.Replace && old.Cert != entry.Cert {
 			return refuse(http.StatusConflict, "", "node %s was added just now", req.Name)
 		}
 		m[req.Name] = entry
@@ -170,13 +171,14 @@ type NodeRemoved struct {
 
 func (s *Server) removeNode(_ http.ResponseWriter, r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	if s.nodes.has(name) {
+	known := s.nodes.has(name)
+	if known {
 		if err := s.tellCert(r.Context(), name, "", true); err != nil {
 			return nil, err
 		}
 	}
 	err := s.nodes.change(func(m map[string]nodeEntry) error {
-		if _, ok := m[name]; !ok {
+		if _, ok := m[name]; !ok && !known {
 			var names []string
 			for n := range m {
 				names = append(names, n)

@@ -27,6 +27,7 @@ const (
 	KindUndrain  = "undrain"  // Drain
 	KindForce    = "force"    // Force
 	KindNode     = "node"     // NodeCert
+	KindToken    = "token"    // TokenChange: among several control nodes
 )
 
 // Release says that a release of a site is complete and may be activated.
@@ -119,6 +120,8 @@ func DecodeCommand(e feed.Entry) (any, error) {
 		body = &Force{}
 	case KindNode:
 		body = &NodeCert{}
+	case KindToken:
+		body = &TokenChange{}
 	case feed.KindEpoch:
 		body = &feed.EpochBody{}
 	default:
@@ -161,6 +164,8 @@ func checkCommand(body any) error {
 			return fmt.Errorf("cert %.80q: it must be 64 hex digits, or none", b.Cert)
 		}
 		return feed.CheckID(b.Node)
+	case *TokenChange:
+		return b.check()
 	case *Drain:
 		return checkName("edge", b.Edge)
 	case *Force:

@@ -22,8 +22,8 @@ import (
 // `perigee node add`, kept in the node's state folder as node.pem (0600).
 type Credentials struct {
 	Name    string   // the node
-	Feed    string   // host:port of the feed
-	Blobs   string   // host:port of the blob door
+	Feed    string   // host:port of the feed; of several control nodes each, with a space between
+	Blobs   string   // host:port of the blob door, likewise
 	Control []string // URLs of the admin door, for people and commands on that machine
 
 	Cert *x509.Certificate
@@ -143,9 +143,15 @@ func (c *Credentials) parseNode(block *pem.Block) error {
 	if err := feed.CheckID(c.Name); err != nil {
 		return err
 	}
-	for _, a := range []string{c.Feed, c.Blobs} {
-		if _, port, err := net.SplitHostPort(a); err != nil || port == "" {
-			return fmt.Errorf("%s: %.100q is not host:port", nodeBlock, a)
+	for _, list := range []string{c.Feed, c.Blobs} {
+		addrs := strings.Split(list, " ")
+		if len(addrs) > maxControlAddresses {
+			return fmt.Errorf("%s: %d addresses, more than %d", nodeBlock, len(addrs), maxControlAddresses)
+		}
+		for _, a := range addrs {
+			if _, port, err := net.SplitHostPort(a); err != nil || port == "" {
+				return fmt.Errorf("%s: %.100q is not host:port", nodeBlock, a)
+			}
 		}
 	}
 	if len(c.Control) > maxControlAddresses {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"perigee.example/feed"
@@ -68,6 +69,10 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 // releases only, ranges allowed. Whether the node is still of the fleet is
 // asked at each request and again while the body runs.
 func (s *Server) blob(w http.ResponseWriter, r *http.Request) {
+	if s.peers != nil && isControl(r.TLS) {
+		s.peerCall(w, r)
+		return
+	}
 	id, cert, err := feed.PeerID(r.TLS)
 	if err != nil || !s.nodes.admit(id, cert) {
 		s.log.Warn("blob refused", "from", r.RemoteAddr, "node", id, "err", err)
@@ -79,24 +84,19 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
 		return
 	}
-	const prefix = "/v1/blobs/"
-	if r.URL.RawPath != "" || len(r.URL.Path) <= len(prefix) || r.URL.Path[:len(prefix)] != prefix {
-		http.NotFound(w, r)
-		return
-	}
-	d, err := origin.ParseDigest(r.URL.Path[len(prefix):])
-	if err != nil {
+	d, ok := blobOf(r)
+	if !ok {
 		http.NotFound(w, r)
 		return
 	}
 	s.mu.Lock()
-	ok := s.referenced[d]
+	ok = s.referenced[d]
 	s.mu.Unlock()
 	if !ok {
 		http.NotFound(w, r)
 		return
 	}
-	f, err := s.blobs.Open(d)
+	f, err := s.openBlob(r.Context(), d)
 	if err != nil {
 		s.log.Error("blob of a sealed release is not here: push the site again", "blob", d.String(), "err", err)
 		http.NotFound(w, r)
@@ -106,6 +106,16 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", origin.DefaultType)
 	w.Header().Set("ETag", `"`+d.String()+`"`)
 	http.ServeContent(w, r, "", time.Time{}, &whileAdmitted{f, func() bool { return s.nodes.admit(id, cert) }})
+}
+
+// blobOf is the digest that a request for a blob names.
+func blobOf(r *http.Request) (d origin.Digest, ok bool) {
+	name, ok := strings.CutPrefix(r.URL.Path, "/v1/blobs/")
+	if !ok || r.URL.RawPath != "" {
+		return d, false
+	}
+	d, err := origin.ParseDigest(name)
+	return d, err == nil
 }
 
 // whileAdmitted ends the body when the node is removed.

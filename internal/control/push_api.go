@@ -78,6 +78,9 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if err := s.blobs.Put(id, int64(len(b)), bytes.NewReader(b)); err != nil {
 		return nil, err
 	}
+	if err := s.secondCopy(r.Context(), origin.Blob{Digest: id, Size: int64(len(b))}); err != nil {
+		return nil, err
+	}
 	p := Posted{Release: id, Missing: s.blobs.Missing(m)}
 	if p.Missing == nil {
 		p.Missing = []origin.Blob{}
@@ -174,7 +177,8 @@ func (s *Server) putBlob(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return origin.Blob{Digest: d, Size: size}, nil
+	stored := origin.Blob{Digest: d, Size: size}
+	return stored, s.secondCopy(r.Context(), stored)
 }
 
 // bodyReader marks errors of the body, so that they can be told from the disk's.
@@ -269,6 +273,11 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 		e.Missing = missing
 		return nil, e
 	}
+	// Also those that were here before: a push that was cut off may have left
+	// them without another copy.
+	if err := s.secondCopy(r.Context(), append(m.Blobs(), s.manifestBlob(id)...)...); err != nil {
+		return nil, err
+	}
 	out := Sealed{Release: id, Files: len(m.Files)}
 	for _, f := range m.Files {
 		out.Bytes += f.Size
@@ -287,6 +296,14 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 	s.refer(id, m) // also after a push that healed a lost blob
 	s.mu.Unlock()
 	return out, nil
+}
+
+// manifestBlob is a stored manifest as a blob.
+func (s *Server) manifestBlob(id origin.Digest) []origin.Blob {
+	if size, ok := s.blobs.Has(id); ok {
+		return []origin.Blob{{Digest: id, Size: size}}
+	}
+	return nil
 }
 
 // Activated answers an activation: wait for receipts of Seq.

@@ -43,7 +43,7 @@ func (s *Server) putBatch(w http.ResponseWriter, r *http.Request) (any, error) {
 	work := make(chan item)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	out := Batched{}
+	var stored []origin.Blob
 	for range batchWriters {
 		wg.Go(func() {
 			for i := range work {
@@ -55,7 +55,7 @@ func (s *Server) putBatch(w http.ResponseWriter, r *http.Request) (any, error) {
 					continue
 				}
 				mu.Lock()
-				out.Stored++
+				stored = append(stored, i.Blob)
 				mu.Unlock()
 			}
 		})
@@ -76,7 +76,11 @@ func (s *Server) putBatch(w http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	close(work)
 	wg.Wait()
-	return out, batchError(context.Cause(ctx))
+	err := context.Cause(ctx)
+	if err == nil {
+		err = s.secondCopy(r.Context(), stored...)
+	}
+	return Batched{Stored: len(stored)}, batchError(err)
 }
 
 // batchError gives the errors of a batch their status.
@@ -168,7 +172,8 @@ func (s *Server) putPart(w http.ResponseWriter, r *http.Request, site string, d 
 	case err != nil:
 		return nil, err
 	}
-	return origin.Blob{Digest: d, Size: size}, nil
+	blob := origin.Blob{Digest: d, Size: size}
+	return blob, s.secondCopy(r.Context(), blob)
 }
 
 // contentRange reads "bytes FIRST-LAST/SIZE" that goes to the end.

@@ -52,7 +52,9 @@ type Config struct {
 	// FeedAddress and BlobAddress are how nodes reach their doors (host:port).
 	// They go into the credentials of new nodes; FeedAddress "" is what
 	// FeedListen became.
+	// They may name several of a cluster's, with a space between.
 	FeedAddress, BlobAddress string
+	Cluster                  *Cluster     // nil: this control node is alone
 	Log                      *slog.Logger // nil discards
 }
 
@@ -74,6 +76,7 @@ type Server struct {
 	// calls, purgers and failures bound what one caller, or one address, may do.
 	calls, purgers, failures buckets
 	gather                   *gather // the way of purges to the log
+	peers                    *peers  // the other control nodes; nil when alone
 	// MadeToken is the path of the admin token's file if this start made it.
 	MadeToken string
 
@@ -87,6 +90,15 @@ type Server struct {
 
 	holdMu sync.Mutex
 	hold   *hold // nil: this state was not restored, or may go on
+
+	fetching []origin.Digest // releases whose blobs are to come from other control nodes
+
+	clusterMu  sync.Mutex
+	standing   ClusterStatus
+	readable   time.Time // when the log was last read
+	unreadable bool      // and that it is not was said
+	attended   chan struct{}
+	stop       context.CancelFunc // ends attend
 
 	reportMu sync.Mutex
 	reports  map[string]*nodeState
@@ -141,6 +153,11 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	if err := durable.Sweep(c.Dir); err != nil {
 		return nil, err
 	}
+	if c.Cluster != nil {
+		if err = c.Cluster.checkKeys(c.Dir); err != nil {
+			return nil, err
+		}
+	}
 	if s.ca, err = openCA(c.Dir, s.now); err != nil {
 		return nil, err
 	}
@@ -162,8 +179,9 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	if err = s.openHold(); err != nil {
 		return nil, err
 	}
+	s.peers = newPeers(c.Cluster, s.ca.peerTLS())
 	s.feed, err = feed.OpenServer(ctx, feed.ServerConfig{
-		Dir: filepath.Join(c.Dir, "feed"), Listen: c.FeedListen, TLS: s.ca.nodeTLS(), Admit: s.nodes.admit, Ahead: s.ahead, Log: s.log,
+		Dir: filepath.Join(c.Dir, "feed"), Listen: c.FeedListen, TLS: s.ca.nodeTLS(), Admit: s.nodes.admit, Ahead: s.ahead, Log: s.log, Cluster: s.feedCluster(),
 	})
 	if err != nil {
 		return nil, err
@@ -171,19 +189,32 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	if err = s.catchUp(ctx); err != nil {
 		return nil, err
 	}
+	if c.Cluster != nil {
+		s.mu.Lock()
+		s.syncLists()
+		s.mu.Unlock()
+		s.tokens.share = s.shareToken
+	}
 	for _, n := range s.nodes.all() {
 		if err = s.feed.AddNode(ctx, n.Name); err != nil {
 			return nil, err
 		}
 	}
 	s.feed.Reports(s.report)
+	if c.Cluster != nil {
+		s.readable = s.now()
+		var running context.Context
+		running, s.stop = context.WithCancel(context.Background())
+		s.attended = make(chan struct{})
+		go s.attend(running)
+	}
 	return s, nil
 }
 
 // certNames are the hosts that the control node's certificate covers.
 func certNames(c Config) []string {
 	var names []string
-	for _, a := range append([]string{c.FeedListen, c.FeedAddress, c.BlobAddress}, c.Addresses...) {
+	for _, a := range slices.Concat([]string{c.FeedListen}, strings.Fields(c.FeedAddress), strings.Fields(c.BlobAddress), c.Addresses) {
 		a = strings.TrimPrefix(a, "https://")
 		host, _, err := net.SplitHostPort(a)
 		if err != nil {
@@ -244,6 +275,10 @@ func (s *Server) fold(e feed.Entry) {
 	}
 	r := command.(*Release)
 	m, err := s.manifest(r.Release)
+	s.wantBlobs(r.Release)
+	if errors.Is(err, os.ErrNotExist) && s.peers != nil {
+		return // it comes with its blobs, and is referred to then
+	}
 	if err != nil {
 		s.log.Error("manifest of a sealed release cannot be read: nodes cannot fetch it; push it again", "site", r.Site, "release", r.Release.String(), "err", err)
 		return
@@ -281,15 +316,29 @@ func (s *Server) command(ctx context.Context, kind string, body any, check func(
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.catchUp(ctx); err != nil {
+	if err := s.quorum(); err != nil {
 		return feed.Entry{}, err
 	}
-	if err := check(&s.state); err != nil {
-		return feed.Entry{}, err
+	var e feed.Entry
+	err := feed.ErrConflict
+	// Another control node may have written meanwhile: what it wrote is read then,
+	// and this is checked against it. Who was conditional on the older state hears so.
+	for try := 0; errors.Is(err, feed.ErrConflict) && try < maxTries; try++ {
+		if err := s.catchUp(ctx); err != nil {
+			return feed.Entry{}, err
+		}
+		if err := check(&s.state); err != nil {
+			return feed.Entry{}, err
+		}
+		e, err = s.feed.Log().AppendAfter(ctx, s.folded, kind, body)
 	}
-	e, err := s.feed.Log().Append(ctx, kind, body)
-	if errors.Is(err, feed.ErrConflict) {
-		return e, &Error{Status: http.StatusConflict, Message: "another control node wrote to the log just now: nothing was done", Hint: "run the command again"}
+	switch {
+	case errors.Is(err, feed.ErrConflict):
+		return e, &Error{Status: http.StatusConflict, Message: fmt.Sprintf("other control nodes write to the log without end (it is at %d now): nothing was done", s.feed.Log().Head().Seq), Hint: "run the command again"}
+	case errors.Is(err, feed.ErrNoQuorum):
+		e := noQuorum(err.Error())
+		e.Elsewhere = !errors.Is(err, feed.ErrUnknown)
+		return feed.Entry{}, e
 	}
 	if errors.Is(err, syscall.ENOSPC) {
 		return e, err // asError says 507
@@ -343,6 +392,10 @@ func (s *Server) Close() {
 	s.closed = true
 	servers := s.servers
 	s.serveMu.Unlock()
+	if s.stop != nil {
+		s.stop()
+		<-s.attended
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()
 	for _, hs := range servers {

@@ -18,6 +18,9 @@ type State struct {
 	// Nodes are those that were removed or whose certificate was replaced: the
 	// hash of the only good one, "" for none.
 	Nodes map[string]string
+	// Tokens are those that were added (nil: removed) while several control nodes
+	// held the log.
+	Tokens map[string]*token
 }
 
 // SiteState is a site's part.
@@ -98,6 +101,11 @@ func (s *State) Apply(e feed.Entry) error {
 			s.Forced = map[string]string{}
 		}
 		s.Forced[b.Edge] = b.Force
+	case *TokenChange:
+		if s.Tokens == nil {
+			s.Tokens = map[string]*token{}
+		}
+		s.Tokens[b.Name] = b.Token
 	case *NodeCert:
 		if s.Nodes == nil {
 			s.Nodes = map[string]string{}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"maps"
 	"net/http"
 	"slices"
@@ -125,6 +126,13 @@ func (s *Server) receipts(_ http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, refuse(http.StatusBadRequest, "for example wait=5s", "wait must be a duration up to %s", maxWait)
 		}
 	}
+	if seq > s.feed.Log().Head().Seq && s.c.Cluster != nil { // another control node wrote it, maybe
+		ctx, cancel := context.WithTimeout(r.Context(), attendWait)
+		defer cancel()
+		if err := s.feed.Log().Refresh(ctx); err != nil {
+			return nil, noQuorum(err.Error())
+		}
+	}
 	e, command, err := s.entry(r, seq)
 	if err != nil {
 		return nil, err
@@ -233,6 +241,7 @@ func (n *nodeState) why(command any) string {
 type Status struct {
 	Head     feed.Position         `json:"head"`
 	EpochWhy string                `json:"epoch_why,omitempty"` // why this start began a new epoch
+	Cluster  *ClusterStatus        `json:"cluster,omitempty"`   // of several control nodes
 	Nodes    []NodeStatus          `json:"nodes"`
 	Sites    map[string]SiteStatus `json:"sites"`
 	Drained  []string              `json:"drained"`
@@ -283,7 +292,7 @@ func (s *Server) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 // Status returns the whole picture.
 func (s *Server) Status() Status {
 	now := s.now()
-	out := Status{EpochWhy: s.feed.Log().EpochWhy(), Sites: map[string]SiteStatus{}, Forced: map[string]string{}, Drained: []string{}, Nodes: []NodeStatus{}, Time: now.UTC()}
+	out := Status{Cluster: s.clusterStatus(), EpochWhy: s.feed.Log().EpochWhy(), Sites: map[string]SiteStatus{}, Forced: map[string]string{}, Drained: []string{}, Nodes: []NodeStatus{}, Time: now.UTC()}
 	s.mu.Lock()
 	for name, st := range s.state.Sites {
 		out.Sites[name] = SiteStatus{st.Active, st.Generation, len(st.Releases), len(st.Previews)}

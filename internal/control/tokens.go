@@ -52,6 +52,9 @@ type token struct {
 type tokenList struct {
 	path, usePath string
 	log           *slog.Logger
+	// share, when there are several control nodes, puts a change on the log, from
+	// where every one of them takes it; nil when alone.
+	share func(TokenChange) error
 
 	mu     sync.RWMutex
 	tokens []token
@@ -217,6 +220,75 @@ func (l *tokenList) change(edit func([]token) ([]token, error)) error {
 	next, err := edit(slices.Clone(l.tokens))
 	if err != nil {
 		return err
+	}
+	if l.share != nil {
+		return l.publish(next)
+	}
+	if err := l.save(next); err != nil {
+		return err
+	}
+	l.tokens = next
+	return nil
+}
+
+// TokenChange is a token that was added, or removed.
+type TokenChange struct {
+	Name  string `json:"name"`
+	Token *token `json:"token,omitempty"` // none: removed
+}
+
+func (c *TokenChange) check() error {
+	if c.Token == nil {
+		return feed.CheckID(c.Name)
+	}
+	if c.Token.Name != c.Name {
+		return fmt.Errorf("token %.80q under the name %.80q", c.Token.Name, c.Name)
+	}
+	return checkTokens([]token{*c.Token})
+}
+
+// publish has every control node take the changes from the list to next. Called
+// with mu held, which it gives back meanwhile: the list is taken from the log.
+func (l *tokenList) publish(next []token) error {
+	var changes []TokenChange
+	for _, t := range l.tokens {
+		if !slices.ContainsFunc(next, func(o token) bool { return o.Name == t.Name }) {
+			changes = append(changes, TokenChange{Name: t.Name})
+		}
+	}
+	for _, t := range next {
+		if !slices.ContainsFunc(l.tokens, func(o token) bool { return o.Name == t.Name }) {
+			changes = append(changes, TokenChange{t.Name, &t})
+		}
+	}
+	l.mu.Unlock()
+	defer l.mu.Lock()
+	for _, c := range changes {
+		if err := l.share(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take brings the list to what the log says of tokens.
+func (l *tokenList) take(told map[string]*token) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next, changed := slices.Clone(l.tokens), false
+	for name, t := range told {
+		i := slices.IndexFunc(next, func(o token) bool { return o.Name == name })
+		switch {
+		case t == nil && i >= 0:
+			next, changed = slices.Delete(next, i, i+1), true
+		case t != nil && i < 0:
+			next, changed = append(next, *t), true
+		case t != nil && next[i].SHA256 != t.SHA256:
+			next[i], changed = *t, true
+		}
+	}
+	if !changed {
+		return nil
 	}
 	if err := l.save(next); err != nil {
 		return err

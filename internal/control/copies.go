@@ -1,0 +1,289 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"perigee.example/feed"
+	"perigee.example/origin"
+)
+
+const (
+	// maxAsked bounds the blobs of one question to another control node.
+	maxAsked = 5000
+	// maxAskBytes bounds that question: 110 bytes for each.
+	maxAskBytes = 1 << 20
+	// peerHeadWait bounds the wait for the head of another control node's answer:
+	// it syncs a blob before it answers.
+	peerHeadWait = 30 * time.Second
+	// askWait bounds one question.
+	askWait = 30 * time.Second
+)
+
+// peers are the other control nodes' blob doors.
+type peers struct {
+	list []ClusterPeer
+	http *http.Client
+	next atomic.Uint32 // who is asked first
+}
+
+func newPeers(c *Cluster, config *tls.Config) *peers {
+	if c == nil {
+		return nil
+	}
+	return &peers{list: c.Peers, http: &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig: config, TLSHandshakeTimeout: dialWait, ResponseHeaderTimeout: peerHeadWait,
+			MaxIdleConnsPerHost: uploaders, IdleConnTimeout: time.Minute, DisableCompression: true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// order is every peer, the one first that answered last.
+func (p *peers) order() []ClusterPeer {
+	n := int(p.next.Load()) % len(p.list)
+	return slices.Concat(p.list[n:], p.list[:n])
+}
+
+// prefer has a peer asked first from now on.
+func (p *peers) prefer(peer ClusterPeer) {
+	for i := range p.list {
+		if p.list[i] == peer {
+			p.next.Store(uint32(i))
+		}
+	}
+}
+
+func (p *peers) do(ctx context.Context, method, url string, body io.Reader, size int64) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
+	if err != nil {
+		return nil, err
+	}
+	req.ContentLength = size
+	if body != nil && size == 0 {
+		req.Body = http.NoBody
+	}
+	resp, err := p.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		resp.Body.Close()
+		return nil, fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(b))
+	}
+	return resp, nil
+}
+
+// lacks asks a peer which of the blobs it has not.
+func (p *peers) lacks(ctx context.Context, peer ClusterPeer, blobs []origin.Blob) (missing []origin.Blob, err error) {
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	for part := range slices.Chunk(blobs, maxAsked) {
+		b, err := json.Marshal(part)
+		if err != nil {
+			return nil, err
+		}
+		resp, err := p.do(ctx, http.MethodPost, "https://"+peer.Blobs+"/v1/missing", bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			return nil, err
+		}
+		var some []origin.Blob
+		err = decodeStrict(io.LimitReader(resp.Body, maxAskBytes), &some)
+		resp.Body.Close()
+		if err != nil {
+			return nil, err
+		}
+		missing = append(missing, some...)
+	}
+	return missing, nil
+}
+
+// secondCopy returns when another control node has synced all of the blobs,
+// which are here. Alone it has nothing to do.
+func (s *Server) secondCopy(ctx context.Context, blobs ...origin.Blob) error {
+	if s.peers == nil {
+		return nil
+	}
+	var errs []error
+	for _, peer := range s.peers.order() {
+		err := s.copyTo(ctx, peer, blobs)
+		if err == nil {
+			s.peers.prefer(peer)
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", peer.Name, err))
+	}
+	return noQuorum("no other control node takes a copy, so it does not count as stored: " + errors.Join(errs...).Error())
+}
+
+func (s *Server) copyTo(ctx context.Context, peer ClusterPeer, blobs []origin.Blob) error {
+	missing, err := s.peers.lacks(ctx, peer, blobs)
+	if err != nil {
+		return err
+	}
+	return each(ctx, uploaders, missing, func(ctx context.Context, b origin.Blob) error {
+		f, err := s.blobs.Open(b.Digest)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		resp, err := s.peers.do(ctx, http.MethodPut, "https://"+peer.Blobs+"/v1/blobs/"+b.Digest.String(), f, b.Size)
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+}
+
+// pull gets a blob from whichever other control node has it.
+func (s *Server) pull(ctx context.Context, d origin.Digest) error {
+	if s.peers == nil {
+		return fmt.Errorf("blob %s: %w", d, fs.ErrNotExist)
+	}
+	var errs []error
+	for _, peer := range s.peers.order() {
+		resp, err := s.peers.do(ctx, http.MethodGet, "https://"+peer.Blobs+"/v1/blobs/"+d.String(), nil, 0)
+		if err == nil {
+			err = errors.New("it does not say how large the blob is")
+			if resp.ContentLength >= 0 && resp.ContentLength <= MaxBlobBytes {
+				err = s.blobs.Put(d, resp.ContentLength, resp.Body)
+			}
+			resp.Body.Close()
+		}
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", peer.Name, err))
+	}
+	return fmt.Errorf("blob %s: %w", d, errors.Join(errs...))
+}
+
+// openBlob opens a stored blob, from another control node if it is not here yet.
+func (s *Server) openBlob(ctx context.Context, d origin.Digest) (io.ReadSeekCloser, error) {
+	f, err := s.blobs.Open(d)
+	if err == nil || s.peers == nil {
+		return f, err
+	}
+	if err := s.pull(ctx, d); err != nil {
+		return nil, err
+	}
+	return s.blobs.Open(d)
+}
+
+// gatherBlobs gets the blobs of releases that were sealed at other control
+// nodes. What cannot be had now is tried again.
+func (s *Server) gatherBlobs(ctx context.Context) {
+	s.mu.Lock()
+	list := s.fetching
+	s.fetching = nil
+	s.mu.Unlock()
+	for i, release := range list {
+		err := s.gatherRelease(ctx, release)
+		if err == nil {
+			continue
+		}
+		if ctx.Err() == nil {
+			s.log.Debug("blobs of a release not here yet", "release", release.String(), "err", err)
+		}
+		s.mu.Lock()
+		s.fetching = append(s.fetching, list[i:]...)
+		s.mu.Unlock()
+		return
+	}
+}
+
+func (s *Server) gatherRelease(ctx context.Context, release origin.Digest) error {
+	f, err := s.openBlob(ctx, release)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	m, err := s.manifest(release)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.refer(release, m)
+	s.mu.Unlock()
+	var missing []origin.Blob
+	for _, b := range m.Blobs() {
+		if size, ok := s.blobs.Has(b.Digest); !ok || size != b.Size {
+			missing = append(missing, b)
+		}
+	}
+	return each(ctx, uploaders, missing, func(ctx context.Context, b origin.Blob) error { return s.pull(ctx, b.Digest) })
+}
+
+// isControl reports whether the other end proved to be a control node of the
+// fleet: its certificate has the control node's name and is a server's, which no
+// node's is.
+func isControl(cs *tls.ConnectionState) bool {
+	if cs == nil || !cs.HandshakeComplete || len(cs.VerifiedChains) == 0 || len(cs.VerifiedChains[0]) == 0 {
+		return false
+	}
+	cert := cs.VerifiedChains[0][0]
+	return slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && cert.VerifyHostname(feed.ServerName) == nil
+}
+
+// peerCall answers another control node at the blob door: GET of any blob, PUT of
+// one that it has, and which of some are missing.
+func (s *Server) peerCall(w http.ResponseWriter, r *http.Request) {
+	fail := func(status int, err error) {
+		s.log.Warn("call of another control node failed", "call", r.Method+" "+r.URL.Path, "err", err)
+		http.Error(w, err.Error(), status)
+	}
+	if r.Method == http.MethodPost && r.URL.Path == "/v1/missing" {
+		var blobs []origin.Blob
+		if err := decodeStrict(http.MaxBytesReader(w, r.Body, maxAskBytes), &blobs); err != nil || len(blobs) > maxAsked {
+			fail(http.StatusBadRequest, fmt.Errorf("%d blobs: %w", len(blobs), err))
+			return
+		}
+		missing := []origin.Blob{}
+		for _, b := range blobs {
+			if !s.blobs.Keep(b.Digest, b.Size) {
+				missing = append(missing, b)
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(missing); err != nil {
+			s.log.Debug("answer not written", "err", err)
+		}
+		return
+	}
+	d, ok := blobOf(r)
+	switch {
+	case !ok:
+		http.NotFound(w, r)
+	case r.Method == http.MethodPut:
+		if r.ContentLength < 0 || r.ContentLength > MaxBlobBytes {
+			fail(http.StatusBadRequest, errors.New("the size is not announced, or too much"))
+			return
+		}
+		if err := s.blobs.Put(d, r.ContentLength, s.body(w, r, r.ContentLength+1)); err != nil {
+			fail(asError(err).Status, err)
+		}
+	case r.Method == http.MethodGet:
+		f, err := s.blobs.Open(d)
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		defer f.Close()
+		http.ServeContent(w, r, "", time.Time{}, f)
+	default:
+		http.Error(w, "only GET, PUT and POST", http.StatusMethodNotAllowed)
+	}
+}
