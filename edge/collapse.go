@@ -3,7 +3,6 @@ package edge
 import (
 	"context"
 	"net/http"
-	"strconv"
 	"sync"
 	"time"
 
@@ -59,9 +58,11 @@ type outcome struct {
 
 // flights are the fetches under way, by cache key and selecting fields.
 type flights struct {
-	mu      sync.Mutex
-	m       map[string]*flight
-	watches uint64
+	mu sync.Mutex
+	m  map[string]*flight // those that may be joined
+	// all of them, till they have ended: an invalidation is for each, also for
+	// those that nobody joins, and for those that others have taken the place of.
+	all map[*flight]struct{}
 }
 
 // flightKey is the key and the values of the fields that responses to it are
@@ -134,26 +135,29 @@ func (e *Edge) joinOnly(key string) *flight {
 
 // watch is a flight that nobody joins: it is doomed when the URI is invalidated.
 // The caller ends it with unwatch.
-func (e *Edge) watch(primary string) *flight {
-	fl := e.newFlight("", primary, purgeScopes{})
+func (e *Edge) watch(primary string) *flight { return e.solo(primary, purgeScopes{}) }
+
+// solo makes a flight that nobody joins.
+func (e *Edge) solo(primary string, scopes purgeScopes) *flight {
 	e.flights.mu.Lock()
 	defer e.flights.mu.Unlock()
-	e.flights.watches++
-	fl.key = "\x00" + strconv.FormatUint(e.flights.watches, 10) // no request has such a key
-	e.flights.m[fl.key] = fl
-	return fl
+	return e.newFlight("", primary, scopes)
 }
 
-// unwatch ends a watch and reports whether the URI was invalidated meanwhile.
+// unwatch ends a watch, and reports whether the URI was invalidated meanwhile.
 func (e *Edge) unwatch(fl *flight) bool {
 	fl.cancel()
-	e.forget(fl)
-	return e.isDoomed(fl)
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	delete(e.flights.all, fl)
+	return fl.doomed
 }
 
+// newFlight makes a flight; flights.mu is held. ended or unwatch is its end.
 func (e *Edge) newFlight(key, primary string, scopes purgeScopes) *flight {
 	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.asOf(), ready: make(chan struct{}), interim: make(chan interim, maxInterim), waiting: 1}
 	fl.ctx, fl.cancel = context.WithCancel(e.ctx)
+	e.flights.all[fl] = struct{}{}
 	return fl
 }
 
@@ -246,10 +250,13 @@ func (e *Edge) unlessDoomed(fl *flight, store func()) (done bool) {
 // (RFC 9111 §4.4), those under way included.
 func (e *Edge) invalidate(primary string) {
 	e.flights.mu.Lock()
-	for key, fl := range e.flights.m {
-		if fl.primary == primary {
-			fl.doomed = true
-			delete(e.flights.m, key)
+	for fl := range e.flights.all {
+		if fl.primary != primary {
+			continue
+		}
+		fl.doomed = true
+		if e.flights.m[fl.key] == fl {
+			delete(e.flights.m, fl.key)
 		}
 	}
 	e.flights.mu.Unlock()

@@ -204,7 +204,7 @@ func New(c Config) (*Edge, error) {
 		e.store.seed = c.Seed
 	}
 	e.bySite, e.failed = map[string]*siteStats{}, map[string]*atomic.Uint64{}
-	e.flights.m, e.clients.m = map[string]*flight{}, map[netip.Addr]*client{}
+	e.flights.m, e.flights.all, e.clients.m = map[string]*flight{}, map[*flight]struct{}{}, map[netip.Addr]*client{}
 	if c.Limits == nil {
 		l := DefaultLimits()
 		c.Limits = &l

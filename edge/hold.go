@@ -52,6 +52,7 @@ func (e *Edge) ended(fl *flight) {
 	if e.flights.m[fl.key] == fl {
 		delete(e.flights.m, fl.key)
 	}
+	delete(e.flights.all, fl)
 	fl.ended = true
 	e.letGoOf(fl)
 }

@@ -3,10 +3,12 @@ package edge
 import (
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // TestInvalidateRace: what was fetched before an unsafe request is not stored
@@ -60,4 +62,48 @@ func TestInvalidateRace(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
+}
+
+// TestInvalidateSolo: nor is what was fetched by a request that nobody shares
+// its fetch with.
+func TestInvalidateSolo(t *testing.T) {
+	gate := make(chan struct{})
+	fields := http.Header{"Cache-Control": {"public, max-age=60"}}
+	o := &told{answers: []toldAnswer{{gate: gate, status: 200, header: fields, body: "old"}, {status: 204}, {status: 200, header: fields, body: "new"}}}
+	e, err := New(Config{Sites: []Site{{Name: "shop", Hosts: []string{"shop.test"}, Origin: o}}, Limits: &Limits{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	ask := func(method, authorization string) string {
+		rec := httptest.NewRecorder()
+		r := httptest.NewRequest(method, "http://shop.test/page", nil)
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		e.ServeHTTP(rec, r)
+		return rec.Body.String()
+	}
+	first := make(chan string)
+	go func() { first <- ask("GET", "Basic x") }()
+	for len(o.seen()) == 0 {
+		runtime.Gosched()
+	}
+	ask("POST", "")
+	close(gate)
+	if got := <-first; got != "old" {
+		t.Errorf("who asked before got %q", got)
+	}
+	for range 100 { // till what it brought would have been stored
+		e.flights.mu.Lock()
+		n := len(e.flights.all)
+		e.flights.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if got := ask("GET", ""); got != "new" {
+		t.Errorf("who asked after got %q", got)
+	}
 }

@@ -207,7 +207,7 @@ func (o *stored) sliceKey(index int64) string {
 // startSlice fetches a slice for fl; nil is a fetch for this request alone.
 func (x *exchange) startSlice(head *stored, index int64, fl *flight) *heldSlice {
 	if fl == nil {
-		fl = x.e.newFlight("", head.key, head.scopes)
+		fl = x.e.solo(head.key, head.scopes)
 	}
 	w := x.newFill(fl, found{})
 	want := byteRange{index * sliceBytes, min(sliceBytes, head.part.total-index*sliceBytes)}

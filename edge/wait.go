@@ -30,14 +30,14 @@ func (x *exchange) fetch(f found) {
 		key := x.route(flightKey(x.key, names, q.fields()))
 		switch {
 		case next == verdictAlone || try >= maxTries && next != verdictLate:
-			fl = e.newFlight("", x.key, scopes)
+			fl = e.solo(x.key, scopes)
 		case ranged:
 			if fl = e.joinOnly(key); fl != nil {
 				leader = false
 			} else if part != "" {
 				fl, leader = e.join(key+"\x00"+part, x.key, scopes)
 			} else {
-				fl = e.newFlight("", x.key, scopes)
+				fl = e.solo(x.key, scopes)
 			}
 		default:
 			fl, leader = e.join(key, x.key, scopes)
