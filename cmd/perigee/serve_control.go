@@ -93,7 +93,8 @@ func reachable(cfg *config.Config, door netip.AddrPort) string {
 func known(cfg *config.Config) control.Known {
 	k := control.Known{Limits: control.Limits(cfg.Control.Limit)}
 	for _, s := range cfg.Sites {
-		k.Sites = append(k.Sites, control.KnownSite{Name: s.Name, Hosts: s.Hosts, Push: s.Push, PreviewsBelow: s.PreviewsBelow(), Expiry: expiryRules(&s)})
+		k.Sites = append(k.Sites, control.KnownSite{Name: s.Name, Hosts: s.Hosts, Push: s.Push, PreviewsBelow: s.PreviewsBelow(), Expiry: expiryRules(&s),
+			Quota: control.Quota{Files: s.MaxFiles, Stored: s.MaxStored}})
 	}
 	for _, e := range cfg.Edges {
 		k.Edges = append(k.Edges, e.Name)

@@ -221,6 +221,8 @@ type Site struct {
 	Push                 bool
 	Previews             bool     // channels preview-NAME are served at preview-NAME.HOST
 	Keep                 int      // releases kept for grace and rollback
+	MaxFiles             int      // of one release; 0: no limit
+	MaxStored            int64    // bytes of all releases on the control node; 0: no limit
 	Expiry               []Expiry // in file order: the first that matches wins
 	TLS                  TLS
 	Pos                  Position

@@ -11,7 +11,11 @@ import (
 
 // The defaults of a site.
 const (
-	DefaultKeep           = 5
+	DefaultKeep = 5
+	// DefaultMaxFiles is more than most sites have, and DefaultMaxStored than most
+	// disks have to spare.
+	DefaultMaxFiles       = 100_000
+	DefaultMaxStored      = 100 << 30
 	DefaultConnectTimeout = 3 * time.Second
 	DefaultHeaderTimeout  = 15 * time.Second
 	DefaultBetweenTimeout = 15 * time.Second
@@ -34,6 +38,8 @@ var originKeys = []string{
 // Bounds of a site.
 const (
 	maxKeep          = 50 // releases: each keeps its files on every edge, and its paths in memory
+	maxMaxFiles      = 1_000_000
+	maxMaxStored     = 1 << 50
 	maxOrigins       = 64 // upstreams of one site: more are a load balancer's business
 	maxOriginTimeout = 10 * time.Minute
 	maxExpiry        = 256  // rules tried one by one
@@ -49,6 +55,8 @@ func (c *Config) readSite(name string, t *table) {
 	s.Push = t.bool("push", false)
 	s.Previews = t.bool("previews", false)
 	s.Keep = t.int("keep", DefaultKeep, 1, maxKeep)
+	s.MaxFiles = t.int("max_files", DefaultMaxFiles, 0, maxMaxFiles)
+	s.MaxStored = t.sizeOrNone("max_stored", DefaultMaxStored, 1<<10, maxMaxStored)
 	s.Origins = t.urls("origins", "https://origin.example.net", "http", "https")
 	s.Balance = t.word("balance", RoundRobin, []string{RoundRobin, Weighted, LeastLoaded, Random, ActivePassive}, nil)
 	for _, item := range t.strings("shield", "fra1") {
@@ -96,7 +104,7 @@ func (t *table) siteKind(s *Site) {
 		t.wrong(t.n.child("origins"), "origins", fmt.Sprintf("%d origins; at most %d are allowed", len(s.Origins), maxOrigins), "")
 	}
 	if !s.Push {
-		for _, key := range []string{"previews", "keep", "expiry"} {
+		for _, key := range []string{"previews", "keep", "max_files", "max_stored", "expiry"} {
 			if n := t.n.child(key); n != nil {
 				t.fail(n.keyAt, join(t.path, key), key+" goes with push = true; this site is not pushed", "")
 			}

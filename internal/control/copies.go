@@ -216,7 +216,11 @@ func (s *Server) gatherRelease(ctx context.Context, release origin.Digest) error
 		return err
 	}
 	s.mu.Lock()
-	s.refer(release, m)
+	for site, st := range s.state.Sites {
+		if st.find(release) != nil {
+			s.refer(site, release, m)
+		}
+	}
 	s.mu.Unlock()
 	var missing []origin.Blob
 	for _, b := range m.Blobs() {

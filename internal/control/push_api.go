@@ -75,6 +75,9 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	}
 	id := origin.DigestOf(b)
 	remark(r, "release %s", id)
+	if err := s.fits(site, id, m); err != nil {
+		return nil, err
+	}
 	if err := s.blobs.Put(id, int64(len(b)), bytes.NewReader(b)); err != nil {
 		return nil, err
 	}
@@ -101,6 +104,15 @@ func (s *Server) setOpen(k openKey, blobs []origin.Blob) {
 	}
 	s.openOrder = append(slices.DeleteFunc(s.openOrder, func(old openKey) bool { return old == k }), k)
 	s.open[k] = o
+	mine := 0
+	for i := len(s.openOrder) - 1; i >= 0; i-- {
+		if old := s.openOrder[i]; old.site == k.site {
+			if mine++; mine > maxOpenOfSite {
+				delete(s.open, old)
+				s.openOrder = slices.Delete(s.openOrder, i, i+1)
+			}
+		}
+	}
 	total := 0
 	for _, o := range s.open {
 		total += len(o.sizes)
@@ -287,13 +299,13 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 		if site := st.Sites[site]; site != nil && site.find(id) != nil {
 			return again
 		}
-		return nil
+		return s.quota(site, id, len(m.Files), m.Blobs())
 	})
 	if err != nil && err != again {
 		return nil, err
 	}
 	s.mu.Lock()
-	s.refer(id, m) // also after a push that healed a lost blob
+	s.refer(site, id, m) // also after a push that healed a lost blob
 	s.mu.Unlock()
 	return out, nil
 }

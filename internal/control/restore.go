@@ -370,8 +370,8 @@ func (s *Server) release() {
 	s.log.Info("no node has seen more than the backup: the control node goes on")
 }
 
-// held refuses commands while the hold stands.
-func (s *Server) held() error {
+// onHold refuses commands while the hold stands.
+func (s *Server) onHold() error {
 	s.holdMu.Lock()
 	defer s.holdMu.Unlock()
 	h := s.hold

@@ -36,6 +36,7 @@ type KnownSite struct {
 	Hosts  []string            // lower case, without port; "*.example.com" covers one label
 	Push   bool                // takes releases
 	Expiry []origin.ExpiryRule // the site's own, before the classes
+	Quota  Quota
 	// PreviewsBelow is the host below which its channels preview-NAME are served; "": it has none.
 	PreviewsBelow string
 }
@@ -87,6 +88,7 @@ type Server struct {
 	open       map[openKey]*openRelease
 	openOrder  []openKey
 	referenced map[origin.Digest]bool // blobs of sealed releases, manifests included
+	held       map[string]*held       // by site: what its sealed releases hold
 
 	holdMu sync.Mutex
 	hold   *hold // nil: this state was not restored, or may go on
@@ -133,7 +135,7 @@ const (
 func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	s := &Server{
 		c: c, log: c.Log, now: time.Now,
-		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{},
+		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{},
 		reports: map[string]*nodeState{}, reported: make(chan struct{}),
 	}
 	if s.log == nil {
@@ -283,12 +285,17 @@ func (s *Server) fold(e feed.Entry) {
 		s.log.Error("manifest of a sealed release cannot be read: nodes cannot fetch it; push it again", "site", r.Site, "release", r.Release.String(), "err", err)
 		return
 	}
-	s.refer(r.Release, m)
+	s.refer(r.Site, r.Release, m)
 }
 
-// refer notes the blobs of a sealed release: those that nodes may fetch.
-func (s *Server) refer(release origin.Digest, m *origin.Manifest) {
+// refer notes the blobs of a sealed release: those that nodes may fetch, and
+// that its site holds.
+func (s *Server) refer(site string, release origin.Digest, m *origin.Manifest) {
 	s.referenced[release] = true
+	if s.held[site] == nil {
+		s.held[site] = &held{blobs: map[origin.Digest]struct{}{}}
+	}
+	s.held[site].add(m.Blobs())
 	for _, b := range m.Blobs() {
 		s.referenced[b.Digest] = true
 	}
@@ -311,7 +318,7 @@ func (s *Server) manifest(release origin.Digest) (*origin.Manifest, error) {
 // command appends one entry if check finds the state such that it may. The
 // state that it saw is the one the entry is appended to.
 func (s *Server) command(ctx context.Context, kind string, body any, check func(*State) error) (feed.Entry, error) {
-	if err := s.held(); err != nil {
+	if err := s.onHold(); err != nil {
 		return feed.Entry{}, err
 	}
 	s.mu.Lock()

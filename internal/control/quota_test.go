@@ -1,0 +1,83 @@
+package control
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"perigee.example/origin"
+)
+
+// TestQuotas: what is too much is refused before a file of it is sent, with the
+// cure; the old release stays, and what fits is taken. Files that a site holds
+// already count once.
+func TestQuotas(t *testing.T) {
+	f := newFleet(t)
+	ctx := bounded(t)
+	limit := func(q Quota) {
+		k := known
+		k.Sites = append([]KnownSite(nil), known.Sites...)
+		k.Sites[0].Quota = q
+		f.SetKnown(k)
+	}
+	limit(Quota{Files: 3, Stored: 1000})
+	dir := t.TempDir()
+	// Random-looking bytes, which no variant makes smaller.
+	bytes := func(n, seed int) string {
+		var b strings.Builder
+		for i := 0; b.Len() < n; i++ {
+			d := origin.DigestOf([]byte(fmt.Sprint(seed, i)))
+			b.Write(d[:])
+		}
+		return b.String()[:n]
+	}
+	push := func(files map[string]string) (Pushed, error) {
+		dir = t.TempDir()
+		writeSite(t, dir, files)
+		return f.client.Push(ctx, PushOptions{Site: "www", Dir: dir})
+	}
+	first, err := push(map[string]string{"a.bin": bytes(600, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	blobs, head := len(stored(t, f.dir)), f.head()
+	_, err = push(map[string]string{"a": "1", "b": "2", "c": "3", "d": "4"})
+	wantStatus(t, err, 413, "raise max_files of [site.www]")
+	_, err = push(map[string]string{"a.bin": bytes(1001, 2)})
+	wantStatus(t, err, 413, "raise max_stored of [site.www]")
+	_, err = push(map[string]string{"b.bin": bytes(500, 3)})
+	wantStatus(t, err, 507, "www would hold 1100 bytes, and it may hold 1000")
+	if n := len(stored(t, f.dir)); n != blobs || f.head() != head {
+		t.Errorf("%d files are kept, %d before; head %d, %d before", n, blobs, f.head(), head)
+	}
+	if st, err := f.client.Status(ctx); err != nil || st.Sites["www"].Active != first.Release {
+		t.Errorf("active: %v, %v", st.Sites["www"], err)
+	}
+	if _, err := push(map[string]string{"a.bin": bytes(600, 1), "b.bin": bytes(400, 4)}); err != nil {
+		t.Errorf("exactly what it may hold, most of it known: %v", err)
+	}
+	if _, _, err := f.client.Rollback(ctx, "www", ""); err != nil {
+		t.Errorf("a rollback needs no room: %v", err)
+	}
+	f.restart(t) // what is held is known again
+	limit(Quota{Files: 3, Stored: 1000})
+	_, err = push(map[string]string{"c.bin": bytes(1, 5)})
+	wantStatus(t, err, 507, "www would hold 1001 bytes")
+	if _, err := push(map[string]string{"a.bin": bytes(600, 1)}); err != nil {
+		t.Errorf("what it holds already: %v", err)
+	}
+}
+
+// TestPushesOfOneSitePushOutNoOthers: the oldest of its own is forgotten.
+func TestPushesOfOneSitePushOutNoOthers(t *testing.T) {
+	s := &Server{open: map[openKey]*openRelease{}}
+	other := openKey{"a", origin.DigestOf([]byte("a"))}
+	s.setOpen(other, nil)
+	for i := range 2 * maxOpen {
+		s.setOpen(openKey{"www", origin.DigestOf([]byte{byte(i)})}, nil)
+	}
+	_, oldest := s.open[openKey{"www", origin.DigestOf([]byte{2*maxOpen - maxOpenOfSite})}]
+	if s.open[other] == nil || !oldest || len(s.open) != maxOpenOfSite+1 || len(s.openOrder) != maxOpenOfSite+1 {
+		t.Errorf("%d are open, in order %d; the other site's: %v, the oldest: %v", len(s.open), len(s.openOrder), s.open[other] != nil, oldest)
+	}
+}
