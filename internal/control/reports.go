@@ -1,7 +1,8 @@
 package control
 
 import (
-	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -96,15 +97,29 @@ type mark struct {
 // maxMarks bounds nodeState.marks: at ten a second, the last half minute.
 const maxMarks = 300
 
+// decodeReport reads a report. Fields that are not known here are passed over: a
+// newer node's report is of use without them. What is an entry is no report: a
+// node that names another's subject for its answers would have it speak.
+func decodeReport(b []byte, v any) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return err
+	}
+	if fields["kind"] != nil && fields["body"] != nil {
+		return errors.New("an entry of the log, and no report")
+	}
+	return json.Unmarshal(b, v)
+}
+
 func parseWatermark(b []byte) (w Watermark, err error) {
-	if err = decodeStrict(bytes.NewReader(b), &w); err == nil && len(w.Pending) > maxPending {
+	if err = decodeReport(b, &w); err == nil && len(w.Pending) > maxPending {
 		err = fmt.Errorf("%d pending releases, more than %d", len(w.Pending), maxPending)
 	}
 	return w, err
 }
 
 func parseNodeReport(b []byte) (r NodeReport, err error) {
-	if err = decodeStrict(bytes.NewReader(b), &r); err == nil && (len(r.Health) > maxHealth || len(r.Trouble) > maxTrouble) {
+	if err = decodeReport(b, &r); err == nil && (len(r.Health) > maxHealth || len(r.Trouble) > maxTrouble) {
 		err = fmt.Errorf("%d health entries and %d troubles, more than %d and %d", len(r.Health), len(r.Trouble), maxHealth, maxTrouble)
 	}
 	return r, err
