@@ -438,9 +438,19 @@ func TestAnotherLogIsReadFromTheStart(t *testing.T) {
 	r.await(mark(1))
 	r.srv().Close()
 	r.await("lost true")
+	// Both entries are there before the node can see the first: it would be told of
+	// one after the other else.
+	other, err := feed.OpenServer(bounded(t), feed.ServerConfig{Dir: filepath.Join(r.dir, "other")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, edge := range []string{"new", "new2"} {
+		if _, err := other.Log().Append(bounded(t), control.KindDrain, control.Drain{Edge: edge}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other.Close()
 	r.openFeed("other")
-	r.append(control.KindDrain, control.Drain{Edge: "new"})
-	r.append(control.KindDrain, control.Drain{Edge: "new2"})
 	r.await("revalidate what this node read (epoch 1, seq 1) is not on the log", "drains")
 	r.await("behind true", "drains")
 	r.await("drains map[new:true new2:true] map[]", "map[old", "map[]", "behind false")
