@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -19,7 +20,10 @@ func newPush(o *options) *cobra.Command {
 		Short: "upload a folder as a release of a site, and make it active",
 		Long: `Hashes the folder, sends what the fleet lacks, and makes the release active: each
 edge switches at once when it holds every file. A push that broke is continued by
-running it again.`,
+running it again.
+
+Where stderr is no terminal it says every ten seconds how far it is; with --json, one
+object a line on stderr, at most each second. --wait tells which nodes are waited for.`,
 		Example: "  perigee push ./public www\n  perigee push ./public www --dry-run\n  perigee push ./public www --preview menu",
 		Args:    argsNamed(2, "the folder", "the site"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -48,6 +52,8 @@ func push(c *cobra.Command, o *options, po control.PushOptions) error {
 		bar := &pushBar{c: c}
 		po.Progress = bar.show
 		defer bar.end()
+	} else {
+		po.Progress = (&pushLines{w: c.ErrOrStderr(), json: o.json, now: time.Now}).show
 	}
 	out, err := ask(o, func(cl *control.Client) (control.Pushed, error) { return cl.Push(c.Context(), po) })
 	if err != nil {

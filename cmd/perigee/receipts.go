@@ -65,7 +65,11 @@ func showReceipts(ctx context.Context, c *cobra.Command, o *options, seq uint64,
 	if err != nil {
 		return err
 	}
-	r, err := ask(o, func(cl *control.Client) (control.Receipts, error) { return receipts(ctx, cl, seq, n, within) })
+	tell := func(control.Receipts) {}
+	if n != 0 && !o.json {
+		tell = (&waitLines{w: c.ErrOrStderr()}).show
+	}
+	r, err := ask(o, func(cl *control.Client) (control.Receipts, error) { return receipts(ctx, cl, seq, n, within, tell) })
 	if err != nil {
 		return err
 	}
@@ -95,18 +99,20 @@ func enough(r control.Receipts, n int) bool {
 	return len(r.Applied) >= n
 }
 
-// receipts asks until enough nodes have applied an entry, or the time is up.
-func receipts(ctx context.Context, cl *control.Client, seq uint64, n int, within time.Duration) (control.Receipts, error) {
+// receipts asks until enough nodes have applied an entry, or the time is up, and
+// tells each answer in between.
+func receipts(ctx context.Context, cl *control.Client, seq uint64, n int, within time.Duration, tell func(control.Receipts)) (control.Receipts, error) {
 	end := time.Now().Add(within)
 	for {
 		wait := max(0, min(time.Until(end), receiptWait))
-		if n > 0 {
-			wait = min(wait, receiptPoll) // the control node waits for all
+		if n != 0 {
+			wait = min(wait, receiptPoll) // the control node waits for all, and tells nothing meanwhile
 		}
 		r, err := cl.Receipts(ctx, seq, wait)
 		if err != nil || enough(r, n) || !time.Now().Before(end) || n == 0 {
 			return r, err
 		}
+		tell(r)
 	}
 }
 
