@@ -346,6 +346,7 @@ func TestTooLargeToKeep(t *testing.T) {
 		wg.Go(func() { cut.Store(call(t.Context(), e, slow)) })
 		synctest.Wait()
 		close(g.head)
+		synctest.Wait() // both follow: who came when the start is gone would fetch by itself
 		part := strings.Repeat("x", 64<<10)
 		for range 100 {
 			g.body <- part
