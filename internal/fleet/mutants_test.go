@@ -56,14 +56,14 @@ func TestMutants(t *testing.T) {
 		bins := buildAll(t, m.tag)
 		caught := false
 		for seed, tries := uint64(firstSeed), 0; !caught && tries < mutantTries; seed++ {
-			p := makePlan(seed, mutantSteps, fleetCast(disks))
+			p := makePlan(seed, mutantSteps, fleetCast(1, disks))
 			if !m.shows(p) {
 				continue
 			}
 			tries++
 			used[seed] = p
 			t.Logf("%s: %s; %s", m.tag, m.what, p)
-			found, err := round(t, w, bins, p, disks)
+			found, err := round(t, w, bins, p)
 			if caught = len(found) > 0 || err != nil; caught {
 				rules := map[Rule]int{}
 				for _, v := range found {
@@ -78,7 +78,7 @@ func TestMutants(t *testing.T) {
 	}
 	bins := buildAll(t, "")
 	for seed, p := range used {
-		if found, err := round(t, w, bins, p, disks); err != nil || len(found) > 0 {
+		if found, err := round(t, w, bins, p); err != nil || len(found) > 0 {
 			t.Errorf("perigee as it is fails the round of seed %d: %v, %v", seed, found, err)
 		}
 	}

@@ -63,7 +63,7 @@ var errNoMounts = errors.New("no XFS on a loop device here (needs root, mkfs.xfs
 // as it was acknowledged.
 func losePower(t *testing.T, w *world, bins binaries, random *rand.Rand, losses int) (int, error) {
 	base := t.TempDir()
-	r := &rig{t: t, w: w, base: base, bins: bins, begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]int{}}
+	r := &rig{t: t, w: w, base: base, bins: bins, controls: controls[:1], begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]int{}}
 	r.environment()
 	defer r.close()
 	if err := os.WriteFile(filepath.Join(base, "perigee.toml"), []byte(fmt.Sprintf(powerTOML, w.hosts["ctl1"].addr)), 0o600); err != nil {

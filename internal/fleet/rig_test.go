@@ -31,7 +31,7 @@ const (
 
 // places are the hosts of a fleet: region and last octet of the address.
 var places = map[string]string{
-	self: "eu.5", "ctl1": "eu.10",
+	self: "eu.5", "ctl1": "eu.10", "ctl2": "us.10", "ctl3": "ap.10",
 	"dns1": "eu.53", "dns2": "us.53", "resolver": "ap.54",
 	"fra1": "eu.80", "iad1": "us.80", "sin1": "ap.80",
 	"origin": "eu.90",
@@ -39,24 +39,27 @@ var places = map[string]string{
 }
 
 var (
-	edges   = []string{"fra1", "iad1", "sin1"}
-	shield  = "iad1" // of the second pulled site
-	servers = []string{"dns1", "dns2"}
-	clients = []string{"cl-eu", "cl-us", "cl-ap"}
+	controls = []string{"ctl1", "ctl2", "ctl3"}
+	edges    = []string{"fra1", "iad1", "sin1"}
+	shield   = "iad1" // of the second pulled site
+	servers  = []string{"dns1", "dns2"}
+	clients  = []string{"cl-eu", "cl-us", "cl-ap"}
 )
 
 // rig is a fleet of processes in a world, and the history of one round.
 type rig struct {
-	t      *testing.T
-	w      *world
-	base   string
-	bins   binaries
-	env    []string
-	nodes  map[string]*node
-	api    *control.Client
-	origin *originServer
-	hot    atomic.Pointer[string] // the URL that is purged twice just now; nil: none
-	begun  time.Time
+	t    *testing.T
+	w    *world
+	base string
+	bins binaries
+	env  []string
+	// controls are the control nodes, one or three.
+	controls []string
+	nodes    map[string]*node
+	api      *control.Client
+	origin   *originServer
+	hot      atomic.Pointer[string] // the URL that is purged twice just now; nil: none
+	begun    time.Time
 
 	mu sync.Mutex
 	h  History
@@ -91,8 +94,8 @@ func (b binaries) of(n *node) string {
 }
 
 // newRig starts a fleet: control first, since it makes the others' credentials.
-func newRig(t *testing.T, w *world, base string, bins binaries, disks []string) (*rig, error) {
-	r := &rig{t: t, w: w, base: base, bins: bins, begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]int{},
+func newRig(t *testing.T, w *world, base string, bins binaries, c cast) (*rig, error) {
+	r := &rig{t: t, w: w, base: base, bins: bins, controls: c.controls, begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]int{},
 		h: History{Edges: edges, Servers: servers, TTL: keeps, Pushed: pushed}}
 	r.environment()
 	if err := r.files(); err != nil {
@@ -102,14 +105,20 @@ func newRig(t *testing.T, w *world, base string, bins binaries, disks []string) 
 	if r.origin, err = startOrigin(w.hosts["origin"], r.now, r.bumped, r.isHot); err != nil {
 		return r, err
 	}
-	r.define("ctl1", "control")
+	for _, name := range r.controls {
+		if len(r.controls) == 1 {
+			r.define(name, "control")
+		} else {
+			r.define(name, "control", name)
+		}
+	}
 	for _, name := range servers {
 		r.define(name, "dns")
 	}
 	for _, name := range edges {
 		r.define(name, "edge", name)
 	}
-	for _, name := range disks {
+	for _, name := range c.disks {
 		n := r.nodes[name]
 		if n.disk, err = newDisk(filepath.Join(base, name+".xfs"), n.dir); err != nil {
 			return r, err
@@ -154,7 +163,7 @@ func (r *rig) define(name string, serve ...string) {
 	n.args = append(append([]string{"serve"}, serve...), "--state", n.dir)
 	switch serve[0] {
 	case "control":
-		n.up = func() bool { _, err := r.status(); return err == nil }
+		n.up = func() bool { return r.serves(name) }
 	case "dns":
 		n.up = func() bool {
 			_, err := r.ask(r.w.hosts[self], netip.AddrPortFrom(n.host.addr, 53))
@@ -187,7 +196,7 @@ func (r *rig) files() error {
 	if err := os.MkdirAll(filepath.Join(r.base, "zones"), 0o700); err != nil {
 		return err
 	}
-	for name, text := range map[string]string{"perigee.toml": fleetTOML, "zones/" + zone + ".zone": fleetZone, "unbound.conf": fmt.Sprintf(unboundConf, r.base)} {
+	for name, text := range map[string]string{"perigee.toml": strings.Replace(fleetTOML, "$control$", controlTOML[len(r.controls)], 1), "zones/" + zone + ".zone": fleetZone, "unbound.conf": fmt.Sprintf(unboundConf, r.base)} {
 		for host, h := range r.w.hosts {
 			text = strings.ReplaceAll(text, "$"+host+"$", h.addr.String())
 		}
@@ -199,26 +208,62 @@ func (r *rig) files() error {
 	return nil
 }
 
-// startControl starts the first control node and takes its token.
+// startControl starts the first control node, which makes the keys, gives them to
+// the others, and starts those.
 func (r *rig) startControl() error {
-	n := r.nodes["ctl1"]
+	n := r.nodes[r.controls[0]]
 	if err := r.start(n); err != nil {
 		return err
 	}
 	var err error
 	for end := time.Now().Add(readyWithin); time.Now().Before(end); time.Sleep(lookEvery) {
 		if err = r.login(n); err == nil {
-			return n.ready()
+			break
 		}
 		if n.ended() {
 			return fmt.Errorf("control ended by itself:\n%s", tail(n.log))
 		}
 	}
-	return fmt.Errorf("control: %w\n%s", err, tail(n.log))
+	if err != nil {
+		return fmt.Errorf("control: %w\n%s", err, tail(n.log))
+	}
+	for _, name := range r.controls[1:] {
+		other := r.nodes[name]
+		if err := copyKeys(n.dir, other.dir); err != nil {
+			return err
+		}
+		if err := r.start(other); err != nil {
+			return err
+		}
+	}
+	for _, name := range r.controls {
+		if err := r.nodes[name].ready(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyKeys copies what a control node needs of the one that made the keys.
+func copyKeys(from, to string) error {
+	dir := filepath.Join(to, "control")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, name := range []string{"ca.pem", "ca.key", "tokens.json"} {
+		b, err := os.ReadFile(filepath.Join(from, "control", name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *rig) login(n *node) error {
-	for _, name := range []string{"admin.token", "ca.pem"} {
+	for _, name := range []string{"tokens.json", "admin.token", "ca.pem"} { // the first is the last that it writes
 		b, err := os.ReadFile(filepath.Join(n.dir, "control", name))
 		if err != nil {
 			return err
@@ -228,15 +273,36 @@ func (r *rig) login(n *node) error {
 		}
 	}
 	var err error
-	r.api, err = control.NewClient(control.ClientConfig{Address: "https://" + n.host.addr.String() + ":7440",
-		TokenFile: filepath.Join(r.base, "admin.token"), CAFile: filepath.Join(r.base, "ca.pem")})
+	r.api, err = r.client(r.controls)
 	return err
 }
 
-func (r *rig) status() (control.Status, error) {
+// admins is how commands name control nodes.
+func (r *rig) admins(names []string) string {
+	var list []string
+	for _, name := range names {
+		list = append(list, "https://"+r.w.hosts[name].addr.String()+":7440")
+	}
+	return strings.Join(list, ",")
+}
+
+func (r *rig) client(names []string) (*control.Client, error) {
+	return control.NewClient(control.ClientConfig{Address: r.admins(names), TokenFile: filepath.Join(r.base, "admin.token"), CAFile: filepath.Join(r.base, "ca.pem")})
+}
+
+// serves reports whether one control node answers.
+func (r *rig) serves(name string) bool {
+	api, err := r.client([]string{name})
+	if err == nil {
+		_, err = status(api)
+	}
+	return err == nil
+}
+
+func status(api *control.Client) (control.Status, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), asks)
 	defer cancel()
-	return r.api.Status(ctx)
+	return api.Status(ctx)
 }
 
 // credentials writes a node's node.pem, as an operator copies it there.
@@ -320,18 +386,26 @@ func (r *rig) close() {
 	}
 }
 
+// controlTOML is the part for one and for three control nodes.
+var controlTOML = map[int]string{
+	1: `[control]
+listen      = "0.0.0.0:7440"
+feed_listen = "$ctl1$:7441"
+blob_listen = "$ctl1$:7442"
+addresses   = ["https://$ctl1$:7440"]
+`,
+	3: `[control]
+cluster = { ctl1 = "$ctl1$:7443", ctl2 = "$ctl2$:7443", ctl3 = "$ctl3$:7443" }
+`,
+}
+
 const fleetTOML = `version = 1
 [dns]
 listen     = ["0.0.0.0:53"]
 zone_files = ["$base$/zones/*.zone"]
 [dns.limit]
 exempt = ["10.0.0.0/8"]
-[control]
-listen      = "0.0.0.0:7440"
-feed_listen = "$ctl1$:7441"
-blob_listen = "$ctl1$:7442"
-addresses   = ["https://$ctl1$:7440"]
-[health]
+$control$[health]
 interval = "400ms"
 timeout  = "400ms"
 rise     = 1
