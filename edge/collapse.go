@@ -249,7 +249,16 @@ func (e *Edge) unlessDoomed(fl *flight, store func()) (done bool) {
 // invalidate forgets all responses to a URI after an unsafe request to it
 // (RFC 9111 §4.4), those under way included.
 func (e *Edge) invalidate(primary string) {
+	e.disk.Load().remove(primary, func() {
+		e.doom(primary)
+		e.store.remove(primary)
+	})
+}
+
+// doom says that what fetches of a URI bring is not to be stored.
+func (e *Edge) doom(primary string) {
 	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
 	for fl := range e.flights.all {
 		if fl.primary != primary {
 			continue
@@ -259,7 +268,4 @@ func (e *Edge) invalidate(primary string) {
 			delete(e.flights.m, fl.key)
 		}
 	}
-	e.flights.mu.Unlock()
-	e.store.remove(primary)
-	e.disk.Load().remove(primary)
 }

@@ -262,6 +262,36 @@ func (r *crashRig) run(d time.Duration, then func()) {
 	r.load.dying.Store(false)
 }
 
+// until has clients ask until something is so, and no request may fail.
+func (r *crashRig) until(so func() bool) {
+	r.t.Helper()
+	r.run(0, func() {
+		r.load.dying.Store(false)
+		if !poll(eventuallyScript, so) {
+			r.t.Error("what was waited for does not happen")
+		}
+		r.load.dying.Store(true) // the last requests are cut off
+	})
+}
+
+// kept reports whether the tier has a file with more in it than its head.
+func (r *crashRig) kept() bool {
+	names, _ := filepath.Glob(filepath.Join(r.state, "edge", "cache", "*.seg"))
+	for _, name := range names {
+		b := make([]byte, 256<<10)
+		f, err := os.Open(name)
+		if err != nil {
+			continue
+		}
+		f.ReadAt(b, 0)
+		f.Close()
+		if bytes.Count(b, []byte("version")) > 1000 {
+			return true
+		}
+	}
+	return false
+}
+
 func (r *crashRig) check(p *process) {
 	r.t.Helper()
 	if text := p.text(); strings.Contains(text, raceReport) || strings.Contains(text, "panic:") {
@@ -471,10 +501,11 @@ func TestEdgeFailingDisk(t *testing.T) {
 				if !poll(eventuallyScript, says(c.again)) {
 					t.Errorf("not in the log: %s", c.again)
 				}
-				r.run(time.Second, p.kill)
+				r.until(func() bool { return r.kept() })
+				p.kill()
 				r.check(p)
 				p = r.start(true)
-				r.run(500*time.Millisecond, func() {})
+				r.until(func() bool { return r.load.warm.Load() > 0 && r.load.posts.Load() > 0 })
 				r.judge("fault", 1)
 			}
 			p.kill()

@@ -68,6 +68,21 @@ func (l *Log) append(h header, head []byte, body [][]byte) error {
 // Remove makes the values of a key unusable, of one variant or of all. When it
 // returns they are, after a kill of the process too.
 func (l *Log) Remove(key, variant uint64, all bool) {
+	// Until the removal is written, what was handed over before it must not be
+	// found either.
+	l.removals.Lock()
+	if l.removing == nil {
+		l.removing = map[uint64]int{}
+	}
+	l.removing[key]++
+	l.removals.Unlock()
+	defer func() {
+		l.removals.Lock()
+		defer l.removals.Unlock()
+		if l.removing[key]--; l.removing[key] == 0 {
+			delete(l.removing, key)
+		}
+	}()
 	l.idx.removeKey(key, variant, all)
 	k := kindRemove
 	if all {

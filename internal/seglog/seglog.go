@@ -98,6 +98,9 @@ type Log struct {
 	queued  atomic.Int64 // bytes in work
 	// inFlight counts records that are handed over and cannot be found yet.
 	inFlight atomic.Int64
+
+	removals sync.Mutex
+	removing map[uint64]int // keys that Remove is about
 	streams  atomic.Int32
 	seals    chan *segment
 	quit     chan struct{}

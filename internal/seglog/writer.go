@@ -275,7 +275,11 @@ func (l *Log) flush() {
 func (l *Log) apply(e *entry) {
 	switch e.kind {
 	case kindValue, kindPart:
-		l.idx.put(*e)
+		l.removals.Lock()
+		defer l.removals.Unlock()
+		if l.removing[e.key] == 0 {
+			l.idx.put(*e)
+		}
 	case kindRemove, kindRemoveKey:
 		l.idx.removeKey(e.key, e.variant, e.kind == kindRemoveKey)
 	}
