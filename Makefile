@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-browser test-upgrade test-fleet test-fleet-mutants soak race fuzz packets lint conformance-dns conformance-http bench bench-cache bench-dns bench-dns-size test-zones-big test-push-big cross docs clean tools
+.PHONY: help build demo test test-browser test-upgrade test-fleet test-fleet-mutants soak race fuzz packets lint conformance-dns conformance-http bench bench-cache bench-dns bench-dns-size bench-http bench-purge test-zones-big test-push-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
