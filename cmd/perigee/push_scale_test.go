@@ -131,14 +131,17 @@ func (f *pushFleet) start(name string, args ...string) *process {
 	return p
 }
 
-// run runs a command to its end, and returns what it printed.
+// run runs a command to its end, and returns what it printed as its result: how
+// far it is goes to standard error.
 func (f *pushFleet) run(args ...string) string {
 	f.t.Helper()
 	cmd := exec.Command("perigee", args...)
 	cmd.Dir, cmd.Env = f.dir, f.env
-	out, err := cmd.CombinedOutput()
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
 	if err != nil {
-		f.t.Fatalf("perigee %s: %v\n%s", strings.Join(args, " "), err, out)
+		f.t.Fatalf("perigee %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.String())
 	}
 	f.pushed = max(f.pushed, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
 	return string(out)
