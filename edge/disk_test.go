@@ -112,8 +112,9 @@ func (w *diskWorld) do(method, path string, fields ...string) *http.Response {
 // hold; origin how many requests that costs the origin.
 func (w *diskWorld) get(path string, origin int64, how string, fields ...string) {
 	w.t.Helper()
-	before := w.hits.Load()
+	before, flying := w.hits.Load(), w.flying()
 	resp := w.do("GET", path, fields...)
+	w.landed(flying)
 	body, _ := io.ReadAll(resp.Body)
 	want := pageOf(path, 3000)
 	if strings.HasPrefix(path, "/vary") {
@@ -127,16 +128,20 @@ func (w *diskWorld) get(path string, origin int64, how string, fields ...string)
 	}
 }
 
-// landed returns when no fetch is under way: what one brought may still be on
-// its way to memory when its client has it.
-func (w *diskWorld) landed() {
+// flying is how many fetches and watches are under way.
+func (w *diskWorld) flying() int {
+	f := &w.edge.flights
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.all)
+}
+
+// landed returns when no more than n are under way: what a fetch brought may
+// still be on its way to memory when its client has it.
+func (w *diskWorld) landed(n int) {
 	w.t.Helper()
 	for range 5000 {
-		f := &w.edge.flights
-		f.mu.Lock()
-		n := len(f.all)
-		f.mu.Unlock()
-		if n == 0 {
+		if w.flying() <= n {
 			return
 		}
 		time.Sleep(time.Millisecond)
@@ -173,7 +178,6 @@ func (w *diskWorld) warm(path string, fields ...string) {
 // onDisk asks for what is stored until that is on disk.
 func (w *diskWorld) onDisk(path string, fields ...string) {
 	w.t.Helper()
-	w.landed()
 	for range 5000 {
 		w.get(path, 0, "", fields...)
 		w.settle()
@@ -443,6 +447,7 @@ func TestDiskRot(t *testing.T) {
 		for i := range 100 {
 			path := fmt.Sprint("/page", i)
 			resp := w.do("GET", path)
+			w.landed(0)
 			if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 200 || !bytes.Equal(b, pageOf(path, 3000)) {
 				t.Fatalf("%s: %d with %d octets", path, resp.StatusCode, len(b))
 			}
@@ -475,6 +480,7 @@ func TestDiskLarge(t *testing.T) {
 		}
 		before := w.hits.Load()
 		resp := w.do("GET", "/film", fields...)
+		w.landed(0)
 		if b, _ := io.ReadAll(resp.Body); resp.StatusCode != status || !bytes.Equal(b, want) {
 			t.Errorf("%v: %d with %d octets", fields, resp.StatusCode, len(b))
 		}
