@@ -21,6 +21,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"perigee.example/bench/pinned"
 )
 
 // config is one run.
@@ -72,9 +74,8 @@ func run(c *config) (err error) {
 		return err
 	}
 	for _, name := range []string{"echo", "flood"} {
-		out, err := exec.Command("cc", "-O2", "-o", filepath.Join(c.dir, name), filepath.Join(c.src, name+".c")).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("cc %s.c: %w\n%s", name, err, out)
+		if err := pinned.Compile(c.src, c.dir, name); err != nil {
+			return err
 		}
 	}
 	c.geo = filepath.Join(c.dir, "country.mmdb")
@@ -90,7 +91,7 @@ func run(c *config) (err error) {
 	servers, err := startAll(c)
 	defer func() {
 		for _, s := range servers {
-			s.stop()
+			s.Stop()
 		}
 	}()
 	if err != nil {
@@ -150,7 +151,7 @@ func measure(c *config, servers []*server, mix, file string) error {
 			lo, hi = min(lo, r.cost), max(hi, r.cost)
 		}
 		last := list[len(list)-1]
-		fmt.Printf("| %s | %.2f | %.2f–%.2f | %s | %s | %.0fk | %.2f | %d | %d/%d | %.0f | %d/%d/%d/%d |\n", s.title(), m, lo, hi, ratio(m, floor), ratio(mine, m),
+		fmt.Printf("| %s | %.2f | %.2f–%.2f | %s | %s | %.0fk | %.2f | %d | %d/%d | %.0f | %d/%d/%d/%d |\n", s.title(), m, lo, hi, pinned.Ratio(m, floor), pinned.Ratio(mine, m),
 			last.rate/1000, last.busy, last.lost, middle(list, func(r sample) int { return r.p50 }), middle(list, func(r sample) int { return r.p99 }),
 			last.octets, last.rcodes[0], last.rcodes[2], last.rcodes[3], last.rcodes[5])
 	}
@@ -167,23 +168,12 @@ func middle(list []sample, of func(sample) int) int {
 	return all[len(all)/2]
 }
 
-func ratio(a, b float64) string {
-	if a == 0 || b == 0 {
-		return "–"
-	}
-	return fmt.Sprintf("%.2f", a/b)
-}
-
 func median(list []sample) float64 {
-	if len(list) == 0 {
-		return 0
-	}
 	costs := make([]float64, len(list))
 	for i, r := range list {
 		costs[i] = r.cost
 	}
-	slices.Sort(costs)
-	return costs[len(costs)/2]
+	return pinned.Median(costs)
 }
 
 // sample is one server under load for some seconds.
@@ -200,9 +190,9 @@ type sample struct {
 
 // load puts the queries to a server and reads what it cost.
 func load(c *config, s *server, mix, file string) (r sample, err error) {
-	cpu := s.cpu
+	cpu := s.CPU
 	if mix == "tcp" {
-		cpu = s.cpuSoFar
+		cpu = s.CPUSoFar
 	}
 	before, err := cpu()
 	if err != nil {
@@ -233,11 +223,11 @@ func load(c *config, s *server, mix, file string) (r sample, err error) {
 
 // flood is load by UDP.
 func flood(c *config, s *server, mix, file string, r *sample) (answers int64, seconds, octets float64, err error) {
-	args := []string{"-c", "1", filepath.Join(c.dir, "flood"), file, fmt.Sprint(s.port), fmt.Sprint(c.seconds), fmt.Sprint(c.window)}
+	args := []string{filepath.Join(c.dir, "flood"), file, fmt.Sprint(s.port), fmt.Sprint(c.seconds), fmt.Sprint(c.window)}
 	if mix == "paced" {
 		args = append(args, fmt.Sprint(c.rate))
 	}
-	out, err := exec.Command("taskset", args...).Output()
+	out, err := pinned.Load(args...).Output()
 	if err != nil {
 		return 0, 0, 0, fmt.Errorf("flood: %w", err)
 	}
@@ -253,7 +243,7 @@ func flood(c *config, s *server, mix, file string, r *sample) (answers int64, se
 
 // streams is load by TCP, pipelined, by dnsperf.
 func streams(c *config, s *server, file string, r *sample) (answers int64, seconds, octets float64, err error) {
-	out, err := exec.Command("taskset", "-c", "1", "dnsperf", "-m", "tcp", "-s", "127.0.0.1", "-p", fmt.Sprint(s.port), "-d", file,
+	out, err := pinned.Load("dnsperf", "-m", "tcp", "-s", "127.0.0.1", "-p", fmt.Sprint(s.port), "-d", file,
 		"-c", "16", "-q", "256", "-T", "1", "-l", fmt.Sprint(max(int(c.seconds), 1))).CombinedOutput()
 	if err != nil {
 		return 0, 0, 0, fmt.Errorf("dnsperf: %w\n%s", err, out)
