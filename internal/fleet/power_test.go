@@ -47,8 +47,10 @@ func TestPowerLoss(t *testing.T) {
 	losses := number(t, "PERIGEE_POWER_LOSSES", 3)
 	made, err := losePower(t, w, buildAll(t, ""), rand.New(rand.NewPCG(seed, 1)), losses)
 	if errors.Is(err, errNoMounts) {
-		t.Logf("not run: %v", err)
-		return
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err) // a skip in here is none out there
+		}
+		t.Skip(err)
 	}
 	if err != nil {
 		t.Fatal(err)
