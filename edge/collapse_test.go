@@ -271,7 +271,7 @@ func TestPurgeAgainstFill(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			g := newGated("max-age=60")
 			e := gatedEdge(t, g, 0)
-			e.SetApplied(41)
+			e.SetApplied(41, testLog)
 			var wg sync.WaitGroup
 			before, after := newAnswer(), newAnswer()
 			wg.Go(func() { call(t.Context(), e, before) })

@@ -69,6 +69,9 @@ func (d *disk) restore(log *seglog.Log) {
 		}
 		notes = append(notes, n)
 		start = max(start, n.Local)
+		if n.Kind == scopeAll && n.Local > 0 { // what Revalidate notes
+			e.anewAt.Store(max(e.anewAt.Load(), n.Local))
+		}
 	}
 	start++
 	suspect := d.lost || log.Suspect()
@@ -82,6 +85,9 @@ func (d *disk) restore(log *seglog.Log) {
 		if n.Seq == 0 || n.Local != 0 { // it had a number of before the log was there
 			n.Local = start
 			e.purges.record(n.scope(), n.Site, n.at(), n.Soft)
+			if n.Kind == scopeAll {
+				e.anewAt.Store(start)
+			}
 		}
 		d.say(log, n, n.Seq == 0)
 	}

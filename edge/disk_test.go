@@ -279,14 +279,14 @@ func TestDiskPurge(t *testing.T) {
 						t.Parallel() // most of it is waiting for the disk
 						p := p
 						w := newDiskWorld(t)
-						w.edge.SetApplied(3)
+						w.edge.SetApplied(3, testLog)
 						w.warm("/a/page")
 						p.Soft, p.Seq = soft, seq
 						purged(t, w.edge, p)
 						w.warm("/b") // from after it
 						w.before = func(e *Edge) {
 							if seq != 0 && how != "kill, and the journal lost" { // as a node does
-								e.SetApplied(3)
+								e.SetApplied(3, testLog)
 								purged(t, e, p)
 							}
 						}

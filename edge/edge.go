@@ -165,6 +165,8 @@ type Edge struct {
 	local    atomic.Uint64 // purges of this edge alone
 	applyMu  sync.Mutex
 	anew     bool          // the feed's numbers may have begun anew: see Revalidate; applyMu
+	anewAt   atomic.Uint64 // local from which on an asOf's seq is of the log that is read now
+	places   places        // on the feed, up to applied
 	more     chan struct{} // closed when applied rises; applyMu
 	statsMu  sync.Mutex    // guards what follows, by site; each stays for good
 	bySite   map[string]*siteStats

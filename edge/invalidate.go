@@ -25,7 +25,7 @@ func (x *exchange) invalidated(h http.Header) {
 	}
 	for i, group := range groupsOf(h["Cache-Group-Invalidation"]) { // RFC 9875 §3
 		if i < maxTags && group != "" && len(group) <= maxTagBytes {
-			x.e.purgeScope(scope{scopeGroup, x.q.origin(), group}, x.site.Name, 0, false)
+			x.e.purgeScope(scope{scopeGroup, x.q.origin(), group}, &Purge{Site: x.site.Name})
 		}
 	}
 }

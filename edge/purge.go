@@ -11,6 +11,8 @@ type Purge struct {
 	// Seq is the feed seq of the entry. 0 is a purge of this edge alone: it
 	// takes effect between what was fetched before and what is fetched after.
 	Seq uint64
+	// Log names the log up to Seq: see SetApplied. It may be empty.
+	Log string
 	// Site is the site; with URL and Prefix it may be empty.
 	Site string
 	// URL purges one URL with all its variants, whatever the scheme and port.
@@ -46,13 +48,14 @@ func (e *Edge) Purge(p Purge) error {
 		}
 	}
 	e.stats.purges.Add(1)
-	e.purgeScope(s.scope, p.Site, p.Seq, p.Soft)
+	e.purgeScope(s.scope, &p)
 	return nil
 }
 
 // purgeScope records the purge of one scope, and makes it an instant in the
 // order of purges: of the feed with a seq, else of this edge.
-func (e *Edge) purgeScope(s scope, site string, seq uint64, soft bool) {
+func (e *Edge) purgeScope(s scope, p *Purge) {
+	site, seq, soft := p.Site, p.Seq, p.Soft
 	e.applyMu.Lock()
 	defer e.applyMu.Unlock()
 	if seq == 0 {
@@ -72,7 +75,7 @@ func (e *Edge) purgeScope(s scope, site string, seq uint64, soft bool) {
 		e.local.Add(1)
 	}
 	e.disk.Load().note(purgeNote{s.kind, s.within, s.name, site, seq, at.local, soft})
-	e.raiseApplied(seq)
+	e.raiseApplied(seq, p.Log)
 }
 
 // Revalidate says that purges may have been missed, or that the feed's numbers
@@ -85,10 +88,12 @@ func (e *Edge) Revalidate() {
 	at := instant{local: e.local.Load() + 1}
 	e.purges.restart(at)
 	e.purges.record(scope{}, "", at, true)
+	e.applied.Store(0)
+	e.places.forget()
 	e.local.Add(1)
 	e.disk.Load().note(purgeNote{Kind: scopeAll, Local: at.local, Soft: true})
-	e.applied.Store(0)
 	e.anew = true
+	e.anewAt.Store(at.local)
 }
 
 // named is a scope and the host it is on, if it is on one.
@@ -138,15 +143,22 @@ func (p *Purge) scope() (named, error) {
 	return named{scope{kind: scopePrefix, name: t.host + path}, t.host}, nil
 }
 
-// asOf is where a fetch that starts now stands among the purges.
-func (e *Edge) asOf() instant { return instant{e.applied.Load(), e.local.Load()} }
+// asOf is where a fetch that starts now stands among the purges. Revalidate may come
+// in between: a seq of the old numbers must not meet a local of after it.
+func (e *Edge) asOf() instant {
+	local := e.local.Load()
+	return instant{e.applied.Load(), local}
+}
 
 // SetApplied says that all feed entries up to seq have been applied here.
-// Fetches that start from now on are as of seq.
-func (e *Edge) SetApplied(seq uint64) {
+// Fetches that start from now on are as of seq. log names the log up to seq, the
+// same on edges that have read the same entries and no others: between edges of
+// which one is a shield a seq counts only with its log (at most maxLogBytes, no
+// space). A place without a name, or one that was never told, is not known.
+func (e *Edge) SetApplied(seq uint64, log string) {
 	e.applyMu.Lock()
 	defer e.applyMu.Unlock()
-	e.raiseApplied(seq)
+	e.raiseApplied(seq, log)
 }
 
 // SetBehind says whether the feed is known to be ahead of what is applied

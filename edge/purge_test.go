@@ -66,7 +66,7 @@ func TestPurgeByTagAgainstFill(t *testing.T) {
 			h := http.Header{"Cache-Control": {"max-age=60"}, "Surrogate-Key": {"list summer"}}
 			o := &told{answers: []toldAnswer{{gate, 200, h, "old"}, {nil, 200, h, "new"}}}
 			e := gatedEdge(t, o, 0)
-			e.SetApplied(41)
+			e.SetApplied(41, testLog)
 			var wg sync.WaitGroup
 			before, after := newAnswer(), newAnswer()
 			wg.Go(func() { call(t.Context(), e, before) })
@@ -376,11 +376,11 @@ func TestRevalidateBeginsAnew(t *testing.T) {
 		}
 	}
 	purged(t, e, Purge{Seq: 8, URL: "http://s.test/a"})
-	e.SetApplied(9)
+	e.SetApplied(9, testLog)
 	get("1")
 	get("1")
 	e.Revalidate()
-	e.SetApplied(6) // the copy's end
+	e.SetApplied(6, testLog) // the copy's end
 	get("2")
 	get("2")
 	purged(t, e, Purge{Seq: 7, URL: "http://s.test/a"})

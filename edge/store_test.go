@@ -191,7 +191,7 @@ func TestLocalPurgeTakesNoSeq(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	e.SetApplied(41)
+	e.SetApplied(41, testLog)
 	scopes := &purgeScopes{site: "s", resource: "s.test/a"}
 	first := e.asOf()
 	if err := e.Purge(Purge{All: true, Soft: true}); err != nil {

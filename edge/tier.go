@@ -19,9 +19,9 @@ import (
 
 const (
 	// appliedField tells a shield which feed seq its child had applied when the
-	// fetch began; asOfField tells the child as of which seq the answer is. Both
-	// are believed only over ServePeers and a Peer's transport, which prove who
-	// speaks: on every other path they are removed.
+	// fetch began, and the name of the log up to there; asOfField tells the child as of
+	// which seq the answer is. Both are believed only over ServePeers and a Peer's
+	// transport, which prove who speaks: on every other path they are removed.
 	appliedField = "Perigee-Applied"
 	asOfField    = "Perigee-As-Of"
 	// maxApplyWait is how long a shield waits to have applied what its child has.
@@ -90,7 +90,7 @@ func (w *fill) send(ctx context.Context, h http.Header) (resp *http.Response, as
 	asOf = w.fl.asOf
 	if p := w.shield; p != nil {
 		through := h.Clone()
-		through[appliedField] = []string{strconv.FormatUint(asOf.seq, 10)}
+		w.e.tellApplied(through, asOf)
 		resp, err = p.Transport.RoundTrip(w.request(ctx, through))
 		if err == nil && !refusedByPeer[resp.StatusCode] {
 			seq, _ := parseSeq(resp.Header[asOfField]) // none: as of the beginning
@@ -186,11 +186,11 @@ func peerClient(h http.Header, own string) string {
 	return own
 }
 
-// upToPeer waits until what the peer had applied has been applied here too.
-// While it has not, nothing that is stored here may answer the peer, since it
-// may have been purged.
+// upToPeer waits until what the peer had applied has been applied here too, and
+// reports whether it was the same log. While it has not, or when it was another,
+// nothing that is stored here may answer the peer, since it may have been purged.
 func (x *exchange) upToPeer() bool {
-	seq, ok := parseSeq(x.r.Header[appliedField])
+	seq, log, ok := parseApplied(x.r.Header[appliedField])
 	if !ok {
 		return false
 	}
@@ -199,7 +199,7 @@ func (x *exchange) upToPeer() bool {
 	for {
 		more := x.e.appliedMore()
 		if x.e.applied.Load() >= seq {
-			return true
+			return x.e.sameLog(seq, log)
 		}
 		select {
 		case <-more:
@@ -221,8 +221,10 @@ func (e *Edge) appliedMore() <-chan struct{} {
 	return e.more
 }
 
-// raiseApplied notes that the feed has been applied up to seq; applyMu is held.
-func (e *Edge) raiseApplied(seq uint64) {
+// raiseApplied notes that the feed, whose log is called log up to there, has been
+// applied up to seq; applyMu is held.
+func (e *Edge) raiseApplied(seq uint64, log string) {
+	e.places.add(seq, log)
 	if seq <= e.applied.Load() {
 		return
 	}
@@ -238,6 +240,9 @@ func (e *Edge) raiseApplied(seq uint64) {
 func (x *exchange) tellPeer(asOf instant, from http.Header) {
 	if !x.peer {
 		return
+	}
+	if asOf.local < x.e.anewAt.Load() { // its number is of another log
+		asOf.seq = 0
 	}
 	h := x.w.Header()
 	h[asOfField] = []string{strconv.FormatUint(asOf.seq, 10)}

@@ -22,7 +22,7 @@ import (
 func TestShield(t *testing.T) {
 	tiered(t, []string{"a", "b", "c", "shield"}, []string{"shield"}, func(t *testing.T, f *fleet) {
 		for _, e := range f.edges {
-			e.SetApplied(7)
+			e.SetApplied(7, testLog)
 		}
 		for i := range 4 {
 			resp, body := f.ask(i, "/x")
@@ -134,14 +134,14 @@ func (s *swapped) RoundTrip(r *http.Request) (*http.Response, error) {
 func TestFillThroughAShieldThatIsBehind(t *testing.T) {
 	tiered(t, []string{"a", "shield"}, []string{"shield"}, func(t *testing.T, f *fleet) {
 		a, shield := f.edges["a"], f.edges["shield"]
-		a.SetApplied(41)
-		shield.SetApplied(41)
+		a.SetApplied(41, testLog)
+		shield.SetApplied(41, testLog)
 		if _, body := f.ask(0, "/x"); body != "1" {
 			t.Fatalf("%q", body)
 		}
 		// The purge has come to the child and not to the shield, whose response
 		// it is for. After 200 ms the shield passes the request on.
-		purge := Purge{Seq: 42, URL: "http://shop.test/x"}
+		purge := Purge{Seq: 42, Log: testLog, URL: "http://shop.test/x"}
 		a.Purge(purge)
 		begin := time.Now()
 		if _, body := f.ask(0, "/x"); body != "2" || time.Since(begin) != maxApplyWait {
@@ -152,10 +152,10 @@ func TestFillThroughAShieldThatIsBehind(t *testing.T) {
 			t.Errorf("the child stores it as of %d", o.asOf.seq)
 		}
 		// When the purge comes within the wait, the shield answers at once.
-		a.Purge(Purge{Seq: 43, URL: "http://shop.test/x"})
+		a.Purge(Purge{Seq: 43, Log: testLog, URL: "http://shop.test/x"})
 		time.AfterFunc(50*time.Millisecond, func() {
 			shield.Purge(purge)
-			shield.Purge(Purge{Seq: 43, URL: "http://shop.test/x"})
+			shield.Purge(Purge{Seq: 43, Log: testLog, URL: "http://shop.test/x"})
 		})
 		begin = time.Now()
 		if _, body := f.ask(0, "/x"); body != "3" || time.Since(begin) != 50*time.Millisecond {
@@ -176,12 +176,12 @@ func TestFillThroughAShieldThatIsAhead(t *testing.T) {
 	tiered(t, []string{"a", "b", "shield"}, []string{"shield"}, func(t *testing.T, f *fleet) {
 		a, b, shield := f.edges["a"], f.edges["b"], f.edges["shield"]
 		for _, e := range f.edges {
-			e.SetApplied(10)
+			e.SetApplied(10, testLog)
 		}
 		f.ask(1, "/x") // b's fetch fills the shield, as of 10
-		a.SetApplied(5)
-		shield.SetApplied(20)
-		b.SetApplied(20)
+		a.SetApplied(5, testLog)
+		shield.SetApplied(20, testLog)
+		b.SetApplied(20, testLog)
 		if _, body := f.ask(0, "/x"); body != "1" {
 			t.Errorf("%q", body)
 		}
@@ -192,8 +192,8 @@ func TestFillThroughAShieldThatIsAhead(t *testing.T) {
 		if hard, _ := a.purges.check(&f.stored("a", "/x").scopes, f.stored("a", "/x").asOf); hard {
 			t.Error("purged already")
 		}
-		a.Purge(Purge{Seq: 15, URL: "http://shop.test/x"})
-		shield.Purge(Purge{Seq: 15, URL: "http://shop.test/x"})
+		a.Purge(Purge{Seq: 15, Log: testLog, URL: "http://shop.test/x"})
+		shield.Purge(Purge{Seq: 15, Log: testLog, URL: "http://shop.test/x"})
 		if _, body := f.ask(0, "/x"); body != "2" {
 			t.Errorf("after the purge: %q", body)
 		}
@@ -214,7 +214,7 @@ func TestPurgeAgainstFillThroughShield(t *testing.T) {
 			fmt.Fprint(w, n)
 		}
 		for _, e := range f.edges {
-			e.SetApplied(1)
+			e.SetApplied(1, testLog)
 		}
 		done := make(chan string)
 		go func() {
@@ -223,7 +223,7 @@ func TestPurgeAgainstFillThroughShield(t *testing.T) {
 		}()
 		synctest.Wait()
 		for _, e := range f.edges {
-			e.Purge(Purge{Seq: 2, Site: "shop", Tag: "news"})
+			e.Purge(Purge{Seq: 2, Log: testLog, Site: "shop", Tag: "news"})
 		}
 		close(gate)
 		if body := <-done; body != "1" {
@@ -234,8 +234,8 @@ func TestPurgeAgainstFillThroughShield(t *testing.T) {
 			t.Errorf("after the purge %q, %v", body, resp.Header)
 		}
 		// The child knows the tags too, though no client does.
-		f.edges["a"].Purge(Purge{Seq: 3, Site: "shop", Tag: "news"})
-		f.edges["shield"].Purge(Purge{Seq: 3, Site: "shop", Tag: "news"})
+		f.edges["a"].Purge(Purge{Seq: 3, Log: testLog, Site: "shop", Tag: "news"})
+		f.edges["shield"].Purge(Purge{Seq: 3, Log: testLog, Site: "shop", Tag: "news"})
 		if _, body := f.ask(0, "/x"); body != "3" {
 			t.Errorf("after the purge by tag %q", body)
 		}
@@ -253,7 +253,7 @@ func TestPeerFieldsAreBelievedFromPeersAlone(t *testing.T) {
 			io.WriteString(w, r.Header.Get(appliedField))
 		}
 		for _, e := range f.edges {
-			e.SetApplied(3)
+			e.SetApplied(3, testLog)
 		}
 		for i, path := range []string{"/through", "/direct"} {
 			begin := time.Now()
@@ -331,7 +331,7 @@ func TestSlicesThroughShield(t *testing.T) {
 	tiered(t, []string{"a", "shield"}, []string{"shield"}, func(t *testing.T, f *fleet) {
 		f.answer = file.ServeHTTP
 		for _, e := range f.edges {
-			e.SetApplied(3)
+			e.SetApplied(3, testLog)
 		}
 		for i := range 2 {
 			for _, start := range []int64{0, 2 << 20, 3 << 20} {

@@ -27,6 +27,9 @@ import (
 	"perigee.example/origin"
 )
 
+// testLog is the name of a log that is the same at every place.
+const testLog = "log"
+
 // fleet is some edges that fetch through each other, each with a client door
 // (HTTP) and a peer door (TLS of both sides), before one origin.
 type fleet struct {

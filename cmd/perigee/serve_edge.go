@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"perigee.example/edge"
+	"perigee.example/feed"
 	"perigee.example/internal/config"
 	"perigee.example/internal/control"
 	"perigee.example/internal/logqueue"
@@ -63,7 +64,7 @@ func (s *server) startEdge(name string, local *localFeed) error {
 	p.follow, err = s.openFollower("edge", local, followerParts{
 		releases: p.releases, blobs: p.blobs, report: p.report,
 		hooks: node.Hooks{
-			Purge: p.purge, Applied: p.edge.SetApplied, Behind: p.edge.SetBehind, Revalidate: p.revalidate, Nodes: p.peers.set,
+			Purge: p.purge, Applied: p.applied, Behind: p.edge.SetBehind, Revalidate: p.revalidate, Nodes: p.peers.set,
 		},
 	})
 	if err != nil {
@@ -273,10 +274,14 @@ func (p *edgePart) listen(c *config.Edge) error {
 	return nil
 }
 
-func (p *edgePart) purge(seq uint64, c control.Purge) {
-	if err := p.edge.Purge(edge.Purge{Seq: seq, Site: c.Site, URL: c.URL, Prefix: c.Prefix, Tag: c.Tag, All: c.All, Soft: c.Soft}); err != nil {
+// applied tells the edge a place on the feed. The chain there is over its epoch and
+// all that comes before in it, so that no other log has it.
+func (p *edgePart) applied(at feed.Position) { p.edge.SetApplied(at.Seq, at.Chain) }
+
+func (p *edgePart) purge(at feed.Position, c control.Purge) {
+	if err := p.edge.Purge(edge.Purge{Seq: at.Seq, Log: at.Chain, Site: c.Site, URL: c.URL, Prefix: c.Prefix, Tag: c.Tag, All: c.All, Soft: c.Soft}); err != nil {
 		// A purge that cannot be understood may have been for anything.
-		p.s.log.Error("purge not understood: everything is revalidated", "seq", seq, "err", err)
+		p.s.log.Error("purge not understood: everything is revalidated", "seq", at.Seq, "err", err)
 		p.revalidate("a purge was not understood")
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,21 +104,22 @@ func makePlan(seed uint64, n int, c cast) plan {
 
 // restored is a log that goes back while an edge does not hear of it: what it
 // knows is overtaken by other entries with the same numbers, among them a purge
-// and a push. The others hear of it, and have seen higher numbers.
+// and a push. The others hear of it, and have seen higher numbers. Where the edge is
+// the shield, they fetch through it all the while.
 func restored(r *rand.Rand, c cast) []step {
-	// Not the shield: others fetch through it, and between edges a number says nothing
-	// of the log that it is of.
-	others := slices.DeleteFunc(slices.Clone(c.edges), func(e string) bool { return e == shield })
-	victim := others[r.IntN(len(others))]
+	victim := c.edges[r.IntN(len(c.edges))]
 	url := aURL(r)
+	if victim == shield {
+		url = pulledURL(pulled[1], r.IntN(pulledPaths))
+	}
 	return []step{
 		{do: snapshot},
 		{do: purgeURL, on: aURL(r)},
-		{do: purgeURL, on: aURL(r)},
 		{do: push},
+		{do: purgeURL, on: url}, // what is stored of it from here on is as of the highest number of the old log
 		{do: restore, on: victim},
 		{do: push},
-		{do: purgeURL, on: url},
+		{do: purgeURL, on: url}, // with a number that the old log has given out
 		{do: purgeTag, on: tags[0]},
 		{do: mend, on: victim},
 	}

@@ -112,10 +112,11 @@ func (d *threeDays) start() {
 	done := make(chan error, 2)
 	for name, c := range map[string]follows.Config{
 		"fra1": {Role: "edge", Releases: d.releases, Blobs: d.blobs, Hooks: follows.Hooks{
-			Purge: func(seq uint64, p control.Purge) {
-				must(d.edge.Purge(edge.Purge{Seq: seq, Site: p.Site, URL: p.URL, All: p.All}))
+			Purge: func(at feed.Position, p control.Purge) {
+				must(d.edge.Purge(edge.Purge{Seq: at.Seq, Log: at.Chain, Site: p.Site, URL: p.URL, All: p.All}))
 			},
-			Applied: d.edge.SetApplied, Behind: d.edge.SetBehind, Revalidate: func(why string) { d.t.Errorf("revalidates: %s", why) },
+			Applied: func(at feed.Position) { d.edge.SetApplied(at.Seq, at.Chain) },
+			Behind:  d.edge.SetBehind, Revalidate: func(why string) { d.t.Errorf("revalidates: %s", why) },
 		}},
 		"dns1": {Role: "dns", Hooks: follows.Hooks{
 			Drains: func(now follows.Drains) { drains.Store(&now); set2state() },

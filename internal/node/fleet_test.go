@@ -140,7 +140,7 @@ func (f *fleet) run(cred *control.Credentials) *member {
 	}
 	m.node, err = Open(Config{
 		Dir: dir, Credentials: cred, Role: "edge", Releases: m.releases, Blobs: blobs,
-		Hooks:  Hooks{Purge: func(seq uint64, _ control.Purge) { m.purges <- seq }},
+		Hooks:  Hooks{Purge: func(at feed.Position, _ control.Purge) { m.purges <- at.Seq }},
 		Report: func() control.NodeReport { return control.NodeReport{Config: "cafe"} },
 	})
 	if err != nil {

@@ -41,10 +41,10 @@ import (
 type Hooks struct {
 	// Purge applies a purge. It is called again for old purges after a restart
 	// and after a break of the log: doing it twice must be harmless.
-	Purge func(seq uint64, p control.Purge)
-	// Applied says that every purge up to seq is applied and synced here: a
-	// fetch that starts now has seen it (the asOf of its response).
-	Applied func(seq uint64)
+	Purge func(at feed.Position, p control.Purge)
+	// Applied says that every purge up to at is applied and synced here: a fetch
+	// that starts now has seen it (the asOf of its response). It is told each entry.
+	Applied func(at feed.Position)
 	// Behind says whether the log is known to hold entries that are not applied
 	// here yet. While true every stored response counts as stale.
 	Behind func(behind bool)
@@ -171,7 +171,7 @@ func (n *Node) keep() keep {
 func (n *Node) replay(position feed.Position) {
 	for _, l := range n.journal.live.sorted() {
 		if p, ok := l.command.(*control.Purge); ok && n.c.Hooks.Purge != nil {
-			n.c.Hooks.Purge(l.entry.Seq, *p)
+			n.c.Hooks.Purge(l.entry.Position(), *p)
 		}
 		if n.act != nil {
 			n.act.apply(l.command, l.entry.Seq)
@@ -179,7 +179,7 @@ func (n *Node) replay(position feed.Position) {
 	}
 	n.tellDrains()
 	n.tellNodes()
-	n.applied(position)
+	n.applied([]feed.Position{position})
 }
 
 func (n *Node) tellDrains() {
@@ -194,15 +194,17 @@ func (n *Node) tellNodes() {
 	}
 }
 
-// applied makes position this node's place: every entry up to it is journalled,
+// applied makes the last of places this node's: every entry up to it is journalled,
 // and the hooks and the activator have heard of it. Not before: a report is sent
 // at any moment, and counts as the receipt.
-func (n *Node) applied(position feed.Position) {
+func (n *Node) applied(places []feed.Position) {
 	n.mu.Lock()
-	n.position = position
+	n.position = places[len(places)-1]
 	n.mu.Unlock()
 	if n.c.Hooks.Applied != nil {
-		n.c.Hooks.Applied(position.Seq)
+		for _, at := range places {
+			n.c.Hooks.Applied(at)
+		}
 	}
 }
 

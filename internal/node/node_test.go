@@ -105,11 +105,11 @@ func (r *rig) start() {
 			return f, size, err
 		},
 		Hooks: Hooks{
-			Purge: func(seq uint64, p control.Purge) {
+			Purge: func(at feed.Position, p control.Purge) {
 				if r.onPurge != nil {
-					r.onPurge(seq)
+					r.onPurge(at.Seq)
 				}
-				say("purge %d %s soft %v", seq, p.String(), p.Soft)
+				say("purge %d %s soft %v", at.Seq, p.String(), p.Soft)
 			},
 			Behind:     func(b bool) { say("behind %v", b) },
 			Revalidate: func(why string) { say("revalidate %s", why) },

@@ -183,8 +183,11 @@ func (s *session) take(es []feed.Entry) error {
 		}
 		return failed
 	}
-	at := s.at
-	inOrder(handOn, func() { n.applied(at) })
+	places := make([]feed.Position, len(es))
+	for i, e := range es {
+		places[i] = e.Position()
+	}
+	inOrder(handOn, func() { n.applied(places) })
 	return nil
 }
 
@@ -195,7 +198,7 @@ func (s *session) handOn(es []feed.Entry, commands []any, whole, drains bool) {
 	for i, e := range es {
 		if n.c.Hooks.Purge != nil {
 			for _, p := range control.PurgesOf(commands[i]) {
-				n.c.Hooks.Purge(e.Seq, p)
+				n.c.Hooks.Purge(e.Position(), p)
 			}
 		}
 	}
