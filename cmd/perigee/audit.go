@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -18,7 +19,8 @@ func newAudit(o *options) *cobra.Command {
 		Long: `Shows the newest lines of the control node's audit log, oldest first: every call
 that was to change something, and every one that was refused for want of a right.
 The whole of it is in audit.log of the control node's state folder, one JSON
-object a line.`,
+object a line. Of several control nodes each writes down what it was asked; any
+of them shows what all have, and says which one did not answer.`,
 		Example: "  perigee audit\n  perigee audit -n 1000 --json",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -42,7 +44,13 @@ object a line.`,
 				if l.Why != "" {
 					what += " (" + l.Why + ")"
 				}
+				if l.Node != "" {
+					who += " at " + l.Node
+				}
 				fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%s\n", l.Time.Local().Format(time.DateTime), who, l.From, l.Status, what)
+			}
+			if len(out.Silent) > 0 {
+				say(c, "what was asked of %s is not there: no answer", strings.Join(out.Silent, ", "))
 			}
 			if out.Damaged > 0 {
 				say(c, "%s left out: a crash cut them short", plural(out.Damaged, "line"))

@@ -151,6 +151,9 @@ func newTokenList(o *options) *cobra.Command {
 				}
 				fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", k.Name, may, end, used)
 			}
+			if len(list.Silent) > 0 {
+				say(c, "uses at %s are not known: no answer", strings.Join(list.Silent, ", "))
+			}
 			return t.Flush()
 		},
 	}

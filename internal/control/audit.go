@@ -39,6 +39,7 @@ const (
 // or was refused for want of a right.
 type AuditLine struct {
 	Time   time.Time `json:"time"`
+	Node   string    `json:"node,omitempty"`  // of several control nodes, the one that was called
 	Who    string    `json:"who,omitempty"`   // the token's name, or "socket"; none: nobody known
 	What   string    `json:"what"`            // method and path
 	Which  string    `json:"which,omitempty"` // what the body named
@@ -47,9 +48,11 @@ type AuditLine struct {
 	Why    string    `json:"why,omitempty"` // of a refusal
 }
 
-// AuditLines are the newest lines, oldest first.
+// AuditLines are the newest lines of all control nodes, oldest first.
 type AuditLines struct {
 	Lines []AuditLine `json:"lines"`
+	// Silent are control nodes that did not answer: their lines are not there.
+	Silent []string `json:"silent,omitempty"`
 	// Damaged lines were left out: a crash in the middle of a write leaves one.
 	Damaged int `json:"damaged,omitempty"`
 }
@@ -284,5 +287,5 @@ func (s *Server) getAudit(_ http.ResponseWriter, r *http.Request) (any, error) {
 			return nil, refuse(http.StatusBadRequest, "for example limit=1000", "limit must be from 1 to %d", maxAuditShown)
 		}
 	}
-	return s.audit.newest(n)
+	return s.auditOfAll(r.Context(), n)
 }

@@ -69,8 +69,15 @@ func (s *Server) getBackup(_ http.ResponseWriter, r *http.Request) (any, error) 
 // moment, while commands go on.
 func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
 	b := &backup{tar: tar.NewWriter(w), now: s.now().UTC().Truncate(time.Second)}
+	err := s.feed.Log().Refresh(ctx) // of three, another may have written
 	s.mu.Lock()
-	err := s.catchUp(ctx)
+	if err == nil {
+		err = s.catchUp(ctx)
+	}
+	var changed []string
+	if err == nil && s.c.Cluster != nil {
+		changed = s.syncLists() // a token that the log removed is in no list of the backup
+	}
 	head := BackupHead{Version: backupVersion, Created: b.now, Head: s.feed.Log().Head(), BlobsLeftOut: !blobs}
 	digests := slices.SortedFunc(maps.Keys(s.referenced), func(a, b origin.Digest) int { return slices.Compare(a[:], b[:]) })
 	lists := map[string][]byte{}
@@ -80,6 +87,7 @@ func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
 		}
 	}
 	s.mu.Unlock()
+	s.admitAnew(ctx, changed)
 	if err != nil {
 		return err
 	}

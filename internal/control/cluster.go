@@ -170,6 +170,12 @@ func (s *Server) takeNodes(ctx context.Context) {
 	s.mu.Lock()
 	changed := s.syncLists()
 	s.mu.Unlock()
+	s.admitAnew(ctx, changed)
+}
+
+// admitAnew cuts nodes off whose certificates changed, and makes a place for those
+// that are still of the fleet.
+func (s *Server) admitAnew(ctx context.Context, changed []string) {
 	for _, name := range changed {
 		s.feed.Forget(name)
 		if !s.nodes.has(name) {
@@ -214,11 +220,18 @@ func (s *Server) syncLists() (changed []string) {
 
 var errAsItIs = errors.New("as it is")
 
-// shareToken puts a change of the tokens on the log.
+// shareToken puts a change of the tokens on the log, unless another control node
+// has given the name away meanwhile: its secret would be worth nothing.
 func (s *Server) shareToken(c TokenChange) error {
 	ctx, cancel := context.WithTimeout(context.Background(), purgeWait)
 	defer cancel()
-	if _, err := s.command(ctx, KindToken, c, free); err != nil {
+	taken := func(st *State) error {
+		if c.Token != nil && st.Tokens[c.Name] != nil {
+			return tokenExists(c.Name)
+		}
+		return nil
+	}
+	if _, err := s.command(ctx, KindToken, c, taken); err != nil {
 		return err
 	}
 	s.mu.Lock()

@@ -243,7 +243,7 @@ func isControl(cs *tls.ConnectionState) bool {
 }
 
 // peerCall answers another control node at the blob door: GET of any blob, PUT of
-// one that it has, and which of some are missing.
+// one that it has, which of some are missing, and what is noted here alone.
 func (s *Server) peerCall(w http.ResponseWriter, r *http.Request) {
 	fail := func(status int, err error) {
 		s.log.Warn("call of another control node failed", "call", r.Method+" "+r.URL.Path, "err", err)
@@ -263,6 +263,17 @@ func (s *Server) peerCall(w http.ResponseWriter, r *http.Request) {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(missing); err != nil {
+			s.log.Debug("answer not written", "err", err)
+		}
+		return
+	}
+	if answer, ok, err := s.noted(r); ok {
+		if err != nil {
+			fail(asError(err).Status, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		if err := json.NewEncoder(w).Encode(answer); err != nil {
 			s.log.Debug("answer not written", "err", err)
 		}
 		return

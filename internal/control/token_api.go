@@ -2,8 +2,6 @@ package control
 
 import (
 	"net/http"
-	"os"
-	"path/filepath"
 	"time"
 
 	"perigee.example/feed"
@@ -30,6 +28,8 @@ type TokenAdded struct {
 type TokenList struct {
 	Tokens []Token   `json:"tokens"`
 	Time   time.Time `json:"time"` // of the control node
+	// Silent are control nodes that did not answer: a use there is not known.
+	Silent []string `json:"silent,omitempty"`
 }
 
 // TokenRemoved answers a token's removal.
@@ -46,9 +46,9 @@ type TokenRequest struct {
 	ExpiresIn int64 `json:"expires_in,omitempty"`
 }
 
-func (s *Server) shown(t *token) Token {
+func shown(t *token, used time.Time) Token {
 	out := Token{Name: t.Name, Can: t.Can, Sites: t.Sites, Created: t.Created, Expires: t.Expires}
-	if used := s.tokens.lastUse(t.Name); !used.IsZero() {
+	if !used.IsZero() {
 		out.Used = &used
 	}
 	return out
@@ -64,7 +64,7 @@ func (s *Server) ownToken(_ http.ResponseWriter, r *http.Request) (any, error) {
 	defer s.tokens.mu.RUnlock()
 	for i := range s.tokens.tokens {
 		if t := &s.tokens.tokens[i]; t.Name == c.name {
-			return s.shown(t), nil
+			return shown(t, s.tokens.lastUse(t.Name)), nil
 		}
 	}
 	return Token{Name: c.name, Can: c.rights.Can}, nil
@@ -74,11 +74,13 @@ func (s *Server) getTokens(_ http.ResponseWriter, r *http.Request) (any, error) 
 	if _, err := query(r); err != nil {
 		return nil, err
 	}
-	out := TokenList{Tokens: []Token{}, Time: s.now().UTC()}
+	uses, silent := s.usesOfAll(r.Context())
+	out := TokenList{Tokens: []Token{}, Time: s.now().UTC(), Silent: silent}
 	s.tokens.mu.RLock()
 	defer s.tokens.mu.RUnlock()
 	for i := range s.tokens.tokens {
-		out.Tokens = append(out.Tokens, s.shown(&s.tokens.tokens[i]))
+		t := &s.tokens.tokens[i]
+		out.Tokens = append(out.Tokens, shown(t, uses[t.Name]))
 	}
 	return out, nil
 }
@@ -108,29 +110,13 @@ func (s *Server) addToken(w http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return TokenAdded{Token: s.shown(&t), Secret: secret}, nil
+	return TokenAdded{Token: shown(&t, time.Time{}), Secret: secret}, nil
 }
 
 func (s *Server) removeToken(_ http.ResponseWriter, r *http.Request) (any, error) {
 	name := r.PathValue("name")
-	s.dropTokenFile(name)
 	if err := s.tokens.remove(name); err != nil {
 		return nil, err
 	}
 	return TokenRemoved{Name: name}, nil
-}
-
-// dropTokenFile removes admin.token with the token that it holds: a secret that
-// opens nothing any more would be taken for one that does.
-func (s *Server) dropTokenFile(name string) {
-	path := filepath.Join(s.c.Dir, tokenName)
-	secret, err := readToken(path)
-	if err != nil {
-		return // there is none
-	}
-	if t := s.tokens.of(secret); t != nil && t.Name == name {
-		if err := os.Remove(path); err != nil {
-			s.log.Warn("file of a removed token not removed", "err", err)
-		}
-	}
 }

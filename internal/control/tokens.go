@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -185,7 +186,7 @@ func (l *tokenList) add(name string, rights Rights, life time.Duration, now time
 	}
 	err = l.change(func(list []token) ([]token, error) {
 		if slices.ContainsFunc(list, func(o token) bool { return o.Name == name }) {
-			return nil, refuse(409, "remove it first, or choose another name", "token %s exists", name)
+			return nil, tokenExists(name)
 		}
 		if len(list) >= maxTokens {
 			return nil, refuse(409, "`perigee token list` shows which are not used any more", "there are %d tokens already", len(list))
@@ -195,12 +196,19 @@ func (l *tokenList) add(name string, rights Rights, life time.Duration, now time
 	return secret, t, err
 }
 
+func tokenExists(name string) error {
+	return refuse(409, "remove it first, or choose another name", "token %s exists", name)
+}
+
 // remove takes a token away: the next call with it is refused.
 func (l *tokenList) remove(name string) error {
 	err := l.change(func(list []token) ([]token, error) {
 		i := slices.IndexFunc(list, func(o token) bool { return o.Name == name })
 		if i < 0 {
 			return nil, refuse(404, "`perigee token list` lists them", "no token is called %.100q", name)
+		}
+		if l.share == nil { // else take does it, when the log has the change
+			l.dropFile(list[i])
 		}
 		return slices.Delete(list, i, i+1), nil
 	})
@@ -280,6 +288,7 @@ func (l *tokenList) take(told map[string]*token) error {
 		i := slices.IndexFunc(next, func(o token) bool { return o.Name == name })
 		switch {
 		case t == nil && i >= 0:
+			l.dropFile(next[i])
 			next, changed = slices.Delete(next, i, i+1), true
 		case t != nil && i < 0:
 			next, changed = append(next, *t), true
@@ -295,6 +304,23 @@ func (l *tokenList) take(told map[string]*token) error {
 	}
 	l.tokens = next
 	return nil
+}
+
+// dropFile removes admin.token with the token that it holds: a secret that opens
+// nothing any more would be taken for one that does.
+func (l *tokenList) dropFile(t token) {
+	path := filepath.Join(filepath.Dir(l.path), tokenName)
+	secret, err := readToken(path)
+	if err != nil {
+		return // there is none
+	}
+	sum := sha256.Sum256([]byte(secret))
+	if hex.EncodeToString(sum[:]) != t.SHA256 {
+		return
+	}
+	if err := os.Remove(path); err != nil {
+		l.log.Warn("file of a removed token not removed", "err", err)
+	}
 }
 
 // use notes that a token was used. It is saved now and then, and at the end:
@@ -314,6 +340,13 @@ func (l *tokenList) lastUse(name string) time.Time {
 	l.useMu.Lock()
 	defer l.useMu.Unlock()
 	return l.used[name]
+}
+
+// uses is when each token was last used here, a copy.
+func (l *tokenList) uses() map[string]time.Time {
+	l.useMu.Lock()
+	defer l.useMu.Unlock()
+	return maps.Clone(l.used)
 }
 
 // saveUse is called with useMu held.
