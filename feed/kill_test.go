@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(killedDirEnv); dir != "" {
 		appendUntilKilled(dir)
 	}
+	if dir := os.Getenv(faultDirEnv); dir != "" {
+		appendAnyway(dir)
+	}
 	os.Exit(m.Run())
 }
 
