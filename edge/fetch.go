@@ -2,9 +2,12 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/http"
 	"time"
+
+	"perigee.example/origin"
 )
 
 // maxRangeFill bounds what a request for a range may make us fetch: a larger
@@ -24,6 +27,7 @@ type fill struct {
 	old     *stored   // to validate; nil when nothing is stored
 	offered []*stored // variants that the origin may choose, when there is no old
 	onError bool      // old may stand in for a failed origin
+	cutOff  bool      // old may stand in for an origin that is not there
 	limit   int64     // the largest body to fetch, or -1
 	// rangeField is the Range to ask for, "" for the whole; exact says that it
 	// is what the client asked for.
@@ -45,7 +49,7 @@ func (x *exchange) newFill(fl *flight, f found) *fill {
 	delete(h, "Pragma")
 	delete(h, "Cache-Control")
 	w := &fill{e: e, fl: fl, site: site, target: q.target, header: h, fields: headerFields(q.header.Clone()),
-		auth: q.has("Authorization"), old: f.obj, onError: f.onError, limit: -1, shield: x.via()}
+		auth: q.has("Authorization"), old: f.obj, onError: f.onError, cutOff: f.cutOff, limit: -1, shield: x.via()}
 	if f.obj != nil && f.use == useNone {
 		w.old = nil
 	}
@@ -154,7 +158,7 @@ func (w *fill) fetch(ctx context.Context, old *stored) outcome {
 	w.asOf = asOf
 	came := w.e.now()
 	if err != nil {
-		if w.standsIn(old) {
+		if w.standsIn(old) || old != nil && w.cutOff && notReached(err) && !w.purged(old) {
 			return outcome{obj: old, stale: true}
 		}
 		return outcome{err: err}
@@ -186,6 +190,13 @@ func (w *fill) request(ctx context.Context, h http.Header) *http.Request {
 // when it has been purged since the fetch began.
 func (w *fill) standsIn(old *stored) bool {
 	return old != nil && w.onError && !w.purged(old)
+}
+
+// notReached reports an error by which we are disconnected (RFC 9111 §4.2.4):
+// not one byte came back. What came and could not be read is another failure.
+func notReached(err error) bool {
+	e, ok := errors.AsType[*origin.UpstreamError](err)
+	return ok && !e.Answered
 }
 
 // purged reports a hard purge since o was fetched.
@@ -241,10 +252,13 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 	case deceptive(w.target.path, obj):
 		why = "deception"
 	case !sound:
+		if o, ok := w.keepEnd(resp, obj); ok {
+			return o
+		}
 		why = "partial"
 	case w.sliceable(obj, resp.ContentLength):
 		resp.Body.Close()
-		obj.part = &part{0, resp.ContentLength}
+		obj.part = &part{total: resp.ContentLength}
 		return w.headOnly(obj, own, came)
 	case w.limit >= 0 && p == nil && (resp.ContentLength < 0 || resp.ContentLength > w.limit):
 		if !w.exact {

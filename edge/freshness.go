@@ -13,6 +13,11 @@ const (
 	// maxHeuristic bounds a heuristic lifetime: a page of ten years ago may
 	// change today like any other.
 	maxHeuristic = 24 * time.Hour
+	// maxCutOff bounds how long after its lifetime a response without
+	// stale-if-error stands in for origins that nobody can reach: an origin
+	// starts again in less, and what it wants to be never older it calls so
+	// (must-revalidate, no-cache, s-maxage, no lifetime).
+	maxCutOff = time.Minute
 	// centuryAhead is how far a two-digit year of an RFC 850 date may lie in
 	// the future before it means the past century (RFC 9110 §5.6.7).
 	centuryAhead = 50

@@ -91,6 +91,7 @@ const (
 	recProxyRevalidate
 	recHasSMaxAge
 	recHasTagLines
+	recEndPart
 )
 
 // maxRecordBytes bounds a record: the head of a response has 1 MiB at most, and
@@ -161,7 +162,7 @@ func putFixed(r []byte, o *stored, b *boot) {
 	put(recLocal, int64(o.asOf.local))
 	var flags uint16
 	for i, set := range []bool{o.hasLifetime, o.targeted, o.unmodified, !o.lastModified.IsZero(), !o.date.IsZero(), o.part != nil, o.scopes.anyTag,
-		o.cc.noCache, o.cc.public, o.cc.mustRevalidate, o.cc.proxyRevalidate, o.cc.sMaxAge != noDelta, o.tags != nil} {
+		o.cc.noCache, o.cc.public, o.cc.mustRevalidate, o.cc.proxyRevalidate, o.cc.sMaxAge != noDelta, o.tags != nil, o.part != nil && o.part.end} {
 		flags |= uint16(bit(set)) << i
 	}
 	if flags&recHasDate != 0 {
@@ -345,7 +346,7 @@ func (o *stored) viewFixed(r []byte, here *boot) error {
 	}
 	o.part = nil
 	if has(recHasPart) {
-		o.part = &part{get(recPartStart), get(recPartTotal)}
+		o.part = &part{get(recPartStart), get(recPartTotal), has(recEndPart)}
 		if o.part.start < 0 || o.part.total < 0 || o.part.start > o.part.total || o.size > o.part.total-o.part.start {
 			return errRecord
 		}

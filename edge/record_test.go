@@ -38,7 +38,7 @@ func sampleRecords(b *boot) []*stored {
 	bare := newStored(site, 404, h("Cache-Control", "no-cache, proxy-revalidate"), at, at)
 	bare.key, bare.scopes = "http://shop.test/", purgeScopes{site: "shop", resource: "shop.test/"}
 	slice := newStored(site, 206, h("Cache-Control", "max-age=10", "Etag", `"x"`), at, at)
-	slice.part, slice.size, slice.header = &part{1 << 20, 5 << 20}, 1<<20, nil
+	slice.part, slice.size, slice.header = &part{start: 1 << 20, total: 5 << 20}, 1<<20, nil
 	slice.key = "http://shop.test/film\x00\"x\"\x001"
 	full.head, full.head304 = []byte("HTTP/1.1 200 OK\r\nVary: Accept\r\n"), []byte("HTTP/1.1 304 Not Modified\r\n")
 	bare.head = []byte("HTTP/1.1 404 Not Found\r\n")

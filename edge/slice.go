@@ -22,8 +22,12 @@ var (
 // part says that a stored response holds a part of its representation only:
 // body is what follows start. The rest is in slices, stored responses of their
 // own, if it has a strong validator, by which alone parts may be combined (RFC
-// 9110 §15.3.7.3); slices have a key that no request has.
-type part struct{ start, total int64 }
+// 9110 §15.3.7.3); slices have a key that no request has. end says that the part
+// is known to be the end, and nothing else is sure (keepEnd).
+type part struct {
+	start, total int64
+	end          bool
+}
 
 // covers reports whether n octets from start are in the stored part.
 func (o *stored) covers(start, n int64) bool {
@@ -53,7 +57,10 @@ func (o *stored) answers(q *request) bool {
 		return true
 	}
 	rng, ranged := q.fields().combined("Range")
-	if o.strongValidator() != "" {
+	if _, suffix := suffixLength(rng); o.part.end && !suffix {
+		return false
+	}
+	if o.strongValidator() != "" && !o.part.end {
 		return ranged || q.method == http.MethodHead || o.part.total > sliceBytes
 	}
 	if !ranged || q.has("If-Range") {
@@ -126,7 +133,7 @@ func (w *fill) classifyPart(resp *http.Response) (p *part, ok bool) {
 	if r.length == total {
 		return nil, true
 	}
-	return &part{r.start, total}, true
+	return &part{start: r.start, total: total}, true
 }
 
 // sliceable reports that o, of which length octets would come, is better
@@ -280,6 +287,6 @@ func (w *fill) checkSlice(head *stored, want byteRange, resp *http.Response, ask
 	}
 	resp.ContentLength = r.length
 	obj.sel, obj.header, obj.status = nil, nil, http.StatusPartialContent
-	obj.part = &part{r.start, total}
+	obj.part = &part{start: r.start, total: total}
 	return obj, nil
 }

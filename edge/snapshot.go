@@ -56,6 +56,7 @@ type found struct {
 	use     use
 	age     time.Duration
 	onError bool // may be used if the origin fails (RFC 5861 §4)
+	cutOff  bool // may be used if no origin can be reached (RFC 9111 §4.2.4)
 	// tolerable: nothing but its age keeps it from use, so a client that takes
 	// stale ones may have it.
 	tolerable bool
@@ -133,5 +134,6 @@ func (o *stored) judge(now time.Time, soft, behind bool) found {
 		r.use = useStale
 	}
 	r.onError = young || mayStale && staleness <= max(o.cc.staleIfError, o.cc.staleWhileRevalidate)
+	r.cutOff = mayStale && o.lifetime > 0 && staleness < maxCutOff
 	return r
 }

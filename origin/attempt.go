@@ -41,7 +41,8 @@ func (p Phase) String() string {
 type UpstreamError struct {
 	Upstream string // as configured
 	Phase    Phase
-	Tries    int // upstreams tried, this one included
+	Tries    int  // upstreams tried, this one included
+	Answered bool // a byte of a response had come
 	Err      error
 }
 
@@ -90,9 +91,9 @@ func (p *Pool) try(u *upstream, out *http.Request, trial, repeat bool, n int) (*
 		} else if _, ours := errors.AsType[*bodyError](err); ours {
 			v = none // nor does a body that the caller could not give
 		}
-		e := &UpstreamError{u.name, Phase(at.phase.Load()), n, err}
+		e := &UpstreamError{u.name, Phase(at.phase.Load()), n, at.seen.Load(), err}
 		p.settle(u, v, e, trial)
-		return nil, &attemptError{e, at.seen.Load()}
+		return nil, &attemptError{e, e.Answered}
 	}
 	p.answered(u)
 	resp.Body = &body{empty: resp.Body == http.NoBody, ReadCloser: resp.Body, pool: p, up: u, caller: out.Context(), tries: n}
@@ -126,7 +127,7 @@ func (b *body) Read(buf []byte) (int, error) {
 		if b.caller.Err() != nil {
 			v, err = none, context.Cause(b.caller)
 		}
-		e := &UpstreamError{b.up.name, PhaseBody, b.tries, err}
+		e := &UpstreamError{b.up.name, PhaseBody, b.tries, true, err}
 		b.err = e
 		b.end(v, e)
 	}

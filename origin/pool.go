@@ -237,7 +237,7 @@ func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
 			if req.Body != nil {
 				req.Body.Close()
 			}
-			return nil, &UpstreamError{u.name, PhaseSend, n, err}
+			return nil, &UpstreamError{u.name, PhaseSend, n, false, err}
 		}
 		resp, upErr := p.try(u, out, trial, retry, n)
 		if upErr == nil {

@@ -36,6 +36,8 @@ type responseHead struct {
 	length int64 // of Content-Length; -1: none
 	chunks bool  // Transfer-Encoding: chunked
 	close  bool  // the connection ends with this response
+	// unframed: a Transfer-Encoding that is no transfer coding.
+	unframed bool
 }
 
 // readHead reads lines up to and with an empty one. begun is called once the
@@ -179,18 +181,25 @@ func (h *responseHead) framing() error {
 		}
 		h.length = n
 	case len(codings) > 0:
-		if len(codings) != 1 || !strings.EqualFold(codings[0], "chunked") {
+		unknown := len(codings) == 1 && isToken(codings[0]) && !transferCodings[strings.ToLower(codings[0])]
+		if !unknown && (len(codings) != 1 || !strings.EqualFold(codings[0], "chunked")) {
 			return fmt.Errorf("Transfer-Encoding %.40q is not a single chunked", strings.Join(codings, ", "))
 		}
 		if h.minor == 0 {
 			return errors.New("Transfer-Encoding in HTTP/1.0")
 		}
-		h.chunks = true
+		h.chunks, h.unframed = !unknown, unknown
 		delete(h.header, "Transfer-Encoding")
 	}
-	h.close = h.minor == 0 && !listed(h.header["Connection"], "keep-alive") || listed(h.header["Connection"], "close")
+	h.close = h.unframed || h.minor == 0 && !listed(h.header["Connection"], "keep-alive") || listed(h.header["Connection"], "close")
 	return nil
 }
+
+// transferCodings are the registered ones (RFC 9112 §7). We send no TE, so none
+// but chunked may come (§7.4): one that comes all the same was applied, and we
+// undo none. Any other word ("binary", "identity") names nothing that could have been
+// applied: the body is what it is, and ends with the connection (§6.3 rule 4).
+var transferCodings = map[string]bool{"chunked": true, "compress": true, "x-compress": true, "deflate": true, "gzip": true, "x-gzip": true, "trailers": true}
 
 func parseLength(s string) (int64, bool) {
 	if s == "" || len(s) > maxLengthDigits {

@@ -37,6 +37,9 @@ func FuzzParseResponse(f *testing.F) {
 		if bytes.ContainsAny(raw, "\x00\x7f") || bytes.Count(raw, []byte("\n")) != bytes.Count(raw, []byte("\r\n")) || bytes.Count(raw, []byte("\r")) != bytes.Count(raw, []byte("\r\n")) {
 			t.Fatalf("accepted %q", raw)
 		}
+		if h.unframed {
+			return // net/http knows chunked alone
+		}
 		std, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(append(raw, "0\r\n\r\n"...))), nil)
 		if err != nil {
 			if strings.Contains(err.Error(), "Trailer") || len(h.header["Trailer"]) > 0 {

@@ -52,7 +52,10 @@ func TestOddHeads(t *testing.T) {
 		"length and chunked":      ok + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"gzip, chunked":           ok + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
 		"chunked twice":           ok + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-		"identity":                ok + "Transfer-Encoding: identity\r\n\r\nx",
+		"gzip":                    ok + "Transfer-Encoding: gzip\r\n\r\nx",
+		"identity, chunked":       ok + "Transfer-Encoding: identity, chunked\r\n\r\n0\r\n\r\n",
+		"a coding with parameter": ok + "Transfer-Encoding: binary;q=1\r\n\r\nx",
+		"length and identity":     ok + "Content-Length: 1\r\nTransfer-Encoding: identity\r\n\r\nx",
 		"chunked in HTTP/1.0":     "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 		"status 099":              "HTTP/1.1 099 Odd\r\n\r\n",
 		"status 1000":             "HTTP/1.1 1000 Odd\r\n\r\n",
@@ -78,6 +81,44 @@ func TestOddHeads(t *testing.T) {
 				f.set("a:80", says("sound"))
 				if got := get(t, p); got != "sound" || f.dialled("a:80") != 2 {
 					t.Errorf("then %q after %d dials", got, f.dialled("a:80"))
+				}
+			})
+		})
+	}
+}
+
+// RFC 9112 §6.3 rule 4: under a Transfer-Encoding that is no transfer coding a
+// body ends with its connection, which carries nothing else.
+func TestUnknownTransferCoding(t *testing.T) {
+	for _, coding := range []string{"identity", "binary", "UTF-8"} {
+		t.Run(coding, func(t *testing.T) {
+			bubble(t, func(t *testing.T, f *farm) {
+				p := single(t, f, thenCloses("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: "+coding+"\r\n\r\n0\r\n\r\nbody"))
+				for n := 1; n <= 2; n++ {
+					req, err := http.NewRequest(http.MethodGet, "http://www.example.com/", nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					resp, err := p.RoundTrip(req)
+					if err != nil {
+						t.Fatal(err)
+					}
+					body, err := io.ReadAll(resp.Body)
+					if string(body) != "0\r\n\r\nbody" || err != nil || resp.Header["Transfer-Encoding"] != nil || resp.ContentLength != -1 {
+						t.Errorf("%q, %v, %v", body, err, resp.Header)
+					}
+					resp.Body.Close()
+					synctest.Wait()
+					if f.dialled("a:80") != n {
+						t.Errorf("%d dials for %d requests", f.dialled("a:80"), n)
+					}
+				}
+				f.set("a:80", answers("HTTP/1.1 204 No Content\r\nTransfer-Encoding: "+coding+"\r\n\r\n"))
+				for n := 3; n <= 4; n++ { // nor where there is no body
+					if got := get(t, p); got != "" || f.dialled("a:80") != n {
+						t.Errorf("%q after %d dials", got, f.dialled("a:80"))
+					}
+					synctest.Wait()
 				}
 			})
 		})
