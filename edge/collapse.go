@@ -24,6 +24,7 @@ type flight struct {
 	scopes  purgeScopes
 	asOf    instant
 	behind  bool // who leads it does not wait for it
+	began   time.Time
 	ready   chan struct{}
 	interim chan interim // for the leader's client
 	ctx     context.Context
@@ -32,6 +33,7 @@ type flight struct {
 	held []arena.Extent // for those who wait, who lets go of them is told in hold.go
 
 	// Under flights.mu:
+	early   earliness
 	doomed  bool // the URI was invalidated: what it brings is not stored
 	waiting int  // requests that want the outcome
 	claimed bool // the leader has taken outcome.resp over
@@ -63,6 +65,10 @@ type flights struct {
 	// all of them, till they have ended: an invalidation is for each, also for
 	// those that nobody joins, and for those that others have taken the place of.
 	all map[*flight]struct{}
+	// early are the fetches of those who did not wait for another's; vain counts
+	// by site how often in a row that was for nothing (early.go).
+	early int
+	vain  map[string]int
 }
 
 // flightKey is the key and the values of the fields that responses to it are
@@ -155,7 +161,7 @@ func (e *Edge) unwatch(fl *flight) bool {
 
 // newFlight makes a flight; flights.mu is held. ended or unwatch is its end.
 func (e *Edge) newFlight(key, primary string, scopes purgeScopes) *flight {
-	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.asOf(), ready: make(chan struct{}), interim: make(chan interim, maxInterim), waiting: 1}
+	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.asOf(), began: e.now(), ready: make(chan struct{}), interim: make(chan interim, maxInterim), waiting: 1}
 	fl.ctx, fl.cancel = context.WithCancel(e.ctx)
 	e.flights.all[fl] = struct{}{}
 	return fl
@@ -200,6 +206,7 @@ func (e *Edge) claim(fl *flight) *http.Response {
 func (e *Edge) settle(fl *flight, o outcome) {
 	e.flights.mu.Lock()
 	fl.outcome, fl.done = o, true
+	e.flights.learn(fl, &o)
 	if o.body != nil && !fl.claimed && !fl.behind {
 		o.body.expect()
 	}

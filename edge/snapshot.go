@@ -61,6 +61,7 @@ type found struct {
 	// stale ones may have it.
 	tolerable bool
 	why       string // for Cache-Status: fwd
+	known     bool   // there is none because it was purged
 	ahead     bool   // fresh, hot, and to be refreshed before it expires
 	early     bool   // fresh, and to be validated all the same
 }
@@ -104,7 +105,7 @@ func (s *Snapshot) judge(site *Site, obj *stored, f fields, now time.Time) found
 	hard, soft := s.purges.check(&obj.scopes, obj.asOf)
 	if hard || obj.scopes.site != site.Name { // or the host has gone to another site
 		s.store.letGo(obj)
-		return found{why: "uri-miss"}
+		return found{why: "uri-miss", known: true}
 	}
 	if _, ok := f.combined("Authorization"); ok && !sharesAuthorized(&obj.cc) {
 		s.store.letGo(obj)

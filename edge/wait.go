@@ -23,11 +23,19 @@ func (x *exchange) fetch(f found) {
 	if names == nil {
 		names = selectingFields(x.site.KeyFields, q.fields())
 	}
+	defer func() {
+		if x.early {
+			e.stayed()
+		}
+	}()
 	scopes := purgeScopes{site: x.site.Name, resource: string(q.appendResource(nil))}
 	for try := 1; ; try++ {
 		var fl *flight
 		leader := true
 		key := x.route(flightKey(x.key, names, q.fields()))
+		if next == verdictAlone && x.spared && !x.missAllowed() { // it has a fetch of its own after all
+			return
+		}
 		switch {
 		case next == verdictAlone || try >= maxTries && next != verdictLate:
 			fl = e.solo(x.key, scopes)
@@ -53,6 +61,7 @@ func (x *exchange) fetch(f found) {
 			go w.run()
 		} else if try == 1 && f.obj == nil {
 			x.spareMiss()
+			x.spared = true
 		}
 		next = x.await(fl, leader, try < maxTries, f)
 		switch next {
@@ -87,8 +96,12 @@ func (x *exchange) await(fl *flight, leader, boxed bool, f found) flightVerdict 
 		timeout = t.C
 	}
 	defer x.e.leave(fl, leader)
-	if !x.awaitHead(fl, leader, timeout) {
-		return verdictLate
+	var early *time.Timer
+	if !leader && boxed {
+		early = x.earlyTimer(fl, f)
+	}
+	if verdict := x.awaitHead(fl, leader, timeout, early); verdict != verdictJoin {
+		return verdict
 	}
 	o := &fl.outcome
 	x.status.fwd, x.status.fwdStatus, x.status.collapsed = f.why, o.status, !leader
@@ -126,9 +139,15 @@ func (x *exchange) await(fl *flight, leader, boxed bool, f found) flightVerdict 
 	return verdictAnswered
 }
 
-// awaitHead waits until the outcome of a flight is known; false after timeout.
-// The leader's client gets the interim responses meanwhile.
-func (x *exchange) awaitHead(fl *flight, leader bool, timeout <-chan time.Time) bool {
+// awaitHead waits until the outcome of a flight is known; another verdict than
+// verdictJoin ends the wait before. The leader's client gets the interim
+// responses meanwhile.
+func (x *exchange) awaitHead(fl *flight, leader bool, timeout <-chan time.Time, early *time.Timer) flightVerdict {
+	var rings <-chan time.Time
+	if early != nil {
+		defer early.Stop()
+		rings = early.C
+	}
 	var interim chan interim
 	if leader {
 		interim = fl.interim
@@ -141,7 +160,7 @@ func (x *exchange) awaitHead(fl *flight, leader bool, timeout <-chan time.Time) 
 		default:
 		}
 		if ready == nil {
-			return true
+			return verdictJoin
 		}
 		select {
 		case <-ready:
@@ -149,7 +168,11 @@ func (x *exchange) awaitHead(fl *flight, leader bool, timeout <-chan time.Time) 
 		case i := <-interim:
 			x.inform(i)
 		case <-timeout:
-			return false
+			return verdictLate
+		case <-rings:
+			if x.goEarly(fl) {
+				return verdictAlone
+			}
 		case <-x.r.Context().Done():
 			x.abort()
 		}
