@@ -25,6 +25,7 @@ type flight struct {
 	asOf    instant
 	behind  bool // who leads it does not wait for it
 	began   time.Time
+	joined  time.Time // by who came last
 	ready   chan struct{}
 	interim chan interim // for the leader's client
 	ctx     context.Context
@@ -100,6 +101,7 @@ func (e *Edge) join(key, primary string, scopes purgeScopes) (fl *flight, leader
 	if fl = e.flights.m[key]; fl != nil {
 		if !e.outdated(fl) {
 			fl.waiting++
+			fl.joined = e.now()
 			return fl, false
 		}
 	}
@@ -136,6 +138,7 @@ func (e *Edge) joinOnly(key string) *flight {
 		return nil
 	}
 	fl.waiting++
+	fl.joined = e.now()
 	return fl
 }
 

@@ -11,6 +11,9 @@ const (
 	// earlyWait is how old a fetch is then: more than most heads take, and
 	// little beside those that take long enough to matter.
 	earlyWait = 100 * time.Millisecond
+	// earlyQuiet is how long nobody may have joined then: while some come, more
+	// will, and a thousand who come within a second are not a few.
+	earlyQuiet = 50 * time.Millisecond
 	// maxGoEarly bounds those who wait for one fetch and go: what a page that
 	// takes long and proves shareable costs the origin beside the one.
 	maxGoEarly = 32
@@ -36,13 +39,14 @@ const (
 func (e *Edge) mayGo(fl *flight) bool {
 	e.flights.mu.Lock()
 	defer e.flights.mu.Unlock()
-	if fl.early == earlyUndecided {
+	now := e.now()
+	if fl.early == earlyUndecided && now.Sub(fl.began) >= earlyWait {
 		fl.early = earlyStay
-		if n := fl.waiting - 1; n <= maxGoEarly && e.flights.early+n <= maxEarlyAtOnce && e.flights.vain[fl.scopes.site] < earlyTrust {
+		if n := fl.waiting - 1; n <= maxGoEarly && now.Sub(fl.joined) >= earlyQuiet && e.flights.early+n <= maxEarlyAtOnce && e.flights.vain[fl.scopes.site] < earlyTrust {
 			fl.early = earlyGo
 		}
 	}
-	if fl.early == earlyStay || fl.done || e.flights.early == maxEarlyAtOnce {
+	if fl.early != earlyGo || fl.done || e.flights.early == maxEarlyAtOnce {
 		return false
 	}
 	e.flights.early++

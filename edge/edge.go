@@ -100,7 +100,10 @@ type Config struct {
 	Access      AccessLog        // one record a request; nil: off
 	Hide        []string         // query parameters whose values Access is not told; nil means DefaultHide
 	Limits      *Limits          // of one client; nil means DefaultLimits
-	Now         func() time.Time // nil means time.Now; its monotonic reading is used for ages
+	// Nameless reports whether a TLS connection whose client named no host may ask
+	// for one (Certs.CoversNameless); nil: for none. It may be called at any time.
+	Nameless func(host string) bool
+	Now      func() time.Time // nil means time.Now; its monotonic reading is used for ages
 	// Seed of the draws by which hot responses are refreshed at different times;
 	// 0 draws one.
 	Seed uint64
@@ -150,6 +153,7 @@ type Edge struct {
 	ahead    aheadLimit
 	releases *origin.Releases
 	blobs    *origin.Blobs
+	nameless func(host string) bool
 	log      *slog.Logger
 	access   AccessLog
 	lines    *LineLog // access, if it is one of ours
@@ -199,7 +203,7 @@ func New(c Config) (*Edge, error) {
 	}
 	e := &Edge{
 		name: c.Name, id: "perigee-" + c.Name, store: st, purges: newPurgeTable(),
-		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, secrets: newSecrets(c.Hide), now: c.Now, ownClock: ownClock,
+		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, secrets: newSecrets(c.Hide), now: c.Now, ownClock: ownClock, nameless: c.Nameless,
 	}
 	e.lines, _ = c.Access.(*LineLog)
 	if c.Seed != 0 {
@@ -247,7 +251,7 @@ func (e *Edge) SetSites(sites []Site) error {
 	e.store.setShares(shares)
 	e.snap.Store(&Snapshot{
 		name: e.name, sites: t, store: e.store, purges: e.purges, behind: &e.behind,
-		releases: e.releases, blobs: e.blobs,
+		releases: e.releases, blobs: e.blobs, nameless: e.nameless,
 	})
 	return nil
 }

@@ -130,7 +130,7 @@ func (x *exchange) probe() bool {
 // route finds the site of a target, and the channel if it is a preview's; nil
 // is a misdirected request.
 func (s *Snapshot) route(t *target) (site *Site, channel string) {
-	if s.tls && !s.peer && s.sni != t.host {
+	if s.tls && !s.peer && s.sni != t.host && (s.sni != "" || s.nameless == nil || !s.nameless(t.host)) {
 		return nil, ""
 	}
 	return s.sites.find(t.host)

@@ -21,12 +21,13 @@ type Snapshot struct {
 	full     bool // who asks is told all of Cache-Status
 	tls      bool
 	sni      string
-	peer     bool // the request came from another edge, which has checked the name
+	nameless func(host string) bool // of connections without sni; nil: no host
+	peer     bool                   // the request came from another edge, which has checked the name
 }
 
 // Over returns the snapshot for the requests of a TLS connection whose client
 // asked for serverName. A request for another host is misdirected (RFC 9110
-// §15.5.20).
+// §15.5.20); with "" so is one for a host that Config.Nameless does not allow.
 func (s *Snapshot) Over(serverName string) *Snapshot {
 	c := *s
 	c.tls, c.sni = true, lower(serverName)

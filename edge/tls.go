@@ -36,6 +36,8 @@ type CertPair struct {
 	Hosts    []string // as of Site.Hosts; the certificate must cover them all
 	CertFile string   // PEM: the certificate, then its intermediates
 	KeyFile  string   // PEM
+	// Default: it is the one for connections that name no host. One pair may be.
+	Default bool
 }
 
 // CertStatus tells how a pair stands.
@@ -49,8 +51,11 @@ type CertStatus struct {
 
 // Certs gives each TLS connection the certificate of the site it asks for. A
 // pair whose files turn bad stays in use as it was, and Status says so until
-// it is cured. There is no default certificate: a name that no site has is
-// refused with the alert unrecognized_name (RFC 6066 §3).
+// it is cured. A client that names no host (RFC 6066 §3) gets the default pair,
+// if there is one; Host then says which site it wants, of those that this
+// certificate covers. A name that no site has is refused with the alert
+// unrecognized_name, and so is none without a default: no client is led to take
+// one site's certificate for another's.
 type Certs struct {
 	log   *slog.Logger
 	names atomic.Pointer[certNames]
@@ -59,7 +64,10 @@ type Certs struct {
 	pairs []*certState
 }
 
-type certNames struct{ hosts, wild map[string]*tls.Certificate }
+type certNames struct {
+	hosts, wild map[string]*tls.Certificate
+	nameless    *tls.Certificate
+}
 
 type certState struct {
 	CertPair
@@ -87,8 +95,14 @@ func (c *Certs) SetPairs(pairs []CertPair) error {
 	defer c.mu.Unlock()
 	var errs []error
 	var next []*certState
+	nameless := ""
 	for _, p := range pairs {
 		st := &certState{CertPair: p}
+		if p.Default && nameless != "" {
+			errs = append(errs, fmt.Errorf("the certificates of site %s and site %s are both the default", nameless, p.Site))
+		} else if p.Default {
+			nameless = p.Site
+		}
 		if st.cert, st.err = p.load(); st.err != nil {
 			i := slices.IndexFunc(c.pairs, func(old *certState) bool {
 				return old.CertFile == p.CertFile && old.KeyFile == p.KeyFile && slices.Equal(old.Hosts, p.Hosts)
@@ -97,6 +111,7 @@ func (c *Certs) SetPairs(pairs []CertPair) error {
 				errs = append(errs, st.err)
 			} else {
 				*st = *c.pairs[i]
+				st.CertPair = p
 			}
 		}
 		next = append(next, st)
@@ -156,6 +171,9 @@ func readBounded(name string) ([]byte, error) {
 func (c *Certs) publish() {
 	n := &certNames{hosts: map[string]*tls.Certificate{}, wild: map[string]*tls.Certificate{}}
 	for _, p := range c.pairs {
+		if p.Default {
+			n.nameless = p.cert
+		}
 		for _, h := range p.Hosts {
 			if rest, ok := strings.CutPrefix(h, "*"); ok {
 				n.wild[rest] = p.cert
@@ -269,8 +287,18 @@ func (c *Certs) Config() *tls.Config {
 // Listener makes ln a TLS listener for Serve.
 func (c *Certs) Listener(ln net.Listener) net.Listener { return tls.NewListener(ln, c.Config()) }
 
+// CoversNameless reports whether a connection that named no host may ask for
+// host: whether the default certificate is one for it.
+func (c *Certs) CoversNameless(host string) bool {
+	cert := c.names.Load().nameless
+	return cert != nil && cert.Leaf.VerifyHostname(host) == nil
+}
+
 func (c *Certs) find(name string) *tls.Certificate {
 	n := c.names.Load()
+	if name == "" {
+		return n.nameless
+	}
 	name = strings.TrimSuffix(lower(name), ".")
 	if cert := n.hosts[name]; cert != nil {
 		return cert

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"perigee.example/internal/config"
-	"perigee.example/internal/control"
 	"perigee.example/internal/handover"
 )
 
@@ -79,7 +78,7 @@ type server struct {
 
 	reloading sync.Mutex
 	refused   atomic.Pointer[string] // why the newest perigee.toml is not in use
-	control   *control.Server        // when this process is the control node
+	control   *controlPart           // when this process is the control node
 	followers []*follower            // of its parts
 	tasks     tasks
 
@@ -199,7 +198,11 @@ func (s *server) serveUntilDone() error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
 	defer signal.Stop(signals)
-	if err := s.takeOver(); err != nil {
+	err := s.takeOver()
+	if err == nil {
+		err = s.openControl() // which was the old process's till now
+	}
+	if err != nil {
 		s.tasks.cancel(nil)
 		return errors.Join(err, s.tasks.wait())
 	}

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"path/filepath"
+	"sync"
 
 	"perigee.example/feed"
 	"perigee.example/internal/config"
@@ -15,18 +17,68 @@ import (
 	"perigee.example/origin"
 )
 
-// controlPart is the control node: API, feed, blobs and keys.
+// controlPart is the control node: API, feed, blobs and keys. Its log has one
+// owner: in an upgrade the old process closes it, and the new one opens it then;
+// DNS and HTTP go on meanwhile.
 type controlPart struct {
-	s   *server
-	srv *control.Server
+	s     *server
+	doors bool
+	name  []string
+
+	mu   sync.Mutex // guards what follows
+	srv  *control.Server
+	ends chan error    // how a listener of srv ended
+	hold chan struct{} // closed when another process is to have it, or nil
+	held chan struct{} // closed when it can
+	cont chan struct{} // closed when it is to be opened again
+	back chan struct{} // closed when it is, or cannot be
 }
 
-// startControl starts the control node. With doors it opens the node doors for
+// errNoControl is what callers hear while another process has the control node.
+var errNoControl = errors.New("the control node is being handed over to another process")
+
+// startControl starts the control node, or, in the place of an old process,
+// prepares that: openControl follows. With doors it opens the node doors for
 // other machines; without, every node is in this process. name is which of
 // several control nodes this is.
 func (s *server) startControl(doors bool, name ...string) error {
+	if _, err := memberOf(s.o.config, s.cfg.Load(), name); err != nil {
+		return err
+	}
+	p := &controlPart{s: s, doors: doors, name: name}
+	s.control = p
+	s.admin.control = p
+	s.admin.parts = append(s.admin.parts, p)
+	if s.parent != nil {
+		return nil
+	}
+	return s.openControl()
+}
+
+// openControl opens the control node, unless it is open, or there is none here.
+func (s *server) openControl() error {
+	p := s.control
+	if p == nil || p.now() != nil {
+		return nil
+	}
+	if err := p.open(); err != nil {
+		return err
+	}
+	s.tasks.start("control", p.run)
+	return nil
+}
+
+// now is the control node, or nil while this process has none.
+func (p *controlPart) now() *control.Server {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.srv
+}
+
+func (p *controlPart) open() error {
+	s := p.s
 	cfg := s.cfg.Load()
-	member, err := memberOf(s.o.config, cfg, name)
+	member, err := memberOf(s.o.config, cfg, p.name)
 	if err != nil {
 		return err
 	}
@@ -34,7 +86,7 @@ func (s *server) startControl(doors bool, name ...string) error {
 	for _, u := range cfg.Control.Addresses {
 		c.Addresses = append(c.Addresses, u.String())
 	}
-	if doors {
+	if p.doors {
 		c.FeedListen = cfg.Control.FeedListen.String()
 		c.FeedAddress, c.BlobAddress = reachable(cfg, cfg.Control.FeedListen), reachable(cfg, cfg.Control.BlobListen)
 	}
@@ -46,9 +98,6 @@ func (s *server) startControl(doors bool, name ...string) error {
 	if err != nil {
 		return err
 	}
-	p := &controlPart{s: s, srv: srv}
-	s.control = srv
-	s.tasks.start("control end", func(ctx context.Context) error { <-ctx.Done(); srv.Close(); return nil })
 	if srv.MadeToken != "" {
 		s.log.Info("first start: the admin token is in this file", "file", srv.MadeToken)
 	}
@@ -56,28 +105,102 @@ func (s *server) startControl(doors bool, name ...string) error {
 	if member != nil {
 		admin, blobs = member.At(admin), member.At(blobs)
 	}
-	if err := p.listen("admin", admin, srv.ServeAdmin); err != nil {
+	ends := make(chan error, 2)
+	err = p.listen("admin", admin, srv.ServeAdmin, ends)
+	if err == nil && p.doors {
+		err = p.listen("blobs", blobs, srv.ServeBlobs, ends)
+	}
+	if err != nil {
+		srv.Close()
 		return err
 	}
-	if doors {
-		if err := p.listen("blobs", blobs, srv.ServeBlobs); err != nil {
-			return err
-		}
+	if p.doors {
 		s.log.Info("control listens", "door", "feed", "addr", srv.FeedAddr())
 	}
-	s.admin.control = srv.LocalHandler()
-	s.admin.parts = append(s.admin.parts, p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.srv, p.ends = srv, ends
+	p.hold, p.held, p.cont, p.back = make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
 	return nil
 }
 
-func (p *controlPart) listen(door string, addr netip.AddrPort, serve func(net.Listener) error) error {
+func (p *controlPart) listen(door string, addr netip.AddrPort, serve func(net.Listener) error, ends chan<- error) error {
 	ln, err := net.Listen(config.Network("tcp", addr), addr.String())
 	if err != nil {
 		return addressInUse(err, "tcp", addr)
 	}
 	p.s.log.Info("control listens", "door", door, "addr", addr)
-	p.s.tasks.start("control "+door, func(context.Context) error { return serve(ln) })
+	go func() {
+		if err := serve(ln); err != nil {
+			ends <- fmt.Errorf("%s: %w", door, err)
+		}
+	}()
 	return nil
+}
+
+// run keeps the control node until ctx ends, but for the time that another
+// process has it.
+func (p *controlPart) run(ctx context.Context) error {
+	for {
+		p.mu.Lock()
+		srv, ends, hold, held, cont, back := p.srv, p.ends, p.hold, p.held, p.cont, p.back
+		p.mu.Unlock()
+		var err error
+		select {
+		case <-ctx.Done():
+		case err = <-ends:
+		case <-hold:
+		}
+		p.mu.Lock()
+		p.srv = nil
+		p.mu.Unlock()
+		srv.Close()
+		close(held)
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-cont:
+		}
+		err = p.open()
+		close(back)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// pause closes the control node, so that another process can open it; resume
+// opens it again.
+func (p *controlPart) pause() (resume func()) {
+	p.mu.Lock()
+	hold, held, cont, back := p.hold, p.held, p.cont, p.back
+	p.hold = nil
+	p.mu.Unlock()
+	if hold == nil {
+		return func() {} // it has ended, or is being taken back
+	}
+	close(hold)
+	<-held
+	return func() {
+		close(cont)
+		select {
+		case <-back:
+		case <-p.s.tasks.ctx.Done():
+		}
+	}
+}
+
+// ServeHTTP is the control API by the admin socket.
+func (p *controlPart) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	srv := p.now()
+	if srv == nil {
+		writeError(w, http.StatusServiceUnavailable, errNoControl)
+		return
+	}
+	srv.LocalHandler().ServeHTTP(w, r)
 }
 
 // reachable is how another machine reaches a door: by the host of
@@ -107,7 +230,9 @@ func (p *controlPart) status(s *localStatus) { s.Role = joinRole(s.Role, "contro
 
 // configure implements part.
 func (p *controlPart) configure(_ context.Context, cfg *config.Config) error {
-	p.srv.SetKnown(known(cfg))
+	if srv := p.now(); srv != nil {
+		srv.SetKnown(known(cfg))
+	}
 	old := p.s.cfg.Load().Control
 	if c := cfg.Control; old.Listen != c.Listen || old.FeedListen != c.FeedListen || old.BlobListen != c.BlobListen || fmt.Sprint(old.Addresses, old.Cluster) != fmt.Sprint(c.Addresses, c.Cluster) {
 		p.s.log.Warn("[control] has changed: restart the control node to take it up")
@@ -134,12 +259,22 @@ func (s *server) localFeed(name string) *localFeed {
 		name:        name,
 		credentials: &control.Credentials{Name: name},
 		dial: func(ctx context.Context, from feed.Position) (*feed.Follower, error) {
-			if err := s.control.AddLocal(ctx, name); err != nil {
+			srv := s.control.now()
+			if srv == nil {
+				return nil, errNoControl
+			}
+			if err := srv.AddLocal(ctx, name); err != nil {
 				return nil, err
 			}
-			return s.control.Follow(ctx, name, from)
+			return srv.Follow(ctx, name, from)
 		},
-		fetch: s.control.FetchBlob,
+		fetch: func(ctx context.Context, d origin.Digest) (io.ReadCloser, int64, error) {
+			srv := s.control.now()
+			if srv == nil {
+				return nil, 0, errNoControl
+			}
+			return srv.FetchBlob(ctx, d)
+		},
 	}
 }
 

@@ -116,13 +116,12 @@ func (p *edgePart) open(c *config.Edge) error {
 	if err := p.openAccess(p.s.cfg.Load().Log, &ec); err != nil {
 		return err
 	}
-	if p.edge, err = edge.New(ec); err != nil {
-		return err
-	}
 	if p.certs, err = edge.OpenCerts(certPairs(p.s.cfg.Load()), p.s.log); err != nil {
 		return err
 	}
-	return nil
+	ec.Nameless = p.certs.CoversNameless
+	p.edge, err = edge.New(ec)
+	return err
 }
 
 // openAccess starts the access log.
@@ -215,7 +214,7 @@ func certPairs(cfg *config.Config) []edge.CertPair {
 	var list []edge.CertPair
 	for _, s := range cfg.Sites {
 		if s.TLS.Cert != "" {
-			list = append(list, edge.CertPair{Site: s.Name, Hosts: certHosts(&s), CertFile: s.TLS.Cert, KeyFile: s.TLS.Key})
+			list = append(list, edge.CertPair{Site: s.Name, Hosts: certHosts(&s), CertFile: s.TLS.Cert, KeyFile: s.TLS.Key, Default: s.TLS.Default})
 		}
 	}
 	return list

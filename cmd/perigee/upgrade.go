@@ -26,7 +26,9 @@ import (
 //     it is ready. When it fails instead, the old one takes the feed back and
 //     goes on; nobody noticed.
 //  3. The old one stops using what is stored without asking (purges are the new
-//     one's to hear) and lets the new one go on: admin socket, feed.
+//     one's to hear), closes the control node if it is one, and lets the new
+//     one go on: control node, admin socket, feed. A new one that cannot open
+//     the control node ends, and the old one takes everything back.
 //  4. The old one drains, as at SIGTERM, and ends. When the new one dies
 //     meanwhile, the old one takes everything back.
 
@@ -37,6 +39,10 @@ const upgradeTimeout = 5 * time.Minute
 // probation is how long the old process stays at least, without drain to wait
 // for: a new one that cannot live mostly dies at once.
 const probation = 2 * time.Second
+
+// openingPoll is how often the old process looks whether the new one has opened
+// the control node.
+const openingPoll = 50 * time.Millisecond
 
 // upgradeResult is what an upgrade did.
 type upgradeResult struct {
@@ -53,7 +59,8 @@ func newUpgrade(o *options) *cobra.Command {
 as SIGUSR2 does. The new process takes over the listening sockets; once it serves,
 the old one ends what it has begun and goes. A new binary that does not start, or a
 perigee.toml that it does not like, leaves the old process as it is, and the reason
-is shown here. A control node is restarted instead.`,
+is shown here. A control node is away for a moment, as if it were restarted, while
+DNS and HTTP of the same process go on.`,
 		Example: "  sudo install bin/perigee /usr/local/bin/ && perigee upgrade --state /var/lib/perigee",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -145,9 +152,6 @@ func (s *server) upgrade() (pid int, err error) {
 	switch {
 	case s.ending.Load():
 		return 0, errors.New("this process is ending")
-	case s.control != nil:
-		return 0, withHint(errors.New("a control node cannot be upgraded in place: its log has one owner"),
-			"restart it; edges and DNS nodes in processes of their own serve meanwhile, and upgrade without a restart")
 	case s.dir == "":
 		return 0, withHint(errors.New("a process without a state folder cannot be upgraded in place"), "start it with --state DIR")
 	}
@@ -184,10 +188,50 @@ func (s *server) upgrade() (pid int, err error) {
 			p.letGo()
 		}
 	}
+	if s.control != nil {
+		resume = append([]func(){s.control.pause()}, resume...)
+	}
 	s.admin.handOver()
 	child.Go()
+	if s.control != nil {
+		if err = s.watchOpening(child); err != nil {
+			s.takeBack(err)
+			return 0, withHint(fmt.Errorf("the new process could not go on with the control node, and this one has taken its place back: %w", err), "the new process has said why in the log")
+		}
+	}
 	go s.giveWay(child, keep)
 	return child.Pid, nil
+}
+
+// watchOpening waits until the new process has opened the control node, which it
+// can only after this one has closed it; an error says that it has died of it.
+// Who is told to end meanwhile does not wait.
+func (s *server) watchOpening(child *handover.Child) error {
+	late := time.After(upgradeTimeout)
+	for {
+		select {
+		case <-child.Ended():
+			if err := child.Err(); err != nil {
+				return err
+			}
+			return errors.New("it has ended")
+		case <-late:
+			child.Kill()
+			return fmt.Errorf("it took longer than %s", upgradeTimeout)
+		case <-s.told:
+			return nil
+		case <-s.tasks.ctx.Done():
+			return nil
+		case <-time.After(openingPoll):
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		var st localStatus
+		err := localDo(ctx, s.dir, http.MethodGet, "/v1/local", nil, func(body io.Reader) error { return json.NewDecoder(body).Decode(&st) })
+		cancel()
+		if err == nil && st.PID == child.Pid && st.Ready {
+			return nil
+		}
+	}
 }
 
 // giveWay drains and ends this process, whose place child has taken, unless child

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -261,4 +262,72 @@ func probeStatus(addr, path string) (int, error) {
 	}
 	defer resp.Body.Close()
 	return resp.StatusCode, nil
+}
+
+// purge is a command to the control node in the process.
+func (u *upgradable) purge() (stdout, stderr string, err error) {
+	cmd := exec.Command("perigee", "purge", "http://www.example.test/cached", "--control", "unix:"+filepath.Join(u.state(), adminSocket))
+	cmd.Dir = u.dir
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+// TestUpgradeControl: a process that is DNS, edge and control node at once gives
+// its place away under load. Nothing that is asked breaks, what was commanded
+// before is known after, and a new process that cannot open the control node
+// leaves the old one as it was.
+func TestUpgradeControl(t *testing.T) {
+	dir, dns, web, admin := t.TempDir(), freeAddr(t), freeAddr(t), freeAddr(t)
+	conf := filepath.Join(dir, "perigee.toml")
+	text := edgesTOML(upgradeOrigin(t), map[string]string{"a": web}) + "[dns]\nlisten = [\"" + dns + "\"]\n[dns.limit]\nrate = 0\n[zone.\"example.test\"]\nfile = \"example.test.zone\"\n[control]\n"
+	writeFile(t, filepath.Join(dir, "example.test.zone"), upgradeZone)
+	writeFile(t, conf, text+"listen = \""+admin+"\"\n")
+	u := startUpgradable(t, dir, "all")
+	u.dies = true
+	n := sizeFromEnv(t, envRequests, fewRequests)
+	queries, l := &dnsLoad{addr: dns}, &httpLoad{where: func() string { return web }}
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 2 {
+		wg.Go(func() { l.client(n / 4) })
+		wg.Go(func() {
+			for {
+				queries.udp(100, 4)
+				queries.tcp(10)
+				select {
+				case <-stop:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for round := range 2 {
+		if out, errs, err := u.purge(); err != nil || !strings.Contains(out, fmt.Sprintf("seq %d, applied on", round+1)) {
+			t.Errorf("purge of round %d: %s %s %v", round, out, errs, err)
+		}
+		u.upgrade()
+		u.waitReady(round + 2)
+	}
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	writeFile(t, conf, text+"listen = \""+taken.Addr().String()+"\"\n")
+	if out, errs, err := u.perigee("upgrade"); err == nil || !strings.Contains(errs, "this one has taken its place back") {
+		t.Errorf("an upgrade whose control node cannot open: %s %s %v", out, errs, err)
+	}
+	writeFile(t, conf, text+"listen = \""+admin+"\"\n")
+	if out, errs, err := u.purge(); err != nil || !strings.Contains(out, "seq 3, applied on 2 of 2 nodes") {
+		t.Errorf("purge at the old process: %s %s %v", out, errs, err)
+	}
+	close(stop)
+	wg.Wait()
+	l.judge(t, n/2, "2 upgrades and one that failed")
+	if why := queries.bad.Load(); why != nil || queries.asked.Load() == 0 {
+		t.Errorf("%d of %d queries: %s", queries.missing.Load(), queries.asked.Load(), *why)
+	}
 }

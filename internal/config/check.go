@@ -27,6 +27,7 @@ func (c *Config) check(r *reader) {
 	c.checkSteer(r)
 	c.checkAddresses(r)
 	c.checkHosts(r)
+	c.checkDefaultCert(r)
 	c.checkShields(r)
 	c.checkListen(r)
 	c.checkDoors(r)
@@ -213,6 +214,19 @@ func (c *Config) checkHosts(r *reader) {
 		case ok && other != path:
 			r.fail(lastItem(list, h), path+".hosts", fmt.Sprintf("the previews of this site are below %s, and *.%s is a host of %s: one of them would get the other's certificate", h, h, other),
 				"take previews = true out, or the wildcard")
+		}
+	}
+}
+
+// checkDefaultCert refuses a second certificate for clients that name no host.
+func (c *Config) checkDefaultCert(r *reader) {
+	first := ""
+	for _, s := range c.Sites {
+		path := join("site", s.Name) + ".tls.default"
+		if s.TLS.Default && first != "" {
+			r.fail(c.locate(path), path, "the certificate of "+first+" is the default already", "a client that names no host can be given one")
+		} else if s.TLS.Default {
+			first = join("site", s.Name)
 		}
 	}
 }

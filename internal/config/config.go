@@ -229,7 +229,10 @@ type Site struct {
 }
 
 // TLS is a certificate and its key; both paths are empty or neither is.
-type TLS struct{ Cert, Key string }
+type TLS struct {
+	Cert, Key string
+	Default   bool // for clients that name no host
+}
 
 // Expiry gives the Cache-Control of pushed paths that match Glob.
 type Expiry struct{ Glob, CacheControl string }

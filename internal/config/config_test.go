@@ -86,7 +86,7 @@ func TestTemplateUncommented(t *testing.T) {
 		t.Errorf("edge iad1: %+v", *iad)
 	}
 	shop := c.Site("shop")
-	if shop.TLS != (TLS{"/etc/perigee/shop.crt", "/etc/perigee/shop.key"}) || len(shop.Origins) != 2 || shop.Origins[1].Host != "origin-b.example.net" ||
+	if shop.TLS != (TLS{"/etc/perigee/shop.crt", "/etc/perigee/shop.key", false}) || len(shop.Origins) != 2 || shop.Origins[1].Host != "origin-b.example.net" ||
 		shop.ConnectTimeout != DefaultConnectTimeout || shop.HeaderTimeout != DefaultHeaderTimeout || shop.BetweenTimeout != DefaultBetweenTimeout || shop.Balance != RoundRobin {
 		t.Errorf("site shop: %+v", *shop)
 	}

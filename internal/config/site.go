@@ -196,6 +196,10 @@ func (t *table) tls() TLS {
 	if sub.n == nil {
 		return pair
 	}
+	pair.Default = sub.bool("default", false)
+	if pair.Default && !sub.has("cert") {
+		sub.missing("has default without cert", "write cert and key, and the paths of the files")
+	}
 	for key, other := range map[string]string{"cert": "key", "key": "cert"} {
 		if sub.has(key) && !sub.has(other) {
 			sub.missing(fmt.Sprintf("has %s without %s", key, other), fmt.Sprintf("write %s = and the path of the file", other))

@@ -379,6 +379,12 @@ func (c *Child) Stop() {
 	c.goOn.Close()
 }
 
+// Kill ends the new process at once, and waits until it has ended.
+func (c *Child) Kill() {
+	syscall.Kill(c.Pid, syscall.SIGKILL)
+	<-c.ended
+}
+
 // duplicate copies the descriptors of all open sockets; those that are closed
 // are left out.
 func (s *Sockets) duplicate() ([]int, error) {
