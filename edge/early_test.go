@@ -29,12 +29,18 @@ func (o *slowOrigin) RoundTrip(r *http.Request) (*http.Response, error) {
 	return &http.Response{StatusCode: 200, Header: h, Body: http.NoBody, Request: r}, nil
 }
 
+func (o *slowOrigin) seen() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.requests
+}
+
 // round has n clients ask for path at once, and returns how long they took and
 // how many requests reached the origin.
 func (o *slowOrigin) round(t *testing.T, e *Edge, path string, n int) (took time.Duration, requests int) {
 	t.Helper()
 	begin := time.Now()
-	before := o.requests
+	before := o.seen()
 	var wg sync.WaitGroup
 	for range n {
 		wg.Go(func() {
@@ -48,7 +54,7 @@ func (o *slowOrigin) round(t *testing.T, e *Edge, path string, n int) (took time
 	wg.Wait()
 	took = time.Since(begin)
 	time.Sleep(time.Millisecond) // what was fetched is stored
-	return took, o.requests - before
+	return took, o.seen() - before
 }
 
 // http-checklist 62: twenty who ask for a private page that takes half a second
