@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -117,8 +118,14 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"v":1,"epoch":1,"seq":1,"chain":"","kind":"purge","at":0,"body":{}}`))
 	f.Add([]byte(`{"v":2}`))
 	f.Add([]byte(`{} {}`))
+	f.Add([]byte(`{"v":1,"epoch":01,"seq":1,"chain":"","kind":"pu\u0072ge","at":-1,"body":{}}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		e, err := Decode(b)
+		// The short way says what a JSON decoder says.
+		var long Entry
+		if longErr := decodeStrict(b, &long); longErr == nil && long.check() == nil != (err == nil) || longErr != nil && err == nil || err == nil && !reflect.DeepEqual(e, long) {
+			t.Fatalf("%s: %+v, %v; by the decoder %+v, %v", b, e, err, long, longErr)
+		}
 		if err != nil {
 			return
 		}

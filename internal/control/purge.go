@@ -188,6 +188,9 @@ func refusedPath(path string) string {
 	if strings.Contains(plain, "\x00") {
 		return "the path has an encoded NUL"
 	}
+	if !strings.Contains(plain, ".") {
+		return ""
+	}
 	segments := strings.FieldsFunc(plain, func(r rune) bool { return r == '/' || r == '\\' || r == ';' })
 	if slices.Contains(segments, ".") || slices.Contains(segments, "..") {
 		return "the path has a dot segment"
@@ -212,6 +215,9 @@ func pathOf(s string) string {
 // escape percent-encodes what a URI cannot hold, and the bytes in also, as
 // clients do.
 func escape(s, also string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 || strings.ContainsRune(also, r) }) {
+		return s // as most are, and nodes look at a thousand in one entry
+	}
 	var b strings.Builder
 	for i := range len(s) {
 		if s[i] < 0x80 && strings.IndexByte(also, s[i]) < 0 {
