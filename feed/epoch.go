@@ -57,6 +57,7 @@ type scan struct {
 	segments []segment // one for each run with the same distance of Seq to stream sequence
 	damage   string    // first break in the newest epoch; empty: none
 	known    bool      // the acknowledged position was met, with its chain
+	first    firstEntry
 }
 
 // segment maps entry numbers to stream sequences: from both on, they rise together.
@@ -79,6 +80,9 @@ func (s *scan) add(at uint64, e Entry, err error, known Position) {
 	}
 	s.segments = addSegment(s.segments, e.Seq, at)
 	s.head = e.Position()
+	if s.first.at.Seq == 0 {
+		s.first = firstEntry{e.Position(), at, e}
+	}
 	if s.head == known {
 		s.known = true
 	}
@@ -98,6 +102,8 @@ func (s *scan) judge(known Position, haveKnown bool) string {
 		return s.damage
 	case !haveKnown || known.Seq == 0 || s.known:
 		return ""
+	case known.Epoch <= s.first.at.Epoch && known.Seq+1 < s.first.at.Seq, known.Seq+1 == s.first.at.Seq && s.first.follows(known):
+		return "" // the others have trimmed the log beyond it, while this one was away
 	case s.head.Epoch < known.Epoch || s.head.Seq < known.Seq:
 		return fmt.Sprintf("the log ends at epoch %d seq %d, but epoch %d seq %d was acknowledged: entries are lost",
 			s.head.Epoch, s.head.Seq, known.Epoch, known.Seq)

@@ -51,6 +51,7 @@ type Follower struct {
 	msgs     jetstream.MessagesContext
 	head     Position
 	diverged bool
+	snapshot *Snapshot
 	log      *slog.Logger
 	done     chan struct{}
 	once     sync.Once
@@ -174,7 +175,12 @@ func (f *Follower) start(ctx context.Context, from Position) error {
 	if _, err := parseChain(r.Head.Chain); err != nil {
 		return err
 	}
-	f.head, f.diverged = r.Head, r.Diverged
+	if r.Snapshot != nil {
+		if err := r.Snapshot.check(); err != nil {
+			return err
+		}
+	}
+	f.head, f.diverged, f.snapshot = r.Head, r.Diverged, r.Snapshot
 	return nil
 }
 
@@ -183,6 +189,11 @@ func (f *Follower) Head() Position { return f.head }
 
 // Diverged reports that the position given to Dial is not on the log.
 func (f *Follower) Diverged() bool { return f.diverged }
+
+// Snapshot is what the follower has to begin with, since the log does not reach
+// back to the position given to Dial (Diverged or not): Next then begins with the
+// entry after it. Nil: the log does.
+func (f *Follower) Snapshot() *Snapshot { return f.snapshot }
 
 // Done is closed when the connection is gone.
 func (f *Follower) Done() <-chan struct{} { return f.done }

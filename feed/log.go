@@ -35,6 +35,7 @@ type Log struct {
 	head     Position
 	last     uint64 // stream sequence of the last message
 	segments []segment
+	first    firstEntry
 	unsure   bool // an Append had no clear outcome: read the end of the stream first
 	epochWhy string
 	// shown is head for those who must not wait until an Append ends.
@@ -65,7 +66,7 @@ func openLog(ctx context.Context, l *Log) error {
 		s.add(at, e, err, known)
 	}
 	s.last = info.State.LastSeq
-	l.head, l.last, l.segments = s.head, s.last, s.segments
+	l.head, l.last, l.segments, l.first = s.head, s.last, s.segments, s.first
 	l.shown.Store(&s.head)
 	why := s.judge(known, have)
 	if why == "" {
@@ -221,6 +222,9 @@ func (l *Log) send(ctx context.Context, b []byte) (*jetstream.PubAck, error) {
 func (l *Log) advance(at uint64, e *Entry) {
 	l.segments = addSegment(l.segments, e.Seq, at)
 	l.head, l.last = e.Position(), at
+	if l.first.at.Seq == 0 {
+		l.first = firstEntry{e.Position(), at, *e}
+	}
 	head := l.head
 	l.shown.Store(&head)
 }
@@ -271,6 +275,11 @@ func (l *Log) resync(ctx context.Context) error {
 			l.log.Error("lost entries would not be noticed", "err", err)
 		}
 	}()
+	if info.State.FirstSeq > max(l.first.stream, 1) {
+		if err := l.seek(ctx, info.State.FirstSeq); err != nil {
+			return err
+		}
+	}
 	for at := l.last + 1; at <= info.State.LastSeq; at++ {
 		msg, err := l.stream.GetMsg(ctx, at)
 		if err != nil {
@@ -309,7 +318,7 @@ func (l *Log) EpochWhy() string {
 func (l *Log) Entries(ctx context.Context, seq uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		l.mu.Lock()
-		at, last := streamSeq(l.segments, seq), l.last
+		at, last := max(streamSeq(l.segments, seq), l.first.stream), l.last
 		l.mu.Unlock()
 		for ; at <= last; at++ {
 			e, err := l.read(ctx, at)
@@ -345,13 +354,16 @@ func (l *Log) holds(ctx context.Context, p Position) (bool, error) {
 		return true, nil
 	}
 	l.mu.Lock()
-	at, last, head := streamSeq(l.segments, p.Seq), l.last, l.head
+	at, last, head, first := streamSeq(l.segments, p.Seq), l.last, l.head, l.first
 	l.mu.Unlock()
 	if p == head {
 		return true, nil
 	}
 	if at > last {
 		return false, nil
+	}
+	if first.at.Seq > 1 && p.Seq+1 == first.at.Seq { // trimmed just behind it
+		return first.follows(p), nil
 	}
 	e, err := l.read(ctx, at)
 	switch {

@@ -22,6 +22,9 @@ type startReply struct {
 	// follower is then placed before the first entry.
 	Diverged bool   `json:"diverged,omitempty"`
 	Error    string `json:"error,omitempty"`
+	// Snapshot is what to begin with, when the log does not reach back to the
+	// follower's position, which is then placed after it.
+	Snapshot *Snapshot `json:"snapshot,omitempty"`
 }
 
 // Reports sets the function that gets every report: from one goroutine, in the
@@ -116,11 +119,15 @@ func (s *Server) place(ctx context.Context, node string, request []byte) (startR
 	if err := s.log.Refresh(ctx); err != nil {
 		return startReply{}, err
 	}
-	holds, err := s.log.holds(ctx, at)
-	if err != nil {
-		return startReply{}, err
+	r := startReply{Head: s.log.Head()}
+	trimmed := s.trimmed(at)
+	if !trimmed {
+		holds, err := s.log.holds(ctx, at)
+		if err != nil {
+			return startReply{}, err
+		}
+		r.Diverged = !holds
 	}
-	r := startReply{Head: s.log.Head(), Diverged: !holds}
 	if r.Diverged && s.ahead != nil {
 		if err := s.ahead(node, at); err != nil {
 			return startReply{}, err
@@ -130,6 +137,13 @@ func (s *Server) place(ctx context.Context, node string, request []byte) (startR
 		s.events.Error("a node has seen entries that are not on this log: an old copy of the log was restored, or the node followed another control node; it revalidates everything",
 			"node", node, "epoch", at.Epoch, "seq", at.Seq, "head_epoch", r.Head.Epoch, "head_seq", r.Head.Seq)
 		at = Position{}
+	}
+	if trimmed || s.trimmed(at) {
+		if r.Snapshot = s.snapshot.Load(); r.Snapshot == nil {
+			return startReply{}, fmt.Errorf("the log begins with seq %d, and there is no snapshot of what was before", s.log.First())
+		}
+		s.events.Info("a node begins with a snapshot: the log does not reach back to its place", "node", node, "seq", at.Seq, "snapshot_seq", r.Snapshot.At.Seq)
+		at = r.Snapshot.At
 	}
 	return r, s.placeAt(ctx, node, s.log.messageAfter(at))
 }

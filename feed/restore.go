@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"os"
+	"path/filepath"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -27,24 +29,50 @@ func Restore(ctx context.Context, dir string, entries iter.Seq2[Entry, error]) (
 	if len(names) > 0 {
 		return head, fmt.Errorf("feed: %s is not empty", dir)
 	}
-	s, err := OpenServer(ctx, ServerConfig{Dir: dir})
+	s, err := OpenServer(ctx, ServerConfig{Dir: dir, unsynced: true})
 	if err != nil {
 		return head, err
 	}
-	defer s.Close()
+	w := &rewriter{l: s.log}
 	for e, err := range entries {
 		if err == nil {
-			err = s.log.rewrite(ctx, &e)
+			err = w.write(ctx, &e)
 		}
 		if err != nil {
+			s.Close()
 			return head, fmt.Errorf("feed: restore: %w", err)
 		}
 	}
-	return s.log.Head(), nil
+	err = w.settle(ctx, 0)
+	head = s.log.Head()
+	s.Close()
+	if err == nil {
+		err = writeKnown(dir, head)
+	}
+	if err != nil {
+		return head, fmt.Errorf("feed: restore: %w", err)
+	}
+	return head, syncAll(dir)
 }
 
-// rewrite writes an entry as it is.
-func (l *Log) rewrite(ctx context.Context, e *Entry) error {
+// rewriter writes entries as they are. Nothing is synced before all are there, and
+// the next is on its way before the one before is acknowledged: one sync an entry
+// would make minutes of a hundred thousand.
+type rewriter struct {
+	l   *Log
+	way []rewriting // on their way, in their order
+}
+
+type rewriting struct {
+	ack jetstream.PubAckFuture
+	at  uint64 // the message that it is to become
+}
+
+// maxRewriting bounds entries on their way: the server takes as many in a moment.
+const maxRewriting = 256
+
+func (w *rewriter) write(ctx context.Context, e *Entry) error {
+	l := w.l
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	first := l.last == 0 // of a log that was trimmed, it may have any number
@@ -59,12 +87,45 @@ func (l *Log) rewrite(ctx context.Context, e *Entry) error {
 	if err := l.room(); err != nil {
 		return err
 	}
-	ack, err := l.js.PublishMsg(ctx, &nats.Msg{Subject: l.ingest, Data: b}, jetstream.WithExpectLastSequence(l.last))
+	ack, err := l.js.PublishMsgAsync(&nats.Msg{Subject: l.ingest, Data: b})
 	if err != nil {
 		return err
 	}
-	l.advance(ack.Sequence, e)
+	w.way = append(w.way, rewriting{ack, l.last + 1})
+	l.advance(l.last+1, e)
+	return w.settle(ctx, maxRewriting)
+}
+
+// settle waits until at most n entries are on their way.
+func (w *rewriter) settle(ctx context.Context, n int) error {
+	for len(w.way) > n {
+		select {
+		case ack := <-w.way[0].ack.Ok():
+			if ack.Sequence != w.way[0].at {
+				return fmt.Errorf("message %d was written as %d", w.way[0].at, ack.Sequence)
+			}
+		case err := <-w.way[0].ack.Err():
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		w.way = w.way[1:]
+	}
 	return nil
+}
+
+// syncAll syncs every file and folder below dir.
+func syncAll(dir string) error {
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		return errors.Join(f.Sync(), f.Close())
+	})
 }
 
 // Rollback begins a new epoch on the log in dir, which no process may have open:

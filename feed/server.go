@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -74,6 +75,8 @@ type ServerConfig struct {
 	Cluster *ClusterConfig
 	// Log takes events; nil discards them.
 	Log *slog.Logger
+	// unsynced leaves syncing to the caller, once at the end: Restore.
+	unsynced bool
 	// Ahead is asked about each node whose position is not on this log. With an
 	// error the node is refused, and told it; else it reads the log anew.
 	Ahead func(id string, at Position) error
@@ -91,6 +94,8 @@ type Server struct {
 	secret string // password of this process's own connections
 	admit  func(id string, cert *x509.Certificate) bool
 	ahead  func(id string, at Position) error // nil: none is refused
+	// snapshot is what followers from before the log's first entry begin with.
+	snapshot atomic.Pointer[Snapshot]
 
 	mu        sync.Mutex
 	nodes     map[string]bool // with a consumer
@@ -173,7 +178,7 @@ func (s *Server) options(c ServerConfig) (*server.Options, error) {
 		DisableJetStreamBanner:     true,
 		JetStreamMaxStore:          maxStoreBytes,
 		StoreDir:                   c.Dir,
-		SyncAlways:                 syncAlways,
+		SyncAlways:                 syncAlways && !c.unsynced,
 		CustomClientAuthentication: authenticator{s},
 	}
 	if c.Cluster != nil {

@@ -26,11 +26,14 @@ import (
 //	backup.json       version, when, and the last entry of the log in it
 //	ca.pem ca.key tokens.json nodes.json
 //	log.jsonl         the entries, one a line
-//	blobs.json        the digests and sizes of the blobs of all sealed releases
-//	blobs/sha256-HEX  each of them, unless they were left out
+//	blobs.json        the digests and sizes of the blobs of all sealed releases, and of snapshots of the log
+//	blobs/sha256-HEX  each of them; without the releases' if they were left out
 //	SHA256SUMS        of all that stands before it; without it the file is cut off
 const (
-	backupVersion  = 1
+	backupVersion = 1
+	// trimmedVersion is that of a backup whose log begins behind a snapshot: who does
+	// not know snapshots would restore half of it.
+	trimmedVersion = 2
 	backupHeadName = "backup.json"
 	backupLogName  = "log.jsonl"
 	backupListName = "blobs.json"
@@ -79,6 +82,10 @@ func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
 		changed = s.syncLists() // a token that the log removed is in no list of the backup
 	}
 	head := BackupHead{Version: backupVersion, Created: b.now, Head: s.feed.Log().Head(), BlobsLeftOut: !blobs}
+	if s.feed.Log().First() > 1 {
+		head.Version = trimmedVersion
+	}
+	snapshots := s.snapshotBlobs()
 	digests := slices.SortedFunc(maps.Keys(s.referenced), func(a, b origin.Digest) int { return slices.Compare(a[:], b[:]) })
 	lists := map[string][]byte{}
 	for _, name := range []string{caCertName, caKeyName, tokensName, nodesName} {
@@ -98,7 +105,7 @@ func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
 	defer entries.Close()
 	head.Entries = entries.n
 	list := []origin.Blob{}
-	for _, d := range digests {
+	for _, d := range append(digests, snapshots...) {
 		if size, ok := s.blobs.Has(d); ok { // one that is lost is healed by a push
 			list = append(list, origin.Blob{Digest: d, Size: size})
 			head.Bytes += size
@@ -112,7 +119,7 @@ func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
 	b.file(backupLogName, entries.size, entries)
 	b.json(backupListName, list)
 	for _, blob := range list {
-		if blobs && b.err == nil {
+		if (blobs || slices.Contains(snapshots, blob.Digest)) && b.err == nil {
 			b.blob(s.blobs, blob)
 		}
 	}

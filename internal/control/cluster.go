@@ -93,13 +93,13 @@ func (c *ca) peerTLS() *tls.Config {
 
 // attend reads what the other control nodes have written, as long as ctx lasts.
 func (s *Server) attend(ctx context.Context) {
-	defer close(s.attended)
 	tick := time.NewTicker(attendEvery)
 	defer tick.Stop()
 	for {
 		s.refresh(ctx)
 		s.takeNodes(ctx)
 		s.gatherBlobs(ctx)
+		s.gatherSnapshot(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():

@@ -122,6 +122,8 @@ func DecodeCommand(e feed.Entry) (any, error) {
 		body = &NodeCert{}
 	case KindToken:
 		body = &TokenChange{}
+	case KindSnapshot:
+		body = &SnapshotMade{}
 	case feed.KindEpoch:
 		body = &feed.EpochBody{}
 	default:
@@ -165,6 +167,8 @@ func checkCommand(body any) error {
 		}
 		return feed.CheckID(b.Node)
 	case *TokenChange:
+		return b.check()
+	case *SnapshotMade:
 		return b.check()
 	case *Drain:
 		return checkName("edge", b.Edge)

@@ -73,7 +73,7 @@ func (f *fleet) start(t *testing.T) {
 	local := listen(t, "unix", socket)
 	var err error
 	f.Server, err = Open(bounded(t), Config{
-		Dir: f.dir, Known: known, FeedListen: "127.0.0.1:0", Addresses: []string{"https://ctl.example.net:7440"}, BlobAddress: f.blobs,
+		Dir: f.dir, Known: known, FeedListen: "127.0.0.1:0", Addresses: []string{"https://ctl.example.net:7440"}, BlobAddress: f.blobs, byHand: true,
 	})
 	if err != nil {
 		t.Fatal(err)

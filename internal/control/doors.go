@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -66,7 +67,7 @@ func (s *Server) serve(l net.Listener, h http.Handler) error {
 }
 
 // blob answers GET /v1/blobs/sha256-HEX for nodes of the fleet: blobs of sealed
-// releases only, ranges allowed. Whether the node is still of the fleet is
+// releases and snapshots of the log only, ranges allowed. Whether the node is still of the fleet is
 // asked at each request and again while the body runs.
 func (s *Server) blob(w http.ResponseWriter, r *http.Request) {
 	if s.peers != nil && isControl(r.TLS) {
@@ -90,7 +91,7 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.mu.Lock()
-	ok = s.referenced[d]
+	ok = s.referenced[d] || slices.Contains(s.snapshotBlobs(), d)
 	s.mu.Unlock()
 	if !ok {
 		http.NotFound(w, r)

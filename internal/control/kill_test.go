@@ -38,6 +38,32 @@ func purgeUntilKilled(dir string) {
 	os.Exit(1)
 }
 
+// untilKilled runs a second process with env, hands on what it prints, and kills it
+// after line n: lines that are there already come yet.
+func untilKilled(t *testing.T, env string, n int, line func(string)) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), env)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for i := 0; lines.Scan(); i++ {
+		line(lines.Text())
+		if i == n {
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	_ = cmd.Wait() // killed: it cannot end well
+}
+
 // Killed without warning while many purges share entries, three times over the
 // same folder: whatever was acknowledged is on the log, in the entry it was said
 // to be in, and the log is whole.
@@ -45,30 +71,13 @@ func TestKilledAmongSharedEntries(t *testing.T) {
 	dir := t.TempDir()
 	acked := map[string]uint64{}
 	for round := range 3 {
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), killedPurgesEnv+"="+dir)
-		cmd.Stderr = os.Stderr
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewScanner(out)
-		for n := 0; lines.Scan(); n++ {
+		untilKilled(t, killedPurgesEnv+"="+dir, 200+70*round, func(line string) {
 			var seq uint64
 			var url, end string
-			if _, err := fmt.Sscan(lines.Text(), &seq, &url, &end); err == nil && end == "." {
+			if _, err := fmt.Sscan(line, &seq, &url, &end); err == nil && end == "." {
 				acked[url] = seq
 			}
-			if n == 200+70*round {
-				if err := cmd.Process.Kill(); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		_ = cmd.Wait() // killed: it cannot end well
+		})
 	}
 	if len(acked) < 600 {
 		t.Fatalf("only %d purges were acknowledged: the second process failed", len(acked))

@@ -164,6 +164,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(killedDirEnv); dir != "" {
 		serveUntilKilled(dir)
 	}
+	if dir := os.Getenv(killedSnapshotsEnv); dir != "" {
+		snapshotUntilKilled(dir)
+	}
 	if dir := os.Getenv(killedPurgesEnv); dir != "" {
 		purgeUntilKilled(dir)
 	}

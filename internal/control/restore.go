@@ -227,8 +227,8 @@ func (b *backedUp) parseHead(text []byte) error {
 	if err := json.Unmarshal(text, &v); err != nil {
 		return err
 	}
-	if v.Version != backupVersion {
-		return fmt.Errorf("version %d is not known here (only %d): restore it with the perigee that made it, or a newer one", v.Version, backupVersion)
+	if v.Version < backupVersion || v.Version > trimmedVersion {
+		return fmt.Errorf("version %d is not known here (only up to %d): restore it with the perigee that made it, or a newer one", v.Version, trimmedVersion)
 	}
 	return decodeStrict(bytes.NewReader(text), &b.head)
 }

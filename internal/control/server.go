@@ -57,6 +57,8 @@ type Config struct {
 	FeedAddress, BlobAddress string
 	Cluster                  *Cluster     // nil: this control node is alone
 	Log                      *slog.Logger // nil discards
+
+	byHand bool // tests make snapshots, and trim the log, themselves
 }
 
 // Server is the control node.
@@ -84,7 +86,8 @@ type Server struct {
 	// mu orders commands: what one was checked against is what it is appended to.
 	mu         sync.Mutex
 	state      State
-	folded     uint64 // seq of the last entry in state
+	folded     feed.Position // the last entry in state
+	purged     purged
 	open       map[openKey]*openRelease
 	openOrder  []openKey
 	referenced map[origin.Digest]bool // blobs of sealed releases, manifests included
@@ -94,13 +97,16 @@ type Server struct {
 	hold   *hold // nil: this state was not restored, or may go on
 
 	fetching []origin.Digest // releases whose blobs are to come from other control nodes
+	// snapshotWanted says that the newest snapshot is to come from another one.
+	snapshotWanted bool
+	opened         time.Time
 
 	clusterMu  sync.Mutex
 	standing   ClusterStatus
-	readable   time.Time // when the log was last read
-	unreadable bool      // and that it is not was said
-	attended   chan struct{}
-	stop       context.CancelFunc // ends attend
+	readable   time.Time          // when the log was last read
+	unreadable bool               // and that it is not was said
+	background sync.WaitGroup     // attend, keepSnapshots
+	stop       context.CancelFunc // ends them
 
 	reportMu sync.Mutex
 	reports  map[string]*nodeState
@@ -135,7 +141,7 @@ const (
 func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	s := &Server{
 		c: c, log: c.Log, now: time.Now,
-		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{},
+		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{}, purged: purged{},
 		reports: map[string]*nodeState{}, reported: make(chan struct{}),
 	}
 	if s.log == nil {
@@ -203,12 +209,15 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 		}
 	}
 	s.feed.Reports(s.report)
+	s.opened = s.now()
+	var running context.Context
+	running, s.stop = context.WithCancel(context.Background())
 	if c.Cluster != nil {
 		s.readable = s.now()
-		var running context.Context
-		running, s.stop = context.WithCancel(context.Background())
-		s.attended = make(chan struct{})
-		go s.attend(running)
+		s.background.Go(func() { s.attend(running) })
+	}
+	if !c.byHand {
+		s.background.Go(func() { s.keepSnapshots(running) })
 	}
 	return s, nil
 }
@@ -247,10 +256,15 @@ func (s *Server) TokenFile() string { return filepath.Join(s.c.Dir, tokenName) }
 // catchUp folds in what is on the log and not in the state. Called with mu held,
 // or before anyone else has the server.
 func (s *Server) catchUp(ctx context.Context) error {
-	if s.feed.Log().Head().Seq == s.folded {
+	if s.feed.Log().Head().Seq == s.folded.Seq {
 		return nil
 	}
-	for e, err := range s.feed.Log().Entries(ctx, s.folded+1) {
+	if first := s.feed.Log().First(); s.folded.Seq+1 < first {
+		if err := s.begin(ctx, first); err != nil {
+			return err
+		}
+	}
+	for e, err := range s.feed.Log().Entries(ctx, s.folded.Seq+1) {
 		if err != nil {
 			return err
 		}
@@ -260,32 +274,40 @@ func (s *Server) catchUp(ctx context.Context) error {
 }
 
 func (s *Server) fold(e feed.Entry) {
-	if e.Seq <= s.folded {
+	if e.Seq <= s.folded.Seq {
 		return
 	}
-	s.folded = e.Seq
-	if err := s.state.Apply(e); err != nil {
+	s.folded = e.Position()
+	command, err := DecodeCommand(e)
+	if err != nil {
 		s.log.Error("entry of the log left out", "err", err)
 		return
 	}
-	if e.Kind != KindRelease {
-		return
+	s.state.apply(e, command)
+	switch c := command.(type) {
+	case *Release:
+		s.referTo(c.Site, c.Release)
+	case *Purge, *Purges:
+		for _, p := range PurgesOf(command) {
+			s.purged.put(e.Seq, p)
+		}
+	case *SnapshotMade:
+		s.took(*c)
 	}
-	command, err := DecodeCommand(e)
-	if err != nil {
-		return
-	}
-	r := command.(*Release)
-	m, err := s.manifest(r.Release)
-	s.wantBlobs(r.Release)
+}
+
+// referTo notes a sealed release, whose manifest says which blobs it has.
+func (s *Server) referTo(site string, release origin.Digest) {
+	m, err := s.manifest(release)
+	s.wantBlobs(release)
 	if errors.Is(err, os.ErrNotExist) && s.peers != nil {
 		return // it comes with its blobs, and is referred to then
 	}
 	if err != nil {
-		s.log.Error("manifest of a sealed release cannot be read: nodes cannot fetch it; push it again", "site", r.Site, "release", r.Release.String(), "err", err)
+		s.log.Error("manifest of a sealed release cannot be read: nodes cannot fetch it; push it again", "site", site, "release", release.String(), "err", err)
 		return
 	}
-	s.refer(r.Site, r.Release, m)
+	s.refer(site, release, m)
 }
 
 // refer notes the blobs of a sealed release: those that nodes may fetch, and
@@ -337,7 +359,7 @@ func (s *Server) command(ctx context.Context, kind string, body any, check func(
 		if err := check(&s.state); err != nil {
 			return feed.Entry{}, err
 		}
-		e, err = s.feed.Log().AppendAfter(ctx, s.folded, kind, body)
+		e, err = s.feed.Log().AppendAfter(ctx, s.folded.Seq, kind, body)
 	}
 	switch {
 	case errors.Is(err, feed.ErrConflict):
@@ -401,7 +423,7 @@ func (s *Server) Close() {
 	s.serveMu.Unlock()
 	if s.stop != nil {
 		s.stop()
-		<-s.attended
+		s.background.Wait()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()

@@ -21,6 +21,8 @@ type State struct {
 	// Tokens are those that were added (nil: removed) while several control nodes
 	// held the log.
 	Tokens map[string]*token
+	// Snapshots are those that were made, oldest first.
+	Snapshots []MadeSnapshot `json:",omitempty"`
 }
 
 // SiteState is a site's part.
@@ -56,14 +58,19 @@ const maxReleases = 1000
 // not written by this version of a control node.
 func (s *State) Apply(e feed.Entry) error {
 	body, err := DecodeCommand(e)
-	if err != nil {
-		return err
+	if err == nil {
+		s.apply(e, body)
 	}
-	switch b := body.(type) {
+	return err
+}
+
+// apply is Apply for an entry whose command is decoded.
+func (s *State) apply(e feed.Entry, command any) {
+	switch b := command.(type) {
 	case *Release:
 		site := s.site(b.Site)
 		if site.find(b.Release) != nil {
-			return nil
+			return
 		}
 		site.Releases = append(site.Releases, SealedRelease{Release: *b, Seq: e.Seq, Sealed: time.UnixMilli(e.At)})
 		site.trim()
@@ -77,7 +84,7 @@ func (s *State) Apply(e feed.Entry) error {
 		site := s.site(b.Site)
 		if b.Release.IsZero() {
 			delete(site.Previews, b.Channel)
-			return nil
+			return
 		}
 		if site.Previews == nil {
 			site.Previews = map[string]*Preview{}
@@ -86,7 +93,7 @@ func (s *State) Apply(e feed.Entry) error {
 	case *Drain:
 		if e.Kind == KindUndrain {
 			delete(s.Drained, b.Edge)
-			return nil
+			return
 		}
 		if s.Drained == nil {
 			s.Drained = map[string]uint64{}
@@ -95,7 +102,7 @@ func (s *State) Apply(e feed.Entry) error {
 	case *Force:
 		if b.Force == "obey" {
 			delete(s.Forced, b.Edge)
-			return nil
+			return
 		}
 		if s.Forced == nil {
 			s.Forced = map[string]string{}
@@ -111,8 +118,10 @@ func (s *State) Apply(e feed.Entry) error {
 			s.Nodes = map[string]string{}
 		}
 		s.Nodes[b.Node] = b.Cert
+	case *SnapshotMade:
+		s.Snapshots = append(s.Snapshots, MadeSnapshot{*b, e.Seq, time.UnixMilli(e.At).UTC()})
+		s.Snapshots = s.Snapshots[max(0, len(s.Snapshots)-maxSnapshots):]
 	}
-	return nil
 }
 
 func (s *State) site(name string) *SiteState {

@@ -172,6 +172,9 @@ func (s *Server) entry(r *http.Request, seq uint64) (feed.Entry, any, error) {
 		}
 		return e, command, nil
 	}
+	if first := s.feed.Log().First(); seq < first {
+		return feed.Entry{}, nil, refuse(http.StatusNotFound, "`perigee status` shows how far each node is", "entry %d is no longer on the log, which begins with seq %d", seq, first)
+	}
 	return feed.Entry{}, nil, refuse(http.StatusNotFound, "", "there is no entry %d: the log's head is %d", seq, s.feed.Log().Head().Seq)
 }
 

@@ -24,6 +24,7 @@ type session struct {
 	// picture of drains.
 	rebuild *live
 	at      feed.Position // of the last entry read
+	from    feed.Position // where it began
 }
 
 // connect runs one session: it returns when the feed is lost or ctx is done.
@@ -39,13 +40,30 @@ func (n *Node) connect(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &session{n: n, f: f, target: f.Head(), at: from}
-	n.setElsewhere(f.Diverged())
-	if f.Diverged() {
+	snap := f.Snapshot()
+	if snap != nil { // before anything is said: without it, all stays as it is
+		if s.rebuild, err = n.snapshot(ctx, snap); err != nil {
+			return err
+		}
+	}
+	n.setElsewhere(f.Diverged() || snap != nil)
+	switch {
+	case f.Diverged():
 		why := fmt.Sprintf("what this node read (epoch %d, seq %d) is not on the log (head: epoch %d, seq %d)", from.Epoch, from.Seq, s.target.Epoch, s.target.Seq)
 		n.log.Error("the log is another one: revalidating everything and reading it from the start", "why", why)
 		n.revalidate(why)
-		s.rebuild, s.at = newLive(n.keep()), feed.Position{}
+		if snap == nil {
+			s.rebuild, s.at = newLive(n.keep()), feed.Position{}
+		}
+	case snap != nil && from.Epoch > 0:
+		why := fmt.Sprintf("this node was away for longer than the log reaches back (seq %d, a snapshot goes on to seq %d)", from.Seq, snap.At.Seq)
+		n.log.Warn("beginning anew with a snapshot of the log: revalidating everything", "why", why)
+		n.revalidate(why)
 	}
+	if snap != nil {
+		s.at = snap.At
+	}
+	s.from = s.at
 	// The head is known before the first entry is asked for: while behind,
 	// nothing stored may be served as fresh.
 	n.setBehind(!s.atTarget())
@@ -110,24 +128,32 @@ func (s *session) follow(ctx context.Context, entries <-chan feed.Entry) error {
 // all the same (one too many does no harm), and nothing is acknowledged.
 func (s *session) apply(es []feed.Entry) error {
 	fresh := es[:0:0]
+	var gap error
 	for _, e := range es {
-		switch v := feed.Verify(s.at, e); v.Kind {
-		case feed.Duplicate:
+		v := feed.Verify(s.at, e)
+		if v.Kind == feed.Duplicate {
 			continue
-		case feed.Break:
+		}
+		if v.Kind == feed.Break {
+			if e.Epoch == s.at.Epoch && e.Seq > s.at.Seq+1 && s.at != s.from && s.rebuild == nil {
+				// The log was trimmed while this node was far behind: connecting again
+				// brings the snapshot. If that begins with the same, entries are lost.
+				gap = fmt.Errorf("%w: %s", feed.ErrLost, v.Why)
+				break
+			}
 			s.n.log.Error("the log broke: revalidating everything", "why", v.Why, "epoch", e.Epoch, "seq", e.Seq)
 			s.n.revalidate(v.Why)
-		case feed.Next:
 		}
 		s.at = e.Position()
 		fresh = append(fresh, e)
 	}
-	var failed error
 	if len(fresh) > 0 {
-		failed = s.take(fresh)
+		if err := s.take(fresh); err != nil {
+			return err
+		}
 	}
-	if failed != nil {
-		return failed
+	if gap != nil {
+		return gap
 	}
 	if err := s.f.Ack(es[len(es)-1]); err != nil {
 		return err
