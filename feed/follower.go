@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -22,8 +23,14 @@ var ErrLost = errors.New("feed lost")
 
 const (
 	// heartbeat is how often the server shows that it lives while nothing
-	// happens; after two missed ones the feed counts as lost.
+	// happens. When two are missed it is asked (probe).
 	heartbeat = 2 * time.Second
+	// probeWait bounds the wait for its answer, after which the feed counts as
+	// lost: nine seconds in all. A connection that ends is noticed at once. Two
+	// missed heartbeats alone say little: on a machine with too much to do they wait
+	// in the socket of the process that misses them, and coming back, which is most
+	// of the work that there is, does not help it.
+	probeWait = 5 * time.Second
 	// pullExpiry is how long one request for entries stands.
 	pullExpiry = 30 * time.Second
 	// dialTimeout bounds connect and TLS handshake.
@@ -42,6 +49,8 @@ type DialConfig struct {
 	// From is the last position that was applied; zero to read from the start.
 	From Position
 	Log  *slog.Logger // nil discards
+
+	heartbeat time.Duration // of tests; zero: the constant
 }
 
 // Follower reads the log for one node. Next is for one goroutine, the rest for any.
@@ -55,6 +64,7 @@ type Follower struct {
 	log      *slog.Logger
 	done     chan struct{}
 	once     sync.Once
+	cons     jetstream.Consumer
 
 	mu sync.Mutex
 	// pending are entries handed out by Next and not yet acknowledged, oldest
@@ -144,12 +154,12 @@ func follow(ctx context.Context, c DialConfig, where string, opts []nats.Option)
 	if err != nil {
 		return nil, err
 	}
-	cons, err := js.Consumer(ctx, streamName, c.ID)
+	f.cons, err = js.Consumer(ctx, streamName, c.ID)
 	if err != nil {
 		return nil, err
 	}
-	f.msgs, err = cons.Messages(jetstream.PullMaxMessages(fetchBatch), jetstream.PullExpiry(pullExpiry),
-		jetstream.PullHeartbeat(heartbeat), jetstream.WithMessagesErrOnMissingHeartbeat(true))
+	f.msgs, err = f.cons.Messages(jetstream.PullMaxMessages(fetchBatch), jetstream.PullExpiry(pullExpiry),
+		jetstream.PullHeartbeat(cmp.Or(c.heartbeat, heartbeat)), jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	return f, err
 }
 
@@ -208,6 +218,11 @@ func (f *Follower) Next(ctx context.Context) (Entry, error) {
 			if ctx.Err() != nil {
 				return Entry{}, ctx.Err()
 			}
+			if errors.Is(err, jetstream.ErrNoHeartbeat) {
+				if err = f.probe(ctx); err == nil {
+					continue
+				}
+			}
 			return Entry{}, fmt.Errorf("%w: %w", ErrLost, err)
 		}
 		e, err := Decode(msg.Data())
@@ -223,6 +238,17 @@ func (f *Follower) Next(ctx context.Context) (Entry, error) {
 		f.mu.Unlock()
 		return e, nil
 	}
+}
+
+// probe asks whether the server and this node's place on the log are still there.
+func (f *Follower) probe(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, probeWait)
+	defer cancel()
+	if _, err := f.cons.Info(ctx); err != nil {
+		return fmt.Errorf("no heartbeat, and no answer: %w", err)
+	}
+	f.log.Debug("heartbeats of the feed were late")
+	return nil
 }
 
 // Ack says that e, and every entry handed out before it, is applied and synced
