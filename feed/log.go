@@ -132,7 +132,9 @@ func (l *Log) append(ctx context.Context, after *uint64, kind string, body any) 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.unsure {
-		if err := l.resync(ctx); err != nil {
+		if err := l.resync(ctx); err != nil && l.shared {
+			return Entry{}, fmt.Errorf("%w: the log cannot be read (nothing was written): %w", ErrNoQuorum, err)
+		} else if err != nil {
 			return Entry{}, fmt.Errorf("feed: the last append had no clear outcome, and the log cannot be read: %w", err)
 		}
 	}

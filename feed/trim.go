@@ -57,6 +57,14 @@ func (l *Log) First() uint64 {
 	return l.first.at.Seq
 }
 
+// After is how many entries come after the one numbered seq. Numbers alone do not
+// tell: a new epoch may begin far above the one before.
+func (l *Log) After(seq uint64) uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last + 1 - min(max(streamSeq(l.segments, seq+1), l.first.stream), l.last+1)
+}
+
 // trimmed reports whether entries after p are gone from the log by Trim. One that
 // was lost whole has a high first number, too, and begins with an epoch.
 func (s *Server) trimmed(p Position) bool {

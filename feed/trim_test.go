@@ -12,6 +12,9 @@ func TestTrim(t *testing.T) {
 	f := newFleet(t, "fra1")
 	es := f.append(t, 10)
 	place := func(i int) Position { return es[i-1].Position() }
+	if n, all, none := f.Log().After(7), f.Log().After(0), f.Log().After(10); n != 3 || all != 10 || none != 0 {
+		t.Errorf("after the seventh there are %d, of all %d, after the last %d", n, all, none)
+	}
 	if f.Log().First() != 1 {
 		t.Fatalf("the log begins at %d", f.Log().First())
 	}
@@ -22,45 +25,7 @@ func TestTrim(t *testing.T) {
 		t.Fatalf("without a snapshot: %v", err)
 	}
 	snap := Snapshot{At: place(8), Digest: "sha256-" + strings.Repeat("0", 64), Size: 100}
-	check := func() {
-		t.Helper()
-		if err := f.SetSnapshot(snap); err != nil {
-			t.Fatal(err)
-		}
-		if first := f.Log().First(); first != 7 || f.Log().EpochWhy() != "" {
-			t.Fatalf("the log begins at %d, new epoch %q", first, f.Log().EpochWhy())
-		}
-		other := place(6)
-		other.Chain = strings.Repeat("a", 64)
-		far := Position{Epoch: 9, Seq: 2, Chain: other.Chain}
-		for name, c := range map[string]struct {
-			from     Position
-			snapshot bool
-			diverged bool
-			first    uint64
-		}{
-			"a new node":                         {Position{}, true, false, 9},
-			"away for long":                      {place(3), true, false, 9},
-			"just behind the seam":               {place(6), false, false, 7},
-			"after it":                           {place(7), false, false, 8},
-			"before it on another log":           {other, true, true, 9},
-			"of another epoch, with old numbers": {far, true, true, 9},
-		} {
-			fo := f.dial(t, "fra1", c.from)
-			if (fo.Snapshot() != nil) != c.snapshot || fo.Diverged() != c.diverged || fo.Head() != f.Log().Head() {
-				t.Errorf("%s: snapshot %+v, diverged %v", name, fo.Snapshot(), fo.Diverged())
-			}
-			at := c.from
-			if c.snapshot {
-				at = fo.Snapshot().At
-			}
-			e, err := fo.Next(bounded(t))
-			if err != nil || e.Seq != c.first || Verify(at, e).Kind != Next {
-				t.Errorf("%s: %+v, %v, %s", name, e.Position(), err, Verify(at, e).Why)
-			}
-			fo.Close()
-		}
-	}
+	check := func() { f.beginsAt7(t, snap, place) }
 	check()
 	f.Close()
 	f.open(t)
@@ -100,5 +65,46 @@ func TestTrim(t *testing.T) {
 		if err != nil || e.Seq < f.Log().First() {
 			t.Errorf("%d, %v", e.Seq, err)
 		}
+	}
+}
+
+// beginsAt7 follows from everywhere on a log that is trimmed to its seventh entry.
+func (f *fleet) beginsAt7(t *testing.T, snap Snapshot, place func(int) Position) {
+	t.Helper()
+	if err := f.SetSnapshot(snap); err != nil {
+		t.Fatal(err)
+	}
+	if first := f.Log().First(); first != 7 || f.Log().EpochWhy() != "" {
+		t.Fatalf("the log begins at %d, new epoch %q", first, f.Log().EpochWhy())
+	}
+	other := place(6)
+	other.Chain = strings.Repeat("a", 64)
+	far := Position{Epoch: 9, Seq: 2, Chain: other.Chain}
+	for name, c := range map[string]struct {
+		from     Position
+		snapshot bool
+		diverged bool
+		first    uint64
+	}{
+		"a new node":                         {Position{}, true, false, 9},
+		"away for long":                      {place(3), true, false, 9},
+		"just behind the seam":               {place(6), false, false, 7},
+		"after it":                           {place(7), false, false, 8},
+		"before it on another log":           {other, true, true, 9},
+		"of another epoch, with old numbers": {far, true, true, 9},
+	} {
+		fo := f.dial(t, "fra1", c.from)
+		if (fo.Snapshot() != nil) != c.snapshot || fo.Diverged() != c.diverged || fo.Head() != f.Log().Head() {
+			t.Errorf("%s: snapshot %+v, diverged %v", name, fo.Snapshot(), fo.Diverged())
+		}
+		at := c.from
+		if c.snapshot {
+			at = fo.Snapshot().At
+		}
+		e, err := fo.Next(bounded(t))
+		if err != nil || e.Seq != c.first || Verify(at, e).Kind != Next {
+			t.Errorf("%s: %+v, %v, %s", name, e.Position(), err, Verify(at, e).Why)
+		}
+		fo.Close()
 	}
 }

@@ -208,10 +208,10 @@ func TestDamagedBackupIsRefused(t *testing.T) {
 	refused("another archive", on(backupHeadName, func(h *tar.Header) { h.Name = "README" }), "is no backup")
 	refused("a newer version", pack(func(h *tar.Header, s string) (*tar.Header, string) {
 		if h.Name == backupHeadName {
-			s = strings.Replace(s, `"version": 1`, `"version": 2`, 1)
+			s = strings.Replace(s, `"version": 1`, `"version": 3`, 1)
 		}
 		return h, s
-	}), "version 2 is not known here")
+	}), "version 3 is not known here")
 }
 
 // TestRestoredNodeWaitsForADecision: commands are refused while a node has not

@@ -187,15 +187,25 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	if err = s.openHold(); err != nil {
 		return nil, err
 	}
+	if err = s.openFeed(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// openFeed opens the log, brings the state to it, and starts what goes on in the
+// background.
+func (s *Server) openFeed(ctx context.Context) (err error) {
+	c := &s.c
 	s.peers = newPeers(c.Cluster, s.ca.peerTLS())
 	s.feed, err = feed.OpenServer(ctx, feed.ServerConfig{
 		Dir: filepath.Join(c.Dir, "feed"), Listen: c.FeedListen, TLS: s.ca.nodeTLS(), Admit: s.nodes.admit, Ahead: s.ahead, Log: s.log, Cluster: s.feedCluster(),
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err = s.catchUp(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	if c.Cluster != nil {
 		s.mu.Lock()
@@ -205,7 +215,7 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	}
 	for _, n := range s.nodes.all() {
 		if err = s.feed.AddNode(ctx, n.Name); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	s.feed.Reports(s.report)
@@ -219,7 +229,7 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	if !c.byHand {
 		s.background.Go(func() { s.keepSnapshots(running) })
 	}
-	return s, nil
+	return nil
 }
 
 // certNames are the hosts that the control node's certificate covers.

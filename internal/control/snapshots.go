@@ -75,8 +75,8 @@ func (s *Server) snapshotDue(ctx context.Context) error {
 	if n := len(s.state.Snapshots); n > 0 {
 		last, since = s.state.Snapshots[n-1].Seq, s.state.Snapshots[n-1].Made
 	}
-	entries := s.folded.Seq - min(last, s.folded.Seq)
 	s.mu.Unlock()
+	entries := s.feed.Log().After(last)
 	if entries == 0 || entries < snapshotEntries && s.now().Sub(since) < snapshotEvery {
 		return nil
 	}
@@ -143,7 +143,6 @@ func (s *Server) trim(ctx context.Context) error {
 	now := s.now()
 	s.mu.Lock()
 	snaps := slices.Clone(s.state.Snapshots)
-	head := s.folded.Seq
 	s.mu.Unlock()
 	if len(snaps) == 0 || now.Sub(s.opened) < heardWithin { // nodes were not heard of yet
 		return nil
@@ -151,7 +150,7 @@ func (s *Server) trim(ctx context.Context) error {
 	applied := s.appliedEverywhere(now)
 	upTo := uint64(0)
 	for _, m := range snaps {
-		behind := head - min(m.At.Seq, head)
+		behind := s.feed.Log().After(m.At.Seq)
 		if old := now.Sub(m.Made) > logHorizon || behind > logEntries; old && (m.At.Seq <= applied || behind > logEntries+logSlack) {
 			upTo = m.At.Seq
 		}
@@ -163,7 +162,7 @@ func (s *Server) trim(ctx context.Context) error {
 	if err := s.feed.Log().Trim(ctx, upTo+1); err != nil {
 		return err
 	}
-	s.log.Info("log trimmed", "first", s.feed.Log().First(), "head", head)
+	s.log.Info("log trimmed", "first", s.feed.Log().First(), "head", s.feed.Log().Head().Seq)
 	return nil
 }
 
@@ -185,6 +184,7 @@ func (s *Server) appliedEverywhere(now time.Time) uint64 {
 // node may be reading.
 const keptSnapshots = 2
 
+// sweepSnapshots removes the blobs of older ones.
 func (s *Server) sweepSnapshots(snaps []MadeSnapshot) {
 	gone := map[origin.Digest]bool{}
 	for _, m := range snaps[:max(0, len(snaps)-keptSnapshots)] {
@@ -194,6 +194,7 @@ func (s *Server) sweepSnapshots(snaps []MadeSnapshot) {
 	}
 	for _, m := range snaps[max(0, len(snaps)-keptSnapshots):] {
 		delete(gone, m.Digest)
+		s.blobs.Keep(m.Digest, m.Size) // younger than what a collection of blobs takes
 	}
 	if len(gone) == 0 {
 		return

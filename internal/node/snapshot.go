@@ -51,6 +51,8 @@ func (n *Node) snapshot(ctx context.Context, s *feed.Snapshot) (*live, error) {
 func liveOf(snap *control.Snapshot, k keep) (*live, error) {
 	l := newLive(k)
 	var failed error
+	// Their chain is the snapshot's: it is not known what it was at each of them, and
+	// no edge has this one there, so none takes it for the same place.
 	put := func(seq uint64, kind string, command any) {
 		body, err := json.Marshal(command)
 		e := feed.Entry{Version: 1, Epoch: snap.At.Epoch, Seq: seq, Chain: snap.At.Chain, Kind: kind, Body: body}
