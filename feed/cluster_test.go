@@ -31,6 +31,8 @@ type members struct {
 	names []string
 	doors map[string]string // for the other members
 	feeds map[string]string // for nodes
+	// relays stand on the way from one member to another's door, if there are any.
+	relays map[[2]string]*relay
 
 	mu      sync.Mutex
 	servers map[string]*Server
@@ -57,6 +59,9 @@ func (m *members) config(t *testing.T, name string) ServerConfig {
 	for _, other := range m.names {
 		if other != name {
 			peers[other] = m.doors[other]
+			if r := m.relays[[2]string{name, other}]; r != nil {
+				peers[other] = r.Addr().String()
+			}
 		}
 	}
 	door := m.ca.server(t)
