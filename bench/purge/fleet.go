@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -48,7 +49,10 @@ type fleet struct {
 type edge struct {
 	name string
 	addr string
-	http *http.Client
+
+	mu   sync.Mutex // of the connection
+	conn net.Conn
+	in   *bufio.Reader
 }
 
 func (f *fleet) start(ctx context.Context) error {
@@ -126,11 +130,8 @@ func (f *fleet) writeConfig(ports []int) error {
 	fmt.Fprintf(&b, "version = 1\n[control]\nlisten = \"127.0.0.1:%d\"\nfeed_listen = \"127.0.0.1:%d\"\nblob_listen = \"127.0.0.1:%d\"\n", ports[0], ports[1], ports[2])
 	fmt.Fprintf(&b, "[cache]\nmemory = \"4MiB\"\n[log]\naccess = \"off\"\n")
 	fmt.Fprintf(&b, "[site.bench]\nhosts = [%q]\norigins = [\"http://%s\"]\nallow_private = true\n", site, f.origin.Addr)
-	transport := func() *http.Transport {
-		return &http.Transport{MaxIdleConnsPerHost: 1, MaxConnsPerHost: 1, DisableCompression: true}
-	}
 	for i := range f.o.edges {
-		e := &edge{name: fmt.Sprintf("e%03d", i), addr: fmt.Sprintf("127.77.0.%d:%d", i+1, edgePort), http: &http.Client{Transport: transport(), Timeout: time.Minute}}
+		e := &edge{name: fmt.Sprintf("e%03d", i), addr: fmt.Sprintf("127.77.0.%d:%d", i+1, edgePort)}
 		f.edges = append(f.edges, e)
 		fmt.Fprintf(&b, "[edge.%s]\nlocation = [50.0, 8.0]\naddresses = [\"192.0.2.%d\"]\nlisten = [%q]\n", e.name, i+1, e.addr)
 	}

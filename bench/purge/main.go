@@ -2,7 +2,7 @@
 // until each of 100 edges has answered a GET with a response that was fetched
 // after the call. It does not believe receipts.
 //
-//	go run ./bench/purge -perigee bin/perigee [-edges 100] [-reporters 300] [-rounds 40] [-many 10000]
+//	go run ./bench/purge -perigee bin/perigee [-edges 100] [-reporters 300] [-rounds 200] [-many 10000]
 //
 // The control node and every edge are processes of their own, as they are
 // installed: real TCP and TLS, credentials from `perigee node add`, a state folder
@@ -33,7 +33,7 @@ func main() {
 	flag.StringVar(&o.dir, "dir", "", "a `folder` for the state of all nodes (default: a temporary one, removed)")
 	flag.IntVar(&o.edges, "edges", 100, "edges, each a process")
 	flag.IntVar(&o.reporters, "reporters", 300, "nodes beside them that follow and report at full rate")
-	flag.IntVar(&o.rounds, "rounds", 40, "purges of one URL, one after the other")
+	flag.IntVar(&o.rounds, "rounds", 200, "purges of one URL, one after the other")
 	flag.IntVar(&o.many, "many", 10_000, "URLs in one `perigee purge --from`, and half as many from 64 callers at once")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
