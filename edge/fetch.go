@@ -245,6 +245,9 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 	obj.tags = tagsOf(resp.Header)
 	own := obj.withhold()
 	why := storable(w.site, obj.status, obj.header, &obj.cc, w.auth, obj.hasLifetime)
+	if why == "" && hidesDirectives(resp.Header) {
+		why = "no-store"
+	}
 	obj.sel = selectingFields(varyNames(h["Vary"], w.site.KeyFields), w.fields)
 	var far *stored
 	switch {

@@ -169,6 +169,12 @@ func (x *exchange) pull() {
 	if f.obj != nil && !f.obj.answers(q) {
 		f = found{why: "partial"}
 	}
+	if x.originsToJudge(f.obj) {
+		if x.missAllowed() {
+			x.pass("request")
+		}
+		return
+	}
 	switch f.use {
 	case useFresh:
 		if x.goesEarly(f) {
@@ -200,6 +206,15 @@ func (x *exchange) pull() {
 	default:
 		x.fetch(f)
 	}
+}
+
+// originsToJudge reports If-Match or If-Unmodified-Since that what is stored does
+// not meet. A cache must not judge these (RFC 9111 §4.3.2): what the origin has by
+// now may meet them.
+func (x *exchange) originsToJudge(o *stored) bool {
+	q := x.q
+	return o != nil && o.status == http.StatusOK && !q.cc.onlyIfCached && (q.has("If-Match") || q.has("If-Unmodified-Since")) &&
+		o.evaluate(q.fields()) == preconditionFailed
 }
 
 // serveStored answers with a response that the store has whole.

@@ -26,6 +26,26 @@ var neverStored = map[int]bool{
 	408: true, 411: true, 412: true, 415: true, 416: true, 417: true, 421: true, 425: true, 426: true, 428: true, 429: true, 431: true, 511: true,
 }
 
+// hidesDirectives reports a Connection that names a field which says who may have
+// the response. No sender may do that (RFC 9110 §7.6.1); the field goes all the
+// same, and a response that lacks it is nobody else's.
+func hidesDirectives(h http.Header) bool {
+	for _, line := range h["Connection"] {
+		for {
+			m, rest, ok := nextMember(line)
+			if !ok {
+				break
+			}
+			switch http.CanonicalHeaderKey(m) {
+			case "Cache-Control", "Cdn-Cache-Control", vendorControl, "Vary", "Set-Cookie":
+				return true
+			}
+			line = rest
+		}
+	}
+	return false
+}
+
 // storable decides whether a shared cache may store the response to a GET,
 // and whether we do (RFC 9111 §3). authorized says that the request carried
 // Authorization; explicit that the response gives a freshness lifetime, or has
