@@ -129,7 +129,9 @@ func DecodeCommand(e feed.Entry) (any, error) {
 	default:
 		return nil, fmt.Errorf("%w: %q (seq %d)", ErrUnknownKind, e.Kind, e.Seq)
 	}
-	if err := decodeStrict(bytes.NewReader(e.Body), body); err != nil {
+	if ps, ok := decodePurges(e.Body); ok && e.Kind == KindPurges { // nearly all of them
+		body = ps
+	} else if err := decodeStrict(bytes.NewReader(e.Body), body); err != nil {
 		return nil, fmt.Errorf("%s entry %d: %w", e.Kind, e.Seq, err)
 	}
 	if err := checkCommand(body); err != nil {

@@ -69,7 +69,7 @@ func (p *Purge) check() error {
 	if p.Prefix != "" {
 		normal = NormalPrefix
 	}
-	if given == "" {
+	if given == "" || p.Prefix == "" && plainURL(given) {
 		return nil
 	}
 	u, _, err := normal(given)
