@@ -14,8 +14,9 @@ const (
 	// chunkBytes is the size of a body's chunks, but for a short last one.
 	chunkBytes = 64 << 10
 	// firstChunkBytes is the first chunk of a body of unknown length; each
-	// next one is twice as large, up to chunkBytes.
-	firstChunkBytes = 2 << 10
+	// next one is twice as large, up to chunkBytes. It is a page, so that a large
+	// body can be lent (arena.Lend).
+	firstChunkBytes = 4 << 10
 	// maxLag bounds how far a reader may stay behind a body that is no longer
 	// kept whole; beyond it that reader is cut off, and holds up nobody.
 	maxLag = 1 << 20

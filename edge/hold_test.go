@@ -40,15 +40,18 @@ func (s *store) excess() string {
 	defer s.mu.Unlock()
 	owners := map[arena.Extent]int{}
 	var sum int64
-	s.all(func(_ uint32, v *slot) {
-		owners[v.meta]++
-		sum += arena.Footprint(int64(v.length))
-		if v.body == 0 {
-			return
+	own := func(e arena.Extent) {
+		owners[e]++
+		for at := e.First(); at != 0 && owners[e] == 1; {
+			var p []byte
+			p, at = s.arena.Read(at)
+			sum += int64(len(p))
 		}
-		if owners[v.body]++; owners[v.body] == 1 {
-			_, size, _ := recordLength(v.record(s.arena))
-			sum += arena.Footprint(size)
+	}
+	s.all(func(_ uint32, v *slot) {
+		own(v.meta)
+		if v.body != 0 {
+			own(v.body)
 		}
 	})
 	for e, n := range owners {

@@ -128,7 +128,8 @@ func sent(n uintptr, errno syscall.Errno) (int, syscall.Errno) {
 // rawSend is send by system calls. What the kernel has no room for waits by the
 // client's pace.
 func (c *conn) rawSend(out []byte, body *Body) (int64, error) {
-	if body != nil && body.file == nil {
+	lent := body != nil && body.file == nil && lends(body)
+	if body != nil && body.file == nil && !lent {
 		return c.gather(out, body)
 	}
 	n, errno := writeNow(c.fd, out, body != nil)
@@ -145,7 +146,11 @@ func (c *conn) rawSend(out []byte, body *Body) (int64, error) {
 	if body == nil {
 		return int64(n), nil
 	}
-	m, err := c.sendFile(body)
+	send := c.sendFile
+	if lent {
+		send = c.sendLent
+	}
+	m, err := send(body)
 	return int64(n) + m, err
 }
 

@@ -11,6 +11,13 @@
 // shows them), and one that does twice takes them from another, for which the
 // arena panics where it sees it.
 //
+// The kernel can be given octets by reference (Lend), so that it sends them
+// without a copy of its own. Nothing says when it, or who received them on this
+// machine, has let go: so the pages of what was lent are never written again.
+// When the last owner has released, a goroutine gives the mapping other pages
+// before the blocks are another's; those that were lent live as long as the kernel
+// has use for them.
+//
 // First touch of a page costs ten microseconds on some machines, so slabs are
 // touched ahead of demand by a goroutine that lives as long as there is
 // something to touch; nobody waits for it. Whole free slabs can be given back
@@ -36,8 +43,12 @@ const (
 	maxOrder  = 11 // 1<<maxOrder units are a slab
 	// hugeFrom is the size from which huge pages are asked for: a smaller arena
 	// would take more memory than it holds.
-	hugeFrom = 64 << 20
-	pageSize = 4 << 10
+	hugeFrom  = 64 << 20
+	pageSize  = 4 << 10
+	pageOrder = 3 // 1<<pageOrder units are a page
+	// LendFrom is the size from which extents are made of whole pages, so that
+	// they can be lent: that is at most a sixteenth more.
+	LendFrom = 64 << 10
 	// aheadShare is the part of the slabs in use that is touched ahead of
 	// demand, at least one slab and at most maxAhead: a burst of misses then
 	// finds memory, and an idle process takes none.
@@ -67,6 +78,8 @@ type Arena struct {
 	whole    int                  // free slabs that have been touched
 	cold     []uint32             // slabs without memory, the next to use last
 	touching bool                 // a goroutine touches slabs
+	returned []Extent             // that were lent, have no owner, and need other pages
+	renewing bool                 // a goroutine sees to that
 	ceiling  int                  // of slabs with memory: under pressure less than there are
 	used     int64                // octets in blocks of extents
 }
@@ -84,7 +97,8 @@ type slabMeta struct {
 	// refs are the owners of the extent that starts here; in a free block the
 	// unit + 1 of the one before in its list.
 	refs [slabUnits]atomic.Uint32
-	used int // units in blocks of extents; Arena.mu
+	lent [slabUnits / 32]atomic.Uint32 // a bit for each extent that starts here and has been lent
+	used int                           // units in blocks of extents; Arena.mu
 }
 
 // New makes an arena of at least n octets. It takes address space, not memory.
@@ -107,8 +121,15 @@ func New(n int64) (*Arena, error) {
 	return a, nil
 }
 
-// Footprint is what an extent of n octets takes.
-func Footprint(n int64) int64 { return (n + Unit - 1) / Unit * Unit }
+// Footprint is what an extent of n octets takes. In fragmented memory one of
+// LendFrom or more may take somewhat less.
+func Footprint(n int64) int64 {
+	grain := int64(Unit)
+	if n >= LendFrom {
+		grain = pageSize
+	}
+	return (n + grain - 1) / grain * grain
+}
 
 // Bytes is how much the arena can hold.
 func (a *Arena) Bytes() int64 { return int64(len(a.slabs)) * SlabBytes }
@@ -157,6 +178,10 @@ func (a *Arena) Release(e Extent) {
 	case 0:
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		if a.wasLent(e) {
+			a.renewLater(e)
+			return
+		}
 		a.freeChain(uint32(e) - 1)
 	}
 }
@@ -190,7 +215,7 @@ func (a *Arena) Read(b Block) ([]byte, Block) {
 	}
 }
 
-// take returns a block of an order, or nothing; mu is held.
+// take returns a block of an order, or nothing; mu is held, but maybe not throughout.
 func (a *Arena) take(order int) (unit uint32, ok bool) {
 	from := order
 	for from <= maxOrder && a.free[from] == 0 {
@@ -198,6 +223,9 @@ func (a *Arena) take(order int) (unit uint32, ok bool) {
 	}
 	if from > maxOrder {
 		if !a.warm() {
+			if a.renewOne() {
+				return a.take(order)
+			}
 			return 0, false
 		}
 		from = maxOrder

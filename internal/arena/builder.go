@@ -24,6 +24,9 @@ func (b *Builder) Next(n int) []byte {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	order := largest(n)
+	if b.size >= LendFrom {
+		order = max(order, pageOrder)
+	}
 	unit, ok := a.take(order)
 	for !ok && order > 0 {
 		order--
@@ -89,7 +92,11 @@ func (b *Builder) Finish(size int64) Extent {
 		}
 		rest := m.next[i]
 		m.next[i] = 0
-		a.trim(at-1, order, uint32((left+Unit-1)/Unit))
+		need := uint32((left + Unit - 1) / Unit)
+		if size >= LendFrom && order >= pageOrder {
+			need = wholePages(need)
+		}
+		a.trim(at-1, order, need)
 		if rest != 0 {
 			a.freeChain(rest - 1)
 		}
@@ -98,6 +105,9 @@ func (b *Builder) Finish(size int64) Extent {
 	b.size = size
 	return e
 }
+
+// wholePages rounds units up to pages.
+func wholePages(units uint32) uint32 { return (units + 1<<pageOrder - 1) >> pageOrder << pageOrder }
 
 // trim keeps the first need units of an extent's last block; mu is held.
 func (a *Arena) trim(unit uint32, order int, need uint32) {
@@ -132,7 +142,7 @@ func (a *Arena) Piece(n int) (e Extent, mem []byte, ok bool) {
 	if n <= 0 || n > SlabBytes {
 		return 0, nil, false
 	}
-	units := (n + Unit - 1) / Unit
+	units := int(Footprint(int64(n)) / Unit)
 	order := bits.Len(uint(units - 1))
 	a.mu.Lock()
 	defer a.mu.Unlock()
