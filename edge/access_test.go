@@ -1,0 +1,50 @@
+package edge
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestPlainText: a value is written the same in the short way and in the one that
+// looks at each octet, whatever octet stands where.
+func TestPlainText(t *testing.T) {
+	for length := 1; length < 26; length++ {
+		for at := range length {
+			for c := range 256 {
+				v := strings.Repeat("a", at) + string([]byte{byte(c)}) + strings.Repeat("~", length-at-1)
+				if got := isPlain(v); got != plainJSON[c] {
+					t.Fatalf("%q is plain: %v", v, got)
+				}
+				if got, want := appendText(nil, `,"x":"`, v), appendJSONString([]byte(`,"x":`), v); !bytes.Equal(got, want) {
+					t.Fatalf("%q is logged as %s, not %s", v, got, want)
+				}
+			}
+		}
+	}
+	if long := strings.Repeat("a", maxLogField+1); len(appendText(nil, `,"x":"`, long)) != maxLogField+len(`,"x":""`) {
+		t.Error("a long value is not cut")
+	}
+}
+
+// BenchmarkLine writes down a hit, as the loop does.
+func BenchmarkLine(b *testing.B) {
+	r := AccessRecord{Time: time.Unix(1_795_000_000, 123_456_789), Client: "192.0.2.17", Site: "bench", Method: "GET", Host: "bench.test", Path: "/o/0/1024/0000000000",
+		Status: 200, Bytes: 1024, Duration: 23456 * time.Nanosecond, Proto: "HTTP/1.1", Cache: "hit", CacheStatus: "fra1; hit; ttl=86321",
+		UserAgent: "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"}
+	for _, agent := range []string{"", r.UserAgent} {
+		r.UserAgent = agent
+		name := "browser"
+		if agent == "" {
+			name = "bare"
+		}
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			var line []byte
+			for b.Loop() {
+				line = r.appendJSON(line[:0])
+			}
+		})
+	}
+}
