@@ -303,3 +303,28 @@ func FuzzJournal(f *testing.F) {
 		}
 	})
 }
+
+// A purge does not wait for the disk: it is applied when the journal does not hold
+// it yet, and the place moves when it does.
+func TestPurgeIsAppliedBeforeItIsJournalled(t *testing.T) {
+	r := newRig(t)
+	path := filepath.Join(r.dir, "edge", journalName)
+	size := func() int64 {
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Error(err)
+			return -1
+		}
+		return st.Size()
+	}
+	r.start()
+	r.await("behind false")
+	before := size()
+	at := make(chan int64, 1)
+	r.onPurge = func(uint64) { at <- size() }
+	r.purge(1)
+	r.await(mark(1))
+	if got, after := <-at, size(); got != before || after <= before {
+		t.Errorf("the journal had %d octets before the purge, %d when it was applied, %d when it was told", before, got, after)
+	}
+}

@@ -4,6 +4,8 @@ package node
 
 import "time"
 
+const purgeFirst = false
+
 // inOrder of this mutant reports before it applies: `make test-fleet-mutants`.
 func inOrder(apply, move func()) {
 	move()

@@ -12,8 +12,8 @@
 //
 // # Order
 //
-// Entries are applied in the order of the log. A purge, a drain, a force is
-// applied and synced before the next entry. An activation is noted durably and
+// Entries are applied in the order of the log, but that the purges of a batch come
+// first, before it is synced. A drain, a force is applied when it is synced. An activation is noted durably and
 // made when every blob is here, in the background: later purges do not wait for
 // it, and the old release is served whole until then. A receipt for the
 // activation counts only once it is made (control.Watermark.Pending). A later

@@ -123,9 +123,9 @@ func (s *session) follow(ctx context.Context, entries <-chan feed.Entry) error {
 	}
 }
 
-// apply verifies a batch, journals it with one sync, applies it in order, and
-// acknowledges it. When the journal cannot be written the purges are applied
-// all the same (one too many does no harm), and nothing is acknowledged.
+// apply verifies a batch, applies its purges, journals it with one sync, applies the
+// rest of it in order, and acknowledges it. One purge too many does no harm, so none
+// waits for the disk; when the journal cannot be written nothing is acknowledged.
 func (s *session) apply(es []feed.Entry) error {
 	fresh := es[:0:0]
 	var gap error
@@ -185,6 +185,9 @@ func (s *session) take(es []feed.Entry) error {
 		}
 		commands[i] = c
 	}
+	if purgeFirst {
+		s.purge(es, commands)
+	}
 	var failed error
 	drains := false
 	if s.rebuild != nil {
@@ -201,9 +204,8 @@ func (s *session) take(es []feed.Entry) error {
 		n.mu.Unlock()
 	}
 	whole := failed == nil && s.rebuild == nil
-	handOn := func() { s.handOn(es, commands, whole, drains) }
+	handOn := func() { s.handOn(es, commands, drains) }
 	if !whole {
-		handOn()
 		if failed != nil {
 			n.log.Error("the journal cannot be written: not acknowledging until it can", "err", failed)
 		}
@@ -217,19 +219,24 @@ func (s *session) take(es []feed.Entry) error {
 	return nil
 }
 
-// handOn tells the hooks and the activator of entries; when they are not whole,
-// which is not durable or not yet the picture to go by, of purges alone.
-func (s *session) handOn(es []feed.Entry, commands []any, whole, drains bool) {
+// purge tells the hook of the purges among entries.
+func (s *session) purge(es []feed.Entry, commands []any) {
 	n := s.n
+	if n.c.Hooks.Purge == nil {
+		return
+	}
 	for i, e := range es {
-		if n.c.Hooks.Purge != nil {
-			for _, p := range control.PurgesOf(commands[i]) {
-				n.c.Hooks.Purge(e.Position(), p)
-			}
+		for _, p := range control.PurgesOf(commands[i]) {
+			n.c.Hooks.Purge(e.Position(), p)
 		}
 	}
-	if !whole {
-		return
+}
+
+// handOn tells the other hooks and the activator of entries that are durable.
+func (s *session) handOn(es []feed.Entry, commands []any, drains bool) {
+	n := s.n
+	if !purgeFirst {
+		s.purge(es, commands)
 	}
 	for i, e := range es {
 		if n.act != nil {
