@@ -199,6 +199,22 @@ func notReached(err error) bool {
 	return ok && !e.Answered
 }
 
+// fallBack answers a request that was passed on, and failed by err or by the
+// origin's status, with what is stored, if that may stand in.
+func (x *exchange) fallBack(err error, status int) bool {
+	f := x.fallback
+	failed := err != nil || failures[status]
+	if f.obj == nil || !(f.onError && failed || f.cutOff && err != nil && notReached(err)) {
+		return false
+	}
+	if hard, _ := x.e.purges.check(&f.obj.scopes, f.obj.asOf); hard {
+		return false
+	}
+	x.status.detail, x.status.fwdStatus = "origin-failed", status
+	x.answerStored(f.obj, f.obj.currentAge(x.e.now()), "stale")
+	return true
+}
+
 // purged reports a hard purge since o was fetched.
 func (w *fill) purged(o *stored) bool {
 	hard, _ := w.e.purges.check(&o.scopes, o.asOf)

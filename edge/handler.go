@@ -202,6 +202,7 @@ func (x *exchange) pull() {
 		x.fail(http.StatusGatewayTimeout, "nothing usable is stored, and the request forbids to fetch it")
 	case f.obj == nil && !x.missAllowed():
 	case q.method == http.MethodHead, q.cc.noStore:
+		x.fallback = f
 		x.pass(f.why)
 	default:
 		x.fetch(f)
@@ -305,7 +306,13 @@ func (x *exchange) pass(why string) {
 		if x.r.Context().Err() != nil {
 			x.abort()
 		}
-		x.originFailed(err)
+		if !x.fallBack(err, 0) {
+			x.originFailed(err)
+		}
+		return
+	}
+	if x.fallBack(nil, resp.StatusCode) {
+		resp.Body.Close()
 		return
 	}
 	if q.method == http.MethodHead {

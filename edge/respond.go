@@ -38,9 +38,10 @@ type exchange struct {
 	told    bool // the client sees all of Cache-Status
 	// peerAsOf is what was applied here when the peer's request was taken up.
 	peerAsOf instant
-	again    bool // the answer was begun anew, since the origin has another representation by now
-	early    bool // it did not wait for another's fetch
-	spared   bool // its client has not paid for a fetch, since it waits for another's
+	again    bool  // the answer was begun anew, since the origin has another representation by now
+	early    bool  // it did not wait for another's fetch
+	fallback found // what may stand in for an origin that fails what is passed on
+	spared   bool  // its client has not paid for a fetch, since it waits for another's
 
 	tee   *farKeeper       // writes what is passed on to disk
 	far   []*seglog.Object // till the end

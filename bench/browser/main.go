@@ -6,7 +6,9 @@
 //	go run ./bench/browser -perigee bin/perigee [-root /usr/share/doc/python3.11/html] [-pages 40]
 //
 // It fails when an answer of the second pass is no hit, when one is not 200 or
-// 304, or when a page does not look as it did.
+// 304, or when a page does not look as it did. On a busy machine Chromium may
+// take its picture too early: a page that looks different is looked at again,
+// through the edge and at the origin itself, and these two must be alike.
 package main
 
 import (
@@ -86,7 +88,25 @@ func run(perigee, root, keep string, count int) error {
 			return err
 		}
 	}
-	return judge(passes, shots, pages)
+	return judge(passes, shots, pages, func(i int) (bool, error) { return lookAgain(dir, shots, i, pages[i], ports) })
+}
+
+// looks bounds how often a page that looked different is looked at again.
+const looks = 3
+
+// lookAgain compares a page through the edge with the page at the origin.
+func lookAgain(dir, shots string, i int, page string, ports []int) (alike bool, err error) {
+	for n := 0; n < looks && !alike && err == nil; n++ {
+		var shot [2]string
+		for j, port := range ports {
+			shot[j] = filepath.Join(shots, fmt.Sprintf("%03d-again-%d-%d.png", i, n, j))
+			if err = shoot(filepath.Join(dir, "profile-again"), shot[j], port, page); err != nil {
+				return false, err
+			}
+		}
+		alike, err = alikeImages(shot[0], shot[1])
+	}
+	return alike, err
 }
 
 // choose picks pages spread over the whole site.
@@ -197,16 +217,7 @@ func browse(dir, shots string, number, port int, pages []string) (pass, error) {
 		return p, err
 	}
 	for i, page := range pages {
-		profile := filepath.Join(dir, fmt.Sprintf("profile-%d-%d", number, i))
-		shot := filepath.Join(shots, fmt.Sprintf("%03d-%d.png", i, number))
-		cmd := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-			"--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1000,900", "--virtual-time-budget=5000", "--user-data-dir="+profile,
-			"--host-resolver-rules=MAP "+host+" 127.0.0.1", "--screenshot="+shot, fmt.Sprintf("http://%s:%d/%s", host, port, page))
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			return p, fmt.Errorf("chromium on %s: %w\n%.2000s", page, err, out)
-		}
-		if err := os.RemoveAll(profile); err != nil {
+		if err := shoot(filepath.Join(dir, fmt.Sprintf("profile-%d-%d", number, i)), filepath.Join(shots, fmt.Sprintf("%03d-%d.png", i, number)), port, page); err != nil {
 			return p, err
 		}
 	}
@@ -232,8 +243,20 @@ func browse(dir, shots string, number, port int, pages []string) (pass, error) {
 	return p, lines.Err()
 }
 
-// judge prints both passes, and says what is wrong with the second.
-func judge(passes [2]pass, shots string, pages []string) error {
+// shoot opens a page in a browser of its own, and takes a picture.
+func shoot(profile, shot string, port int, page string) error {
+	cmd := exec.Command("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+		"--disable-component-update", "--disable-sync", "--hide-scrollbars", "--window-size=1000,900", "--virtual-time-budget=5000", "--user-data-dir="+profile,
+		"--host-resolver-rules=MAP "+host+" 127.0.0.1", "--screenshot="+shot, fmt.Sprintf("http://%s:%d/%s", host, port, page))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("chromium on %s: %w\n%.2000s", page, err, out)
+	}
+	return os.RemoveAll(profile)
+}
+
+// judge prints both passes, and says what is wrong with the second. again looks
+// once more at a page that looked different.
+func judge(passes [2]pass, shots string, pages []string, again func(i int) (alike bool, err error)) error {
 	fmt.Printf("| pass | requests | by cache |\n| --- | --- | --- |\n")
 	for i, p := range passes {
 		var words []string
@@ -253,9 +276,13 @@ func judge(passes [2]pass, shots string, pages []string) error {
 			errs = append(errs, fmt.Errorf("second pass: %s: %d, %s", r.Path, r.Status, r.Cache))
 		}
 	}
-	alike := 0
+	alike, second := 0, 0
 	for i, page := range pages {
 		same, err := alikeImages(filepath.Join(shots, fmt.Sprintf("%03d-1.png", i)), filepath.Join(shots, fmt.Sprintf("%03d-2.png", i)))
+		if err == nil && !same {
+			second++
+			same, err = again(i)
+		}
 		switch {
 		case err != nil:
 			errs = append(errs, err)
@@ -265,7 +292,7 @@ func judge(passes [2]pass, shots string, pages []string) error {
 			alike++
 		}
 	}
-	fmt.Printf("\n%d of %d screenshots alike\n", alike, len(pages))
+	fmt.Printf("\n%d of %d screenshots alike (%d looked at again)\n", alike, len(pages), second)
 	return errors.Join(errs...)
 }
 
