@@ -170,6 +170,7 @@ func (x *exchange) pull() {
 		f = found{why: "partial"}
 	}
 	if x.originsToJudge(f.obj) {
+		x.status.detail = "" // it comes from no tier
 		if x.missAllowed() {
 			x.pass("request")
 		}
