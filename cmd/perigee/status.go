@@ -110,7 +110,7 @@ func clusterWords(c *control.ClusterStatus) string {
 // at hand, to name the nodes that have another.
 func printFleet(w io.Writer, st *control.Status, hash string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "feed\tseq %d, epoch %d\n", st.Head.Seq, st.Head.Epoch)
+	fmt.Fprintf(t, "feed\tseq %d, epoch %d%s\n", st.Head.Seq, st.Head.Epoch, trimmedText(st))
 	if c := st.Cluster; c != nil {
 		fmt.Fprintf(t, "control\t%s\n", clusterWords(c))
 	}
@@ -175,4 +175,16 @@ func nodeWords(n *control.NodeStatus, hash string) []string {
 		words = append(words, "has another perigee.toml")
 	}
 	return words
+}
+
+// trimmedText says from where on the log is there, and how old its newest snapshot is.
+func trimmedText(st *control.Status) string {
+	text := ""
+	if st.First > 1 {
+		text = fmt.Sprintf(", from seq %d on", st.First)
+	}
+	if st.Snapshot != nil {
+		text += fmt.Sprintf(", snapshot of seq %d, %s old", st.Snapshot.Seq, st.Time.Sub(st.Snapshot.Made).Round(time.Second))
+	}
+	return text
 }

@@ -80,6 +80,10 @@ func TestStartsFromASnapshot(t *testing.T) {
 	release := f.fill(t)
 	f.later(t)
 	seam := f.feed.Log().First()
+	st, err := f.client.Status(bounded(t))
+	if err != nil || st.First != seam || st.Snapshot == nil || st.Snapshot.Seq+1 != seam || st.Snapshot.Size == 0 {
+		t.Errorf("status: first %d, snapshot %+v, %v", st.First, st.Snapshot, err)
+	}
 	if at := f.state.Snapshots[0].At.Seq; seam != at+1 {
 		t.Fatalf("the log begins at %d, the snapshot ends at %d", seam, at)
 	}

@@ -43,6 +43,7 @@ const (
 func (s *Server) keepSnapshots(ctx context.Context) {
 	tick := time.NewTicker(snapshotTick)
 	defer tick.Stop()
+	said := ""
 	for {
 		select {
 		case <-tick.C:
@@ -53,8 +54,11 @@ func (s *Server) keepSnapshots(ctx context.Context) {
 		if err == nil {
 			err = s.trim(ctx)
 		}
-		if err != nil && ctx.Err() == nil {
-			s.log.Warn("the log is not trimmed: there is no snapshot", "err", err)
+		if err == nil {
+			said = ""
+		} else if ctx.Err() == nil && err.Error() != said { // once, and not each minute
+			said = err.Error()
+			s.log.Warn("no snapshot of the log, or not trimmed behind it: it grows meanwhile", "err", err)
 		}
 	}
 }

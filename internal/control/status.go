@@ -244,6 +244,8 @@ func (n *nodeState) why(command any) string {
 type Status struct {
 	Head     feed.Position         `json:"head"`
 	EpochWhy string                `json:"epoch_why,omitempty"` // why this start began a new epoch
+	First    uint64                `json:"first"`               // number of the oldest entry on the log; 0: it is empty
+	Snapshot *SnapshotStatus       `json:"snapshot,omitempty"`  // the newest of the log
 	Cluster  *ClusterStatus        `json:"cluster,omitempty"`   // of several control nodes
 	Nodes    []NodeStatus          `json:"nodes"`
 	Sites    map[string]SiteStatus `json:"sites"`
@@ -251,6 +253,13 @@ type Status struct {
 	Forced   map[string]string     `json:"forced"`
 	Restored *RestoredStatus       `json:"restored,omitempty"`
 	Time     time.Time             `json:"time"`
+}
+
+// SnapshotStatus is a snapshot of the log.
+type SnapshotStatus struct {
+	Seq  uint64    `json:"seq"` // of the last entry that is folded in
+	Made time.Time `json:"made"`
+	Size int64     `json:"size"` // bytes
 }
 
 // RestoredStatus says that a restored control node changes nothing yet.
@@ -304,7 +313,12 @@ func (s *Server) Status() Status {
 	for e, f := range s.state.Forced {
 		out.Forced[e] = f
 	}
+	if n := len(s.state.Snapshots); n > 0 {
+		m := &s.state.Snapshots[n-1]
+		out.Snapshot = &SnapshotStatus{m.At.Seq, m.Made, m.Size}
+	}
 	s.mu.Unlock()
+	out.First = s.feed.Log().First()
 	s.holdMu.Lock()
 	if h := s.hold; h != nil {
 		out.Restored = &RestoredStatus{h.Backup, h.Head.Seq, slices.AppendSeq([]string{}, maps.Keys(h.waiting)), slices.AppendSeq([]string{}, maps.Keys(h.ahead))}
