@@ -34,6 +34,7 @@ type trio struct {
 	clients [3]*Client
 	blobs   [3]net.Listener
 	admins  [3]net.Listener
+	config  func(i int) Config
 }
 
 func newTrio(t *testing.T) *trio {
@@ -47,7 +48,7 @@ func newTrio(t *testing.T) *trio {
 		f.blobs[i], f.admins[i] = listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "127.0.0.1:0")
 		f.dirs[i] = filepath.Join(t.TempDir(), fmt.Sprint("ctl", i+1))
 	}
-	config := func(i int) Config {
+	f.config = func(i int) Config {
 		c := Config{Dir: f.dirs[i], Known: known, FeedListen: "127.0.0.1:0", BlobAddress: f.blobs[i].Addr().String()}
 		c.Cluster = &Cluster{Name: fmt.Sprint("ctl", i+1), Listen: doors[i], First: "ctl1"}
 		for j := range 3 {
@@ -57,14 +58,14 @@ func newTrio(t *testing.T) *trio {
 		}
 		return c
 	}
-	if _, err := Open(patient(t), config(1)); err == nil || !strings.Contains(err.Error(), "copy ca.pem, ca.key and tokens.json from the folder control of ctl1") {
+	if _, err := Open(patient(t), f.config(1)); err == nil || !strings.Contains(err.Error(), "copy ca.pem, ca.key and tokens.json from the folder control of ctl1") {
 		t.Fatalf("the second without keys: %v", err)
 	}
 	f.giveKeys(t)
 	var wg sync.WaitGroup
 	for i := range 3 {
 		wg.Go(func() {
-			s, err := Open(patient(t), config(i))
+			s, err := Open(patient(t), f.config(i))
 			if err != nil {
 				t.Errorf("ctl%d: %v", i+1, err)
 				return
