@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// TestPlainText: a value is written the same in the short way and in the one that
-// looks at each octet, whatever octet stands where.
+// TestPlainText: who looks at eight octets at a time sees what who looks at each
+// would, whatever octet stands where; and a value of the log is written the same
+// in the short way and in the long one.
 func TestPlainText(t *testing.T) {
 	for length := 1; length < 26; length++ {
 		for at := range length {
@@ -16,6 +17,9 @@ func TestPlainText(t *testing.T) {
 				v := strings.Repeat("a", at) + string([]byte{byte(c)}) + strings.Repeat("~", length-at-1)
 				if got := isPlain(v); got != plainJSON[c] {
 					t.Fatalf("%q is plain: %v", v, got)
+				}
+				if got := isVisible(v); got != (c > ' ' && c < 0x7f) {
+					t.Fatalf("%q is visible: %v", v, got)
 				}
 				if got, want := appendText(nil, `,"x":"`, v), appendJSONString([]byte(`,"x":`), v); !bytes.Equal(got, want) {
 					t.Fatalf("%q is logged as %s, not %s", v, got, want)

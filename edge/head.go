@@ -98,13 +98,11 @@ func (h *head) line(pos int) (string, int, error) {
 func (h *head) requestLine(line string) error {
 	method, rest, ok := strings.Cut(line, " ")
 	target, version, ok2 := strings.Cut(rest, " ")
-	if !ok || !ok2 || !isToken(method) || target == "" || strings.ContainsAny(version, " \t") {
+	if !ok || !ok2 || !isToken(method) || target == "" || version != "HTTP/1.1" && strings.ContainsAny(version, " \t") {
 		return refuse(http.StatusBadRequest, "the request line is malformed")
 	}
-	for i := range len(target) {
-		if target[i] <= ' ' || target[i] >= 0x7f {
-			return refuse(http.StatusBadRequest, "the request target holds a byte that a URI cannot hold")
-		}
+	if !isVisible(target) {
+		return refuse(http.StatusBadRequest, "the request target holds a byte that a URI cannot hold")
 	}
 	switch version {
 	case "HTTP/1.1":
@@ -164,6 +162,30 @@ func validValue(v string) bool {
 		b = b[8:]
 	}
 	return validOctets(b)
+}
+
+// isVisible reports whether s has visible ASCII alone.
+func isVisible(s string) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	b := unsafe.Slice(unsafe.StringData(s), len(s))
+	for len(b) >= 8 {
+		w := binary.LittleEndian.Uint64(b)
+		del := w ^ ones*0x7f
+		if (w|(w-ones*'!')|(del-ones)&^del)&tops != 0 && !visibleOctets(b[:8]) { // as in validValue
+			return false
+		}
+		b = b[8:]
+	}
+	return visibleOctets(b)
+}
+
+func visibleOctets(b []byte) bool {
+	for _, c := range b {
+		if c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 func validOctets(b []byte) bool {

@@ -193,6 +193,9 @@ func checkPath(p string) error {
 	}
 	dots, plain := 0, true // of the segment so far: its dots, and that it has nothing else
 	for i := 1; i <= len(p); i++ {
+		for i < len(p) && pathOctets[p[i]] == ordinary { // nearly all are
+			i, plain = i+1, false
+		}
 		c := byte('/') // the end ends a segment too
 		if i < len(p) {
 			c = p[i]
@@ -227,15 +230,32 @@ func checkPath(p string) error {
 	return nil
 }
 
+// Kinds of octets in a path, for those who pass the ordinary ones quickly.
+const (
+	special  = iota // checkPath looks closer
+	ordinary        // it stands for itself, and ends nothing
+	stray           // escapeStray's, and special
+)
+
+var pathOctets = func() (t [256]uint8) {
+	for c := '!'; c < 0x7f; c++ {
+		switch {
+		case strings.ContainsRune("\"<>^`{|}", c):
+			t[c] = stray
+		case !strings.ContainsRune("/.%;#\\", c):
+			t[c] = ordinary
+		}
+	}
+	return t
+}()
+
 // escapeStray percent-encodes what RFC 3986 allows in no path and clients send
 // all the same, as net/url would on the way to the origin: so that key and
 // origin see one spelling.
 func escapeStray(p string) string {
-	const stray = "\"<>^`{|}"
 	some := false
 	for i := range len(p) { // what has none of them is passed quickly
-		switch p[i] {
-		case '"', '<', '>', '^', '`', '{', '|', '}':
+		if pathOctets[p[i]] == stray {
 			some = true
 		}
 	}
@@ -244,7 +264,7 @@ func escapeStray(p string) string {
 	}
 	var b strings.Builder
 	for i := range len(p) {
-		if c := p[i]; strings.IndexByte(stray, c) >= 0 {
+		if c := p[i]; pathOctets[c] == stray {
 			fmt.Fprintf(&b, "%%%02X", c)
 		} else {
 			b.WriteByte(c)
