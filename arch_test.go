@@ -44,7 +44,7 @@ var mayImport = map[string][]string{
 	"internal/geo":      {"policy"},
 	"internal/health":   {},
 	"internal/memnet":   {},
-	"internal/mmsg":     {},
+	"internal/mmsg":     {"internal/bigmem"},
 	"internal/seglog":   {"internal/durable"},
 	"internal/siphash":  {},
 	"internal/sysmem":   {},

@@ -41,6 +41,7 @@ func (s *Server) serveBatches(sock *udpSocket, readers int) error {
 // the kernel's; what is saved here is most of the rest.
 func (s *Server) readBatches(own *mmsg.Socket, b *batch) error {
 	defer b.done()
+	defer b.mmsg.Free()
 	waited := time.Duration(0)
 	for !s.closing.Load() {
 		n, err := b.mmsg.Recv(own)

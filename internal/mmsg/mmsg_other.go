@@ -28,6 +28,9 @@ type Batch struct{}
 // New makes a batch that cannot be used.
 func New(_, _ int) *Batch { return &Batch{} }
 
+// Free does nothing.
+func (*Batch) Free() {}
+
 // Recv fails.
 func (*Batch) Recv(*Socket) (int, error) { return 0, errors.ErrUnsupported }
 
