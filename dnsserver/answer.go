@@ -53,6 +53,14 @@ type setOwner struct {
 // Room is maxUDP for UDP and 65535 octets for TCP, and some hundred more. With
 // Outcome.Action other than Reply, dst comes back as it was.
 func (v *View) Answer(dst, packet []byte, c *Context, out *Outcome) []byte {
+	if reply, ok := v.plainly(dst, packet, c, out); ok {
+		return reply
+	}
+	return v.generally(dst, packet, c, out)
+}
+
+// generally is Answer for any query.
+func (v *View) generally(dst, packet []byte, c *Context, out *Outcome) []byte {
 	*out = Outcome{Action: Drop, Decision: policy.Decision{Endpoints: out.Decision.Endpoints[:0]}}
 	a := answer{v: v, c: c, out: out}
 	q := &a.q

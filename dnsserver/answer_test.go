@@ -141,6 +141,7 @@ var queries = []string{
 	"sub.signed.test DS +do", "www.old.signed.test +do", "www.old.signed.test +do +tcp", "www.signed.test HTTPS", "www.signed.test ANY +do", "signed.test DNSKEY +do",
 	"no.nsec.test +do", "x.wild.nsec.test MX +do", "www.nsec.test AAAA +do", "signed.test SOA +opt=9 +do", "no.old.signed.test +do +bufsize=512", "version.bind TXT +class=CH",
 	". +questions=0 +opt=10:2464c4abcf10c957", "static.example.test +tcp +opt=11:0001",
+	"no.other.test", "X.ns1.Example.test AAAA", "ns1.example.test AAAA +ecs=198.18.1.0/24", "no.signed.test +opt=10:2464c4abcf10c957",
 }
 
 func TestAnswerAllocatesNothing(t *testing.T) {
@@ -235,6 +236,7 @@ func checkReply(t testing.TB, k *talk, packet []byte, transport dnsserver.Transp
 	if !bytes.Equal(given, packet) {
 		fail("the query was written to")
 	}
+	checkPlain(k.view, packet, c, fail)
 	if again := k.view.Answer(nil, packet, c, new(dnsserver.Outcome)); !bytes.Equal(reply, again) {
 		fail("a second call answers otherwise")
 	}

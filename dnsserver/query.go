@@ -244,16 +244,41 @@ func lowerName(dst *[maxNameLen]byte, name []byte) bool {
 		if n > maxLabelLen || off+1+n > len(name) {
 			return false
 		}
-		dst[off] = name[off]
 		if n == 0 {
+			lowerTo(dst[:off+1], name)
 			return off+1 == len(name)
-		}
-		for i := off + 1; i <= off+n; i++ {
-			dst[i] = lower(name[i])
 		}
 		off += 1 + n
 	}
 	return false
+}
+
+// lowerTo fills dst with the start of an uncompressed wire name in lower case:
+// eight octets at a time, the last ones perhaps twice. The octets with lengths
+// are below those of the letters.
+func lowerTo(dst, name []byte) {
+	n := len(dst)
+	name = name[:n]
+	if n < 8 {
+		for i := range name {
+			dst[i] = lower(name[i])
+		}
+		return
+	}
+	for i := 0; i+8 < n; i += 8 {
+		binary.LittleEndian.PutUint64(dst[i:], lower8(binary.LittleEndian.Uint64(name[i:])))
+	}
+	binary.LittleEndian.PutUint64(dst[n-8:], lower8(binary.LittleEndian.Uint64(name[n-8:])))
+}
+
+// lower8 is lower for eight octets at once. Without their highest bits the
+// octets can be added to and none carries into the next: the sum's highest bit
+// then says which are at least 'A', and which beyond 'Z'.
+func lower8(x uint64) uint64 {
+	const ones = 0x0101010101010101
+	seven := x &^ (0x80 * ones)
+	upper := (seven + (0x80-'A')*ones) &^ (seven + (0x7F-'Z')*ones) &^ x & (0x80 * ones)
+	return x | upper>>2
 }
 
 // lower is the ASCII lower case: no other octet has one (RFC 4343 §3).

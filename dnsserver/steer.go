@@ -20,7 +20,7 @@ type steered struct {
 // serve makes the table of steered names of a zone. The errors are of
 // type *BindingError.
 func (v *View) serve(z *zones.Zone) (*servedZone, []error) {
-	s := &servedZone{zone: z, origin: z.Origin()}
+	s := &servedZone{zone: z, origin: z.Origin(), labels: labels(z.OriginWire()), negative: packNegative(z)}
 	bindings := v.bindings[s.origin]
 	if len(bindings) == 0 {
 		return s, nil
@@ -85,6 +85,7 @@ func (v *View) bind(s *servedZone, b Binding, names map[string]Binding) *Binding
 			return e
 		}
 	}
+	s.steerBits |= steerBit(node)
 	s.steer[node] = &steered{root: root, alias: alias, mixed: b.Mixed && !alias}
 	return nil
 }

@@ -9,29 +9,37 @@ import (
 	"perigee.example/zones"
 )
 
-// decide asks the policy. Nothing of the question but the name enters, unless
-// only leaves endpoints out. The scopes of a chain join in the longest.
+// decide asks the policy. The scopes of a chain join in the longest.
 func (a *answer) decide(st *steered, only []bool) {
-	d := &a.out.Decision
-	q := policy.Query{Draw: policy.ResolverDraw(a.c.Seed, a.c.From.Addr()), Now: a.c.Now, Only: only}
-	client, fromECS := a.q.edns.ecs.prefix()
+	scope, stale := a.v.decide(st, only, &a.q.edns.ecs, a.c, a.out)
+	if stale {
+		a.ede = edeStale
+	}
+	a.scope = max(a.scope, scope)
+}
+
+// decide asks the policy and notes its decision in out. Nothing of the question
+// but the name enters, unless only leaves endpoints out. scope is that of the
+// reply's ECS, 0 when the client is not known by one.
+func (v *View) decide(st *steered, only []bool, e *ecs, c *Context, out *Outcome) (scope int, stale bool) {
+	d := &out.Decision
+	q := policy.Query{Draw: policy.ResolverDraw(c.Seed, c.From.Addr()), Now: c.Now, Only: only}
+	client, fromECS := e.prefix()
 	if !fromECS {
-		addr := a.c.From.Addr().Unmap().WithZone("")
+		addr := c.From.Addr().Unmap().WithZone("")
 		client = netip.PrefixFrom(addr, addr.BitLen())
 	}
 	q.Client = client
-	state := a.c.State
-	if state == nil || len(state.Endpoints) != len(a.v.endpoints) {
-		state = a.v.unknown
+	state := c.State
+	if state == nil || len(state.Endpoints) != len(v.endpoints) {
+		state = v.unknown
 	}
-	a.v.policies.Decide(st.root, q, state, d)
-	a.out.Steered, a.out.Root, a.out.Policies, a.out.Only = true, st.root, a.v.policies, only
-	if state.Stale {
-		a.ede = edeStale
-	}
+	v.policies.Decide(st.root, q, state, d)
+	out.Steered, out.Root, out.Policies, out.Only = true, st.root, v.policies, only
 	if fromECS {
-		a.scope = max(a.scope, a.q.edns.ecs.scope(d.Scope))
+		scope = e.scope(d.Scope)
 	}
+	return scope, state.Stale
 }
 
 // choose decides for an address name: once for A and AAAA alike. Where their

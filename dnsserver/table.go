@@ -109,7 +109,12 @@ func (t *table) get(h uint64, origin []byte) int {
 // skips the first skip.
 func (t *table) find(name []byte, skip int) int {
 	var at starts
-	n := at.of(name)
+	return t.findAt(name, at[:at.of(name)], skip)
+}
+
+// findAt is find for a name whose labels start at these offsets.
+func (t *table) findAt(name []byte, at []uint8, skip int) int {
+	n := len(at)
 	best, end := -1, len(name)-1
 	h := uint64(hashStart)
 	for k := n; k >= skip && n-k <= t.maxLabels; k-- { // k labels of name are before the suffix

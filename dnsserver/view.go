@@ -63,7 +63,11 @@ func (l zoneList) with(i int, s *servedZone) zoneList {
 type servedZone struct {
 	zone   *zones.Zone
 	origin string
+	labels int                       // of the origin, the root not counted
 	steer  map[zones.NodeID]*steered // nil when nothing is
+	// steerBits has the steerBit of each node in steer.
+	steerBits uint64
+	negative  negative
 	// unsteered is why nothing is, in a zone that is signed elsewhere.
 	unsteered []error
 }

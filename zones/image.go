@@ -136,14 +136,17 @@ func (d node) octets() []byte { return d[:d.length()] }
 // set finds the records of a type; nil when there are none. Few names have
 // more than five types, so that halving would gain nothing.
 func (d node) set(rrtype uint16) (wire []byte, count int) {
-	for w := d.all(); w.left > 0; {
-		wire, t, count := w.next()
-		if t >= rrtype {
+	at := nodeHead + int(d[1])
+	for left := d.count(); left > 0; left-- {
+		head := d[at : at+setHead+4] // octets, records, and of the first its owner and type
+		end := at + setHead + int(binary.LittleEndian.Uint16(head))
+		if t := binary.BigEndian.Uint16(head[setHead+2:]); t >= rrtype {
 			if t == rrtype {
-				return wire, count
+				return d[at+setHead : end : end], int(binary.LittleEndian.Uint16(head[2:]))
 			}
 			break
 		}
+		at = end
 	}
 	return nil, 0
 }

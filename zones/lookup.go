@@ -102,6 +102,45 @@ func (z *Zone) Lookup(name []byte, qtype uint16, r *Result) {
 	z.match(n, d, qtype, r)
 }
 
+// Plain is Lookup and RRset in one for the most common outcomes: Found, with the
+// records and how many they are, NoData and NXDomain. Any other is 0, and
+// Lookup's. name is well formed, in lower case and in the zone; labels are where
+// those before the origin start.
+func (z *Zone) Plain(name []byte, labels []uint8, qtype uint16) (kind Kind, n NodeID, wire []byte, count int) {
+	h := z.base.key.seed
+	end := len(name) - len(z.origin)
+	suffix := end
+	n, d := Apex, z.node(Apex)
+	for i := len(labels) - 1; i >= 0; i-- {
+		if d.flags()&(flagCut|flagDNAME) != 0 {
+			return 0, 0, nil, 0
+		}
+		start := int(labels[i])
+		h2 := z.base.key.label(h, name[start:suffix])
+		child, cd := z.find(h2, name[start:end])
+		if cd == nil || cd.flags()&flagHash != 0 {
+			if d.flags()&flagWild == 0 {
+				return NXDomain, n, nil, 0
+			}
+			var buf [maxNameBytes + 2]byte
+			star := append(append(buf[:0], 1, '*'), name[suffix:end]...)
+			n, d = z.find(z.base.key.label(h, star[:2]), star)
+			break
+		}
+		h, suffix, n, d = h2, start, child, cd
+	}
+	wire, count = d.set(qtype)
+	switch {
+	case d.flags()&flagCut != 0:
+		return 0, 0, nil, 0
+	case wire != nil:
+		return Found, n, wire, count
+	case d.flags()&flagCNAME != 0:
+		return 0, 0, nil, 0
+	}
+	return NoData, n, nil, 0
+}
+
 // missing answers for a name below its closest encloser n (RFC 4592 §3.3.1),
 // whose hash is h and whose name relative to the origin is rel.
 func (z *Zone) missing(n NodeID, d node, h uint64, rel []byte, qtype uint16, r *Result) {

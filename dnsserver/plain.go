@@ -1,0 +1,255 @@
+package dnsserver
+
+import (
+	"encoding/binary"
+	"runtime"
+
+	"perigee.example/policy"
+	"perigee.example/zones"
+)
+
+// The hot path. A plain query has one question of class IN for a common type,
+// and an OPT or nothing behind it; and its answer is one RRset, the addresses of
+// one endpoint, or nothing. It is answered here, from its first octet to the
+// reply's last. Whatever else a query or its answer is, is left to answer.go,
+// which could answer the plain ones too, in twice the time: it keeps 3 KiB of
+// state for chains, proofs and compression that these do not have. Tests and
+// fuzzers hold the two against each other.
+
+const (
+	// A plain name has at most so many octets and labels: what is longer is
+	// seldom asked for, and would need more room to be cleared for each query.
+	plainName   = 128
+	plainLabels = 16
+	// chattersEnd is above the ports of chatters.
+	chattersEnd = 512
+
+	// Of flags and the first three counts: QR and OPCODE 0, one question,
+	// no answer and no authority.
+	plainHead = 1 << 32
+	plainMask = (flagQR|opcodeMask)<<48 | 1<<48 - 1
+
+	// Types of less than 64 that resolvers ask for and no rule is about, and
+	// of these the ones whose RRsets are copied as they are.
+	typeSRV       = 33
+	plainTypes    = 1<<64 - 1 - (1 | 1<<typeOPT | 1<<typeDS | 1<<typeRRSIG)
+	verbatimTypes = 1<<typeA | 1<<typeTXT | 1<<typeAAAA | 1<<typeSRV
+)
+
+// plainly is Answer for a plain query; false leaves it, and dst, as they were.
+func (v *View) plainly(dst, packet []byte, c *Context, out *Outcome) ([]byte, bool) {
+	if v == nil || v.table == nil || c.Limited || len(packet) < headerLen || c.From.Port() < chattersEnd {
+		return dst, false
+	}
+	additional := binary.BigEndian.Uint16(packet[10:])
+	if binary.BigEndian.Uint64(packet[2:])&plainMask != plainHead || additional > 1 {
+		return dst, false
+	}
+	var q plainQuestion
+	if !q.read(packet[headerLen:]) {
+		return dst, false
+	}
+	end := headerLen + q.size + 4
+	var e edns
+	if !e.readPlain(packet[end:], additional) {
+		return dst, false
+	}
+	name, labels := q.name[:q.size], q.labels[:q.nlabels]
+	at := v.table.findAt(name, labels, 0)
+	if at < 0 {
+		return dst, false
+	}
+	s := v.zones.at(at)
+	if e.do && s.zone.HasSignatures() {
+		return dst, false
+	}
+	kind, node, records, count := s.zone.Plain(name, labels[:len(labels)-s.labels], q.qtype)
+	r := plainReply{records: records, count: count}
+	switch kind {
+	case zones.Found:
+		if uint64(1)<<q.qtype&verbatimTypes == 0 { // 0 for a shift of 64 and more
+			return dst, false
+		}
+		r.ttl = binary.BigEndian.Uint32(records[pointerLen+4:])
+	case zones.NoData, zones.NXDomain:
+		r.records, r.count, r.negative = s.negative.record, 0, &s.negative
+		if kind == zones.NXDomain {
+			r.rcode = rcodeNXDomain
+		}
+	default:
+		return dst, false
+	}
+	*out = Outcome{Decision: policy.Decision{Endpoints: out.Decision.Endpoints[:0], Why: out.Decision.Why[:0]}}
+	if kind == zones.Found && s.mayBeSteered(node) && !r.steer(v, s, node, &q, &e, c, out) {
+		return dst, false
+	}
+	b, ok := r.write(dst, packet[:end], &q, &e, c, out)
+	if ok {
+		out.Action, out.Zone, out.QType = Reply, s.origin, q.qtype
+	}
+	runtime.KeepAlive(v) // what the answer was copied from goes with the zones
+	return b, ok
+}
+
+// plainQuestion is the question of a plain query.
+type plainQuestion struct {
+	name    [plainName]byte // in lower case
+	labels  [plainLabels]uint8
+	size    int // of name, in octets
+	nlabels int
+	qtype   uint16
+}
+
+// read reads the question at the start of b.
+func (q *plainQuestion) read(b []byte) bool {
+	i, n := 0, 0
+	for {
+		if i >= len(b) || i >= plainName {
+			return false
+		}
+		label := int(b[i])
+		if label == 0 {
+			break
+		}
+		if label > maxLabelLen || n == plainLabels {
+			return false
+		}
+		q.labels[n] = uint8(i)
+		n++
+		i += 1 + label
+	}
+	q.size, q.nlabels = i+1, n
+	if q.size+4 > len(b) {
+		return false
+	}
+	lowerTo(q.name[:q.size], b)
+	q.qtype = binary.BigEndian.Uint16(b[q.size:])
+	return binary.BigEndian.Uint16(b[q.size+2:]) == classIN && (uint64(1)<<q.qtype&plainTypes != 0 || q.qtype == typeHTTPS || q.qtype == typeSVCB)
+}
+
+// readPlain reads what is behind the question: nothing, or an OPT that asks for
+// nothing that depends on more than the query.
+func (e *edns) readPlain(b []byte, additional uint16) bool {
+	if additional == 0 {
+		return len(b) == 0
+	}
+	if len(b) < optLen || b[0] != 0 || binary.BigEndian.Uint16(b[1:]) != typeOPT || optLen+int(binary.BigEndian.Uint16(b[9:])) != len(b) {
+		return false
+	}
+	return e.read(b[3:9], b[optLen:]) == rcodeNoError && !e.nsid && !e.expire && !e.keepalive
+}
+
+// plainReply is what a plain query is answered with.
+type plainReply struct {
+	records  []byte // as zones.RRset.Wire
+	count    int
+	ttl      uint32
+	rcode    uint16
+	scope    int
+	steered  bool      // records still need ttl
+	negative *negative // that records are of; nil when there is an answer
+}
+
+// steer decides for an address name. It is false when the choice is not the
+// addresses of one endpoint, or needs an explanation.
+func (r *plainReply) steer(v *View, s *servedZone, node zones.NodeID, q *plainQuestion, e *edns, c *Context, out *Outcome) bool {
+	st := s.steer[node]
+	if st == nil || q.qtype != typeA && q.qtype != typeAAAA {
+		return true
+	}
+	if st.alias || st.mixed {
+		return false
+	}
+	scope, stale := v.decide(st, nil, &e.ecs, c, out)
+	if stale || len(out.Decision.Endpoints) != 1 {
+		return false
+	}
+	r.records = v.endpoints[out.Decision.Endpoints[0]].of(q.qtype)
+	r.count = len(r.records) / addressLen(q.qtype)
+	r.ttl, r.scope, r.steered = seconds(out.Decision.TTL), scope, true
+	return r.count > 0
+}
+
+// write appends the reply to dst. It is false when it does not fit.
+func (r *plainReply) write(dst, query []byte, q *plainQuestion, e *edns, c *Context, out *Outcome) ([]byte, bool) {
+	var opt optReply
+	if e.cookie.present && c.Cookies != nil {
+		opt.cookie = true
+		out.ValidCookie, opt.server = e.cookie.check(c.Cookies, c.From.Addr(), c.Now)
+	}
+	size := len(query) + len(r.records) + e.replyLen(&opt, r.rcode)
+	if size > e.limit(c.Transport) {
+		return dst, false
+	}
+	base := len(dst)
+	b := append(append(dst, query...), r.records...)
+	h := b[base:]
+	records := h[len(query):]
+	authority := uint16(0)
+	switch {
+	case r.negative != nil:
+		authority = 1
+		r.negative.move(records, q.size)
+	case r.steered:
+		for each := addressLen(q.qtype); len(records) >= each; records = records[each:] {
+			binary.BigEndian.PutUint32(records[pointerLen+4:], r.ttl)
+		}
+	}
+	binary.BigEndian.PutUint16(h[2:], flagQR|flagAA|binary.BigEndian.Uint16(query[2:])&flagRD|r.rcode)
+	binary.BigEndian.PutUint16(h[6:], uint16(r.count))
+	binary.BigEndian.PutUint16(h[8:], authority)
+	if e.present { // ARCOUNT is that of the query: the OPT
+		b = e.appendOPT(b, &opt, r.rcode, uint8(r.scope), 0)
+	}
+	out.Rcode, out.Answers, out.TTL = r.rcode, r.count, r.ttl
+	out.HasECS, out.Scope = e.ecs.present, r.scope
+	return b, true
+}
+
+// negative is the SOA of a zone as it stands behind a question for the origin.
+// Behind a longer one it is the same, with what its pointers lead to further on.
+type negative struct {
+	record   []byte
+	pointers []uint16 // where they are in record
+	origin   int      // octets of the origin
+}
+
+// packNegative makes it, with the packer of all other answers.
+func packNegative(z *zones.Zone) negative {
+	const fixed = 4 // QTYPE and QCLASS
+	origin, set := z.OriginWire(), z.Negative()
+	m := message{b: append(make([]byte, headerLen), origin...), limit: maxTCP}
+	m.b = append(m.b, make([]byte, fixed)...)
+	m.addSet(sectionAuthority, &set, 0, origin)
+	n := negative{record: m.b[headerLen+len(origin)+fixed:], origin: len(origin)}
+	next := 0
+	for _, skip := range [...]int{0, recordFixed, 0} { // before owner, MNAME and RNAME
+		next += skip
+		for n.record[next] != 0 && n.record[next] < 0xC0 {
+			next += 1 + int(n.record[next])
+		}
+		if n.record[next] == 0 {
+			next++
+			continue
+		}
+		n.pointers = append(n.pointers, uint16(next))
+		next += pointerLen
+	}
+	return n
+}
+
+// move makes a copy of the record right behind a question whose name has size octets.
+func (n *negative) move(record []byte, size int) {
+	by := uint16(size - n.origin)
+	for _, at := range n.pointers {
+		p := record[at : at+pointerLen]
+		binary.BigEndian.PutUint16(p, binary.BigEndian.Uint16(p)+by)
+	}
+}
+
+// mayBeSteered is false for most names that are not: a look at the map costs as
+// much as finding the name.
+func (s *servedZone) mayBeSteered(node zones.NodeID) bool { return s.steerBits&steerBit(node) != 0 }
+
+// steerBit is one of 64 bits for a node.
+func steerBit(node zones.NodeID) uint64 { return 1 << (uint32(node) * (fibonacci >> 32) >> 26) }

@@ -1,0 +1,74 @@
+package dnsserver_test
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"perigee.example/dnsserver"
+	"perigee.example/internal/txtest"
+)
+
+// checkPlain holds the hot path against the general one: the same outcome, and
+// the same message but for how it is compressed. It is false for a query that is
+// left to the latter.
+func checkPlain(v *dnsserver.View, packet []byte, c *dnsserver.Context, fail func(string)) bool {
+	var got, want dnsserver.Outcome
+	reply, plain := dnsserver.Plainly(v, nil, packet, c, &got)
+	if !plain {
+		if len(reply) > 0 {
+			fail("the hot path left the query, and something in the reply")
+		}
+		return false
+	}
+	general := dnsserver.Generally(v, nil, packet, c, &want)
+	for _, out := range []*dnsserver.Outcome{&got, &want} {
+		out.Decision.Why = nil
+		if len(out.Decision.Endpoints) == 0 {
+			out.Decision.Endpoints = nil
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		fail("the outcome of the hot path differs")
+	}
+	var one, two dns.Msg
+	if one.Unpack(reply) != nil || two.Unpack(general) != nil || !strings.EqualFold(one.String(), two.String()) {
+		fail("the reply of the hot path differs")
+	}
+	return true
+}
+
+// What is plain takes the hot path, and nothing else does.
+func TestPlainQueries(t *testing.T) {
+	k := openEverything(t)
+	plain := []string{
+		"static.example.test", "STATIC.Example.TEST +noedns", "static.example.test +tcp +bufsize=4096", "www.example.test AAAA +ecs=198.18.1.0/24",
+		"www.example.test +ecs=2001:db8:100::/48 +tcp", "www.example.test +do", "text.example.test TXT", "any.example.test", "empty.example.test",
+		"example.test AAAA", "ns1.example.test AAAA", "x.ns1.example.test", "X.NS1.example.test MX", "x.empty.example.test", "no.other.test HTTPS",
+		"www.other.test SRV", "no.signed.test", "www.signed.test", "x.wild.signed.test", "static.example.test +opt=10:2464c4abcf10c957",
+		"static.example.test +ecs=0.0.0.0/0", "www.example.test +opt=65001:00",
+	}
+	other := []string{
+		"chain.example.test", "alias.example.test", "loop.example.test", "www.old.example.test", "www.deep.example.test", "www.sub.example.test",
+		"sub.example.test NS", "sub.example.test DS", "example.test SOA", "example.test MX", "www.example.org", "example.test AXFR +tcp",
+		"www.example.test ANY", "www.example.test +class=CH", "www.example.test +edns=1", "www.example.test +twoopts", "www.example.test +questions=2",
+		"www.example.test +opcode=4", "www.example.test +nsid", "www.signed.test +do", "www.signed.test HTTPS", "big.example.test TXT +bufsize=512",
+		"a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.example.test", strings.Repeat("a", 60) + "." + strings.Repeat("b", 60) + ".example.test",
+	}
+	for i, text := range append(plain, other...) {
+		q, err := txtest.ParseQuery(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		transport := dnsserver.UDP
+		if q.TCP {
+			transport = dnsserver.TCP
+		}
+		c := &dnsserver.Context{From: q.From, Transport: transport, State: k.state, Cookies: k.cookies}
+		if got := checkPlain(k.view, q.Wire, c, func(what string) { t.Errorf("%s: %s", text, what) }); got != (i < len(plain)) {
+			t.Errorf("%s: plain %v", text, got)
+		}
+	}
+}
