@@ -53,8 +53,11 @@ type setOwner struct {
 // Room is maxUDP for UDP and 65535 octets for TCP, and some hundred more. With
 // Outcome.Action other than Reply, dst comes back as it was.
 func (v *View) Answer(dst, packet []byte, c *Context, out *Outcome) []byte {
-	if reply, ok := v.plainly(dst, packet, c, out); ok {
-		return reply
+	var q plainQuestion
+	if q.look(v, packet) {
+		if reply, ok := v.plainly(dst, packet, &q, c, out); ok {
+			return reply
+		}
 	}
 	return v.generally(dst, packet, c, out)
 }

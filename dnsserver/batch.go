@@ -82,7 +82,8 @@ func newBatch(s *Server, sock *udpSocket) *batch {
 // answer answers the first n datagrams, as of one moment, and puts the replies
 // in line.
 func (b *batch) answer(n int) {
-	now := time.Duration(time.Now().UnixNano())
+	b.begin(UDP, time.Duration(time.Now().UnixNano()))
+	b.view = b.s.view.Load()
 	at := 0
 	for i := range n {
 		from, local, control := b.mmsg.From(i), b.sock.local, []byte(nil)
@@ -94,10 +95,11 @@ func (b *batch) answer(n int) {
 		}
 		room := b.room[at : at : at+udpReply]
 		packet := b.mmsg.Packet(i)
-		reply := b.limit(room, b.answerAt(room, packet, from, local, UDP, now), packet)
+		reply := b.limit(room, b.answerTo(room, packet, from, local), packet)
 		at += len(reply)
 		b.mmsg.Reply(i, reply, control)
 		b.report()
 	}
+	b.view = nil
 	b.count.flush()
 }

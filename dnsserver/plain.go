@@ -36,34 +36,22 @@ const (
 	verbatimTypes = 1<<typeA | 1<<typeTXT | 1<<typeAAAA | 1<<typeSRV
 )
 
-// plainly is Answer for a plain query; false leaves it, and dst, as they were.
-func (v *View) plainly(dst, packet []byte, c *Context, out *Outcome) ([]byte, bool) {
-	if v == nil || v.table == nil || c.Limited || len(packet) < headerLen || c.From.Port() < chattersEnd {
-		return dst, false
-	}
-	additional := binary.BigEndian.Uint16(packet[10:])
-	if binary.BigEndian.Uint64(packet[2:])&plainMask != plainHead || additional > 1 {
-		return dst, false
-	}
-	var q plainQuestion
-	if !q.read(packet[headerLen:]) {
+// plainly is Answer for a query whose question q has been looked at; false leaves
+// it, and dst, as they were.
+func (v *View) plainly(dst, packet []byte, q *plainQuestion, c *Context, out *Outcome) ([]byte, bool) {
+	if c.Limited || c.From.Port() < chattersEnd {
 		return dst, false
 	}
 	end := headerLen + q.size + 4
 	var e edns
-	if !e.readPlain(packet[end:], additional) {
+	if !e.readPlain(packet[end:], binary.BigEndian.Uint16(packet[10:])) {
 		return dst, false
 	}
-	name, labels := q.name[:q.size], q.labels[:q.nlabels]
-	at := v.table.findAt(name, labels, 0)
-	if at < 0 {
-		return dst, false
-	}
-	s := v.zones.at(at)
+	s := q.zone
 	if e.do && s.zone.HasSignatures() {
 		return dst, false
 	}
-	kind, node, records, count := s.zone.Plain(name, labels[:len(labels)-s.labels], q.qtype)
+	kind, node, records, count := s.zone.Plain(q.name[:q.size], q.below(), q.qtype)
 	r := plainReply{records: records, count: count}
 	switch kind {
 	case zones.Found:
@@ -80,10 +68,10 @@ func (v *View) plainly(dst, packet []byte, c *Context, out *Outcome) ([]byte, bo
 		return dst, false
 	}
 	*out = Outcome{Decision: policy.Decision{Endpoints: out.Decision.Endpoints[:0], Why: out.Decision.Why[:0]}}
-	if kind == zones.Found && s.mayBeSteered(node) && !r.steer(v, s, node, &q, &e, c, out) {
+	if kind == zones.Found && s.mayBeSteered(node) && !r.steer(v, s, node, q, &e, c, out) {
 		return dst, false
 	}
-	b, ok := r.write(dst, packet[:end], &q, &e, c, out)
+	b, ok := r.write(dst, packet[:end], q, &e, c, out)
 	if ok {
 		out.Action, out.Zone, out.QType = Reply, s.origin, q.qtype
 	}
@@ -93,12 +81,34 @@ func (v *View) plainly(dst, packet []byte, c *Context, out *Outcome) ([]byte, bo
 
 // plainQuestion is the question of a plain query.
 type plainQuestion struct {
+	zone    *servedZone     // to answer from
 	name    [plainName]byte // in lower case
 	labels  [plainLabels]uint8
 	size    int // of name, in octets
 	nlabels int
 	qtype   uint16
 }
+
+// look reads the question of a packet and finds its zone. It is false, and zone
+// nil, for a query that is not plain.
+func (q *plainQuestion) look(v *View, packet []byte) bool {
+	q.zone = nil
+	if v == nil || v.table == nil || len(packet) < headerLen {
+		return false
+	}
+	if binary.BigEndian.Uint64(packet[2:])&plainMask != plainHead || packet[10] != 0 || packet[11] > 1 || !q.read(packet[headerLen:]) {
+		return false
+	}
+	at := v.table.findAt(q.name[:q.size], q.labels[:q.nlabels], 0)
+	if at < 0 {
+		return false
+	}
+	q.zone = v.zones.at(at)
+	return true
+}
+
+// below is where the labels below the zone's origin start.
+func (q *plainQuestion) below() []uint8 { return q.labels[:q.nlabels-q.zone.labels] }
 
 // read reads the question at the start of b.
 func (q *plainQuestion) read(b []byte) bool {

@@ -98,9 +98,14 @@ func (l *limiter) judge(to netip.Addr, class byte, now time.Duration) Verdict {
 	}
 	h := siphash.Sum64(l.key, l.network(new([9]byte), to, class))
 	set := &l.sets[h%limitSets]
-	set.mu.Lock()
-	defer set.mu.Unlock()
-	b := set.bucket(uint32(h>>32) | 1)
+	set.mu.Lock() // nothing below can panic
+	verdict := l.add(set.bucket(uint32(h>>32)|1), now)
+	set.mu.Unlock()
+	return verdict
+}
+
+// add counts one reply in a bucket.
+func (l *limiter) add(b *bucket, now time.Duration) Verdict {
 	// Much further off than it can be, it is of a clock that has been set back;
 	// a little further, of another goroutine that read its clock later.
 	if b.empty < now || b.empty > now+2*limitBurst {

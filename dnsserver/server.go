@@ -168,6 +168,9 @@ type asker struct {
 	s   *Server
 	c   Context
 	out Outcome
+	// view is what a batch is answered from, and nil in between, so that who
+	// waits keeps no zones that were replaced.
+	view *View
 
 	count  *counters     // of this goroutine
 	packet []byte        // that is being answered
@@ -184,19 +187,24 @@ func (a *asker) done() {
 
 // answer answers one query that came from and to these addresses now.
 func (a *asker) answer(dst, packet []byte, from, local netip.AddrPort, t Transport) []byte {
-	return a.answerAt(dst, packet, from, local, t, time.Duration(time.Now().UnixNano()))
+	a.begin(t, time.Duration(time.Now().UnixNano()))
+	return a.answerTo(dst, packet, from, local)
 }
 
-// answerAt is answer at a time that was read for a whole batch: reading it costs
-// as much as finding a name.
-func (a *asker) answerAt(dst, packet []byte, from, local netip.AddrPort, t Transport, now time.Duration) []byte {
+// begin reads what all queries of a batch have in common: the time, and the
+// server's secrets and state. For each of them this would cost as much as finding
+// its name.
+func (a *asker) begin(t Transport, now time.Duration) {
 	s := a.s
-	a.packet = packet
 	a.c = Context{
-		From: from, Local: local, Transport: t,
-		Now: now, Seed: s.config.Seed, State: s.state.Load(),
+		Transport: t, Now: now, Seed: s.config.Seed, State: s.state.Load(),
 		Cookies: s.cookies.Load(), Idle: a.idle,
 	}
+}
+
+// answerTo answers one query of a batch.
+func (a *asker) answerTo(dst, packet []byte, from, local netip.AddrPort) []byte {
+	a.packet, a.c.From, a.c.Local, a.c.Limited = packet, from, local, false
 	return a.reply(dst, packet)
 }
 
@@ -219,7 +227,11 @@ func (a *asker) reply(dst, packet []byte) (reply []byte) {
 			}
 		}
 	}()
-	return s.view.Load().Answer(dst, packet, &a.c, &a.out)
+	v := a.view
+	if v == nil {
+		v = s.view.Load()
+	}
+	return v.Answer(dst, packet, &a.c, &a.out)
 }
 
 // report counts the outcome of the last answer, and hands it on.

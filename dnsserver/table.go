@@ -18,10 +18,9 @@ type table struct {
 // minSlots keeps the table of a few zones from being all collisions.
 const minSlots = 8
 
-// The hash goes over the labels from the root upwards, so that one pass over a
-// name hashes every suffix, eight octets at a time; then Fibonacci hashing for
-// the slot. What collides is up to the operator's zones, not to who asks, so it
-// needs no key.
+// The hash goes over a whole suffix, eight octets at a time; then Fibonacci
+// hashing for the slot. What collides is up to the operator's zones, not to who
+// asks, so it needs no key.
 const (
 	hashStart = 0xcbf29ce484222325
 	fibonacci = 0x9e3779b97f4a7c15
@@ -51,34 +50,23 @@ func (t *table) slot(h uint64) int { return int((h * fibonacci) >> t.shift) }
 
 func depthBit(labels int) uint64 { return 1 << min(labels, 63) }
 
-// hashLabel goes on with the hash of a name by one label more, with its length
-// octet.
-func hashLabel(h uint64, label []byte) uint64 {
-	for len(label) >= 8 {
-		h = (h ^ binary.LittleEndian.Uint64(label)) * fibonacci
+// hashName is the hash of a well-formed name in lower case.
+func hashName(name []byte) uint64 {
+	h := uint64(hashStart)
+	for len(name) >= 8 {
+		h = (h ^ binary.LittleEndian.Uint64(name)) * fibonacci
 		h ^= h >> 32
-		label = label[8:]
+		name = name[8:]
 	}
 	var tail uint64
-	switch n := len(label); {
+	switch n := len(name); {
 	case n >= 4:
-		tail = uint64(binary.LittleEndian.Uint32(label)) | uint64(binary.LittleEndian.Uint32(label[n-4:]))<<32
+		tail = uint64(binary.LittleEndian.Uint32(name)) | uint64(binary.LittleEndian.Uint32(name[n-4:]))<<32
 	case n > 0:
-		tail = uint64(label[0]) | uint64(label[n/2])<<8 | uint64(label[n-1])<<16
+		tail = uint64(name[0]) | uint64(name[n/2])<<8 | uint64(name[n-1])<<16
 	}
 	h = (h ^ tail) * fibonacci
 	return h ^ h>>32
-}
-
-// hashName is the hash of a well-formed name in lower case.
-func hashName(name []byte) uint64 {
-	var at starts
-	h, end := uint64(hashStart), len(name)-1
-	for k := at.of(name) - 1; k >= 0; k-- {
-		h = hashLabel(h, name[at[k]:end])
-		end = int(at[k])
-	}
-	return h
 }
 
 // starts is where the labels of a name begin, the root's left out.
@@ -112,24 +100,24 @@ func (t *table) find(name []byte, skip int) int {
 	return t.findAt(name, at[:at.of(name)], skip)
 }
 
-// findAt is find for a name whose labels start at these offsets.
+// findAt is find for a name whose labels start at these offsets. It looks for
+// the longest suffix first, and only for those with as many labels as some
+// origin has.
 func (t *table) findAt(name []byte, at []uint8, skip int) int {
 	n := len(at)
-	best, end := -1, len(name)-1
-	h := uint64(hashStart)
-	for k := n; k >= skip && n-k <= t.maxLabels; k-- { // k labels of name are before the suffix
-		if k < n {
-			h = hashLabel(h, name[at[k]:end])
-			end = int(at[k])
-		}
+	for k := max(skip, n-t.maxLabels); k <= n; k++ { // labels of name before the suffix
 		if t.depths&depthBit(n-k) == 0 {
 			continue
 		}
-		if i := t.get(h, name[end:]); i >= 0 {
-			best = i
+		suffix := name[len(name)-1:]
+		if k < n {
+			suffix = name[at[k]:]
+		}
+		if i := t.get(hashName(suffix), suffix); i >= 0 {
+			return i
 		}
 	}
-	return best
+	return -1
 }
 
 // labels counts the labels of a well-formed name, the root not counted.
