@@ -50,16 +50,14 @@ type counters struct {
 	dropped atomic.Uint64
 	limited [Slipped + 1]atomic.Uint64
 
-	// Runs of like queries are counted here and published by flush, once a
-	// batch: an atomic store costs as much as finding a name.
-	like    *atomic.Uint64 // of queries
-	likes   uint64
-	zone    string // counted last
-	inZone  *atomic.Uint64
-	inZones uint64 // queries in zone that wait for flush
-	steer   steerKey
-	inSteer *atomic.Uint64
-	steers  uint64 // decisions like the last that wait for flush
+	// Queries are counted here and published by flush, once a batch: an atomic
+	// store costs as much as finding a name. Each of these holds the last of those
+	// that share it.
+	likes  [runs]run // by RCODE
+	zone   string    // counted last
+	inZone run
+	steers [runs]steerRun // by endpoint
+	set    *policy.Set    // that steered is of
 
 	mu      sync.Mutex // held to add to the maps, and by Stats to read them
 	zones   map[string]*atomic.Uint64
@@ -67,6 +65,29 @@ type counters struct {
 	retired map[Steering]uint64 // of policies that are no longer in use
 
 	_ [128]byte // the next one's on another cache line
+}
+
+// runs is how many kinds of query, and of decision, wait for flush side by side:
+// answers come mixed with NXDOMAIN, and one endpoint with others.
+const runs = 8
+
+// run is a count that waits for flush.
+type run struct {
+	to *atomic.Uint64
+	n  uint64
+}
+
+func (r *run) flush() {
+	if r.n > 0 {
+		r.to.Store(r.to.Load() + r.n) // without locking the bus: no other goroutine adds
+		r.n = 0
+	}
+}
+
+// steerRun is a run of like decisions.
+type steerRun struct {
+	steerKey
+	run
 }
 
 // steerKey is a Steering without its words.
@@ -92,44 +113,43 @@ func (c *counters) count(t Transport, o *Outcome) {
 		add1(&c.dropped)
 		return
 	default:
-		if n := &c.queries[min(t, TCP)][min(o.Rcode, lastRcode+1)]; n != c.like {
-			c.flush()
-			c.like = n
+		like := &c.likes[o.Rcode%runs]
+		if n := &c.queries[min(t, TCP)][min(o.Rcode, lastRcode+1)]; n != like.to {
+			like.flush()
+			like.to = n
 		}
-		c.likes++
+		like.n++
 		if o.Limit == Slipped {
 			add1(&c.limited[Slipped])
 		}
 	}
 	if o.Zone != "" {
 		if o.Zone != c.zone {
-			c.flush()
-			c.zone, c.inZone = o.Zone, c.zoneCounter(o.Zone)
+			c.inZone.flush()
+			c.zone, c.inZone.to = o.Zone, c.zoneCounter(o.Zone)
 		}
-		c.inZones++
+		c.inZone.n++
 	}
 	if o.Steered && len(o.Decision.Endpoints) > 0 {
-		if k := (steerKey{o.Policies, o.Root, o.Decision.Endpoints[0]}); k != c.steer {
-			c.flush()
-			c.steer, c.inSteer = k, c.steerCounter(k)
+		k := steerKey{o.Policies, o.Root, o.Decision.Endpoints[0]}
+		r := &c.steers[uint(k.endpoint)%runs]
+		if k != r.steerKey {
+			r.flush()
+			to := c.steerCounter(k)
+			r.steerKey, r.to = k, to
 		}
-		c.steers++
+		r.n++
 	}
 }
 
 // flush publishes what waits. It is called before its goroutine waits for more.
 func (c *counters) flush() {
-	if c.likes > 0 {
-		c.like.Store(c.like.Load() + c.likes)
-		c.likes = 0
+	for i := range c.likes {
+		c.likes[i].flush()
 	}
-	if c.inZones > 0 {
-		c.inZone.Store(c.inZone.Load() + c.inZones)
-		c.inZones = 0
-	}
-	if c.steers > 0 {
-		c.inSteer.Store(c.inSteer.Load() + c.steers)
-		c.steers = 0
+	c.inZone.flush()
+	for i := range c.steers {
+		c.steers[i].flush()
 	}
 }
 
@@ -154,11 +174,18 @@ func (c *counters) steerCounter(k steerKey) *atomic.Uint64 {
 	if n := c.steered[k]; n != nil {
 		return n
 	}
+	if c.steered == nil || k.set != c.set || len(c.steered) >= maxSteerStats {
+		for i := range c.steers {
+			c.steers[i].flush()
+		}
+		c.steers = [runs]steerRun{} // so that an old Set is not kept alive
+		c.mu.Lock()
+		c.retire()
+		c.mu.Unlock()
+		c.set = k.set
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.steered == nil || k.set != c.steer.set || len(c.steered) >= maxSteerStats {
-		c.retire() // so that an old Set is not kept alive
-	}
 	n := new(atomic.Uint64)
 	c.steered[k] = n
 	return n

@@ -59,7 +59,7 @@ func (s *Set) Decide(root Name, q Query, st *State, d *Decision) {
 	if r.ref >= 0 {
 		d.TTL = s.nodes[r.ref].ttl
 	}
-	for !e.usable(r.ref) {
+	for !e.choose(r.ref, d.TTL) {
 		if e.level == openAll { // of those that Only leaves there is none here
 			d.Open = false
 			return
@@ -67,7 +67,6 @@ func (s *Set) Decide(root Name, q Query, st *State, d *Decision) {
 		e.level++
 		d.Open = true
 	}
-	e.choose(r.ref, d.TTL)
 }
 
 var unknown EndpointState
@@ -109,39 +108,47 @@ func (e *evaluation) usable(ref int32) bool {
 	return false
 }
 
-// choose appends the endpoints that ref, which is usable, answers with. ttl is
-// the least TTL met on the way to it.
-func (e *evaluation) choose(ref int32, ttl time.Duration) {
+// choose appends the endpoints that ref answers with; it is false, and nothing
+// has changed, when ref is not usable. To find that out on the way, and not by a
+// walk of its own before, halves what a healthy fleet costs. ttl is the least TTL
+// met on the way to ref.
+func (e *evaluation) choose(ref int32, ttl time.Duration) bool {
 	if ref < 0 {
+		if !e.usable(ref) {
+			return false
+		}
 		e.d.Endpoints = append(e.d.Endpoints, int(^ref))
-		return
+		return true
 	}
 	n := &e.s.nodes[ref]
 	ttl = min(ttl, n.ttl)
-	e.d.TTL = min(e.d.TTL, ttl)
+	chosen := false
 	switch n.kind {
 	case Geo, Latency:
 		for _, at := range e.ranking(ref) {
-			if e.usable(n.to[at]) {
-				e.choose(n.to[at], ttl)
-				return
+			if chosen = e.choose(n.to[at], ttl); chosen {
+				break
 			}
 		}
 	case Failover:
 		for _, to := range n.to {
-			if e.usable(to) {
-				e.choose(to, ttl)
-				return
+			if chosen = e.choose(to, ttl); chosen {
+				break
 			}
 		}
 	case Weighted:
-		e.choose(n.to[e.weighted(n, levelDraw(e.key, n.hash, ttl, e.now))], ttl)
+		at := e.weighted(n, levelDraw(e.key, n.hash, ttl, e.now))
+		chosen = at >= 0 && e.choose(n.to[at], ttl)
 	case Multivalue:
-		e.several(n, ttl)
+		chosen = e.several(n, ttl)
 	}
+	if chosen {
+		e.d.TTL = min(e.d.TTL, ttl)
+	}
+	return chosen
 }
 
-// weighted returns the usable choice of a weighted level that comes first in the
+// weighted returns the usable choice of a weighted level, or -1, that comes first in the
 // race that draw starts (rendezvous hashing). Each comes first as often as its
 // share of the weights says. What goes out, or is given another weight, changes
 // nothing in the times of the others: so only its own clients move, spread over
@@ -169,8 +176,9 @@ func (e *evaluation) weighted(n *node, draw uint64) int {
 // the highest hashes of draw and name (rendezvous hashing), which is a draw
 // without replacement in which one choice that goes or comes changes one
 // answer. A nested policy counts as one choice and gives its first endpoint;
-// an endpoint that two choices lead to stands once.
-func (e *evaluation) several(n *node, ttl time.Duration) {
+// an endpoint that two choices lead to stands once. It is false when no choice is
+// usable.
+func (e *evaluation) several(n *node, ttl time.Duration) bool {
 	draw := levelDraw(e.key, n.hash, ttl, e.now)
 	var best [MaxAnswers]struct {
 		hash uint64
@@ -204,4 +212,5 @@ next:
 		}
 		e.d.Endpoints = e.d.Endpoints[:at+1]
 	}
+	return found > 0
 }
