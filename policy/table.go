@@ -115,12 +115,17 @@ func (t *table[C]) find(f family, u uint64) int {
 		lo, hi = t.steps[at], t.steps[at+1]
 	}
 	// The last cell that begins at or before u is cells[lo-1], or one behind it.
-	for above := C(low)<<t.shift(f) | (1<<24 - 1); lo < hi; {
+	above := C(low)<<t.shift(f) | (1<<24 - 1)
+	for hi-lo > 2*perStep {
 		if middle := (lo + hi) / 2; t.cells[middle] <= above {
 			lo = middle + 1
 		} else {
 			hi = middle
 		}
+	}
+	// Halving guesses wrong at each second step; going on one by one, once.
+	for lo < hi && t.cells[lo] <= above {
+		lo++
 	}
 	return int(lo) - 1
 }
