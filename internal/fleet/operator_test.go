@@ -107,6 +107,8 @@ func (o *operator) do(s step) error {
 		return o.snapshot()
 	case restore:
 		return o.restore(s.on)
+	case mendAll:
+		return o.r.endAll()
 	case mend:
 		if err := o.r.end(s.on); err != nil {
 			return err

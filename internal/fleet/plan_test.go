@@ -26,12 +26,14 @@ const (
 	snapshot action = "snapshot of the log"
 	restore  action = "restore of the log, unseen by" // an edge
 	mend     action = "mend"
+	mendAll  action = "mend everything"
 
 	kill  action = "kill -9"
 	term  action = "SIGTERM"
 	power action = "power loss"
 	cut   action = "cut off from control"
 	alone action = "cut off from all"
+	split action = "cut off from the other control nodes" // and from nobody else
 	lossy action = "loses packets"
 )
 
@@ -94,9 +96,13 @@ func makePlan(seed uint64, n int, c cast) plan {
 			s.faults = append(s.faults, f)
 		}
 		p.steps = append(p.steps, s)
-		if i == at && len(c.controls) == 1 { // of three, the others know better than a copy
-			p.steps = append(p.steps, restored(r, c)...)
-			clear(well) // a snapshot waits until all is well
+		if i == at {
+			if len(c.controls) == 1 { // of three, the others know better than a copy
+				p.steps = append(p.steps, restored(r, c)...)
+			} else {
+				p.steps = append(p.steps, parted(r, c, len(p.steps)+1)...)
+			}
+			clear(well) // both begin by waiting until all is well, and end so
 		}
 	}
 	return p
@@ -122,6 +128,30 @@ func restored(r *rand.Rand, c cast) []step {
 		{do: purgeURL, on: url}, // with a number that the old log has given out
 		{do: purgeTag, on: tags[0]},
 		{do: mend, on: victim},
+	}
+}
+
+// parted is three control nodes that are cut two from one, then each from each, at
+// random points of what is commanded; nodes and operators reach them all. from is the
+// number of the second of these steps.
+func parted(r *rand.Rand, c cast, from int) []step {
+	one, other := r.IntN(3), 0
+	if other = r.IntN(2); other >= one {
+		other++
+	}
+	cut := func(on, until int) fault {
+		return fault{what: split, on: c.controls[on], after: time.Duration(r.IntN(int(meanwhile))), until: from + until, then: time.Duration(r.IntN(int(meanwhile)))}
+	}
+	return []step{
+		{do: mendAll},
+		{do: push, faults: []fault{cut(one, 2)}},
+		{do: purgeURL, on: aURL(r)},
+		{do: purgeTag, on: tags[0]},
+		{do: push, faults: []fault{cut(one, 6), cut(other, 5)}},
+		{do: purgeURL, on: aURL(r)},
+		{do: purgeURL, on: aURL(r)},
+		{do: rollback},
+		{do: mendAll},
 	}
 }
 
@@ -222,12 +252,12 @@ func TestPlan(t *testing.T) {
 				}
 				last[f.on] = f.until + 1
 			}
-			if s.do == snapshot {
+			if s.do == snapshot || s.do == mendAll {
 				clear(last)
 			}
 		}
 	}
-	for _, a := range []action{push, rollback, purgeURL, purgePath, purgeTag, purgeSite, purgeTwo, drain, undrain, snapshot, restore, mend, kill, term, power, cut, alone, lossy} {
+	for _, a := range []action{push, rollback, purgeURL, purgePath, purgeTag, purgeSite, purgeTwo, drain, undrain, snapshot, restore, mend, mendAll, kill, term, power, cut, alone, split, lossy} {
 		if !seen[a] {
 			t.Errorf("%s never happens", a)
 		}

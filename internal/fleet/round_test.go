@@ -39,10 +39,12 @@ func (r *rig) begin(f fault) error {
 	r.began(f.what, f.on)
 	h := r.w.hosts[f.on]
 	switch f.what {
-	case cut:
+	case cut, split:
 		var all []*host
 		for _, c := range r.controls {
-			all = append(all, r.w.hosts[c])
+			if c != f.on {
+				all = append(all, r.w.hosts[c])
+			}
 		}
 		return h.cut(all...)
 	case alone:
