@@ -13,6 +13,10 @@ import (
 	"unicode/utf8"
 )
 
+// ErrNewer is an entry that a later version wrote. It is not passed over: what it says
+// is not known, and all that follows may rest on it.
+var ErrNewer = errors.New("update this node")
+
 // noChain is the chain before the first entry of an epoch.
 var noChain [sha256.Size]byte
 
@@ -96,6 +100,12 @@ func Decode(b []byte) (Entry, error) {
 	}
 	e, ok := decodeOwn(b)
 	if !ok {
+		var head struct {
+			Version int `json:"v"`
+		}
+		if json.Unmarshal(b, &head) == nil && head.Version > newestEntry { // what else it has is not known
+			return Entry{}, fmt.Errorf("feed entry: version %d is not known here (only %d): %w", head.Version, newestEntry, ErrNewer)
+		}
 		e = Entry{}
 		if err := decodeStrict(b, &e); err != nil {
 			return Entry{}, fmt.Errorf("feed entry: %w", err)
@@ -157,8 +167,8 @@ func (r *reader) word(name string) string {
 }
 
 func (e *Entry) check() error {
-	if e.Version != entryVersion {
-		return fmt.Errorf("feed entry: version %d is not known here (only %d): update this node", e.Version, entryVersion)
+	if e.Version < 1 || e.Version > newestEntry {
+		return fmt.Errorf("feed entry: version %d is not known here (only %d): %w", e.Version, newestEntry, ErrNewer)
 	}
 	if e.Epoch == 0 || e.Seq == 0 {
 		return errors.New("feed entry: epoch and seq start at 1")

@@ -54,8 +54,6 @@ const (
 	MaxIDBytes = 63
 	// maxKindBytes bounds Entry.Kind and a report's kind; ours are words.
 	maxKindBytes = 32
-	// entryVersion is the format written here; any other is refused.
-	entryVersion = 1
 )
 
 // KindEpoch is the kind of the first entry of every epoch but the first. Its

@@ -210,7 +210,8 @@ func (f *Follower) Done() <-chan struct{} { return f.done }
 
 // Next waits for the next entry. Entries come in order; after a reconnect of
 // JetStream's own some may come twice: Verify tells. A message that is no entry
-// is skipped and logged; the entry after it then does not verify.
+// is skipped and logged; the entry after it then does not verify. One that a later
+// version wrote is not: it is ErrNewer, and comes again to who connects again.
 func (f *Follower) Next(ctx context.Context) (Entry, error) {
 	for {
 		msg, err := f.msgs.Next(jetstream.NextContext(ctx))
@@ -226,6 +227,9 @@ func (f *Follower) Next(ctx context.Context) (Entry, error) {
 			return Entry{}, fmt.Errorf("%w: %w", ErrLost, err)
 		}
 		e, err := Decode(msg.Data())
+		if errors.Is(err, ErrNewer) {
+			return Entry{}, err
+		}
 		if err != nil {
 			f.log.Error("unreadable message on the feed skipped", "err", err)
 			if err := msg.Ack(); err != nil {

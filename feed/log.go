@@ -63,6 +63,9 @@ func openLog(ctx context.Context, l *Log) error {
 			return fmt.Errorf("feed: read message %d of the log: %w", at, err)
 		}
 		e, err := Decode(msg.Data)
+		if errors.Is(err, ErrNewer) { // no damage, and no reason for a new epoch
+			return fmt.Errorf("feed: message %d of the log in %s: %w", at, l.dir, err)
+		}
 		s.add(at, e, err, known)
 	}
 	s.last = info.State.LastSeq

@@ -131,7 +131,7 @@ func (b *background) get(ts *testscript.TestScript, name string) *process {
 }
 
 // scriptEnv is what a process in the background takes over from its script.
-var scriptEnv = []string{"PATH", "HOME", "XDG_CONFIG_HOME", "TMPDIR", "TZ", "STATE_DIRECTORY", "PERIGEE_CONFIG", "PERIGEE_CONTROL", "PERIGEE_TOKEN_FILE"}
+var scriptEnv = []string{"PATH", "HOME", "XDG_CONFIG_HOME", "TMPDIR", "TZ", "STATE_DIRECTORY", "PERIGEE_CONFIG", "PERIGEE_CONTROL", "PERIGEE_TOKEN_FILE", "PERIGEE_NEXT"}
 
 func scriptStart(ts *testscript.TestScript, neg bool, args []string) {
 	wrongUse(ts, neg || len(args) < 2, "start NAME PROGRAM [ARG…]")

@@ -42,6 +42,7 @@ func TestMain(m *testing.M) {
 //	replace FILE OLD NEW         replace every OLD in a file; there must be one;
 //	                             \n in NEW is a new line
 //	append FILE LINE…            add lines at its end
+//	build TAG FILE               build perigee with a build tag
 //	json PATH [REGEXP]           stdout is JSON, has something at PATH (a.0.b),
 //	                             and it matches
 //
@@ -57,7 +58,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"needs": scriptNeeds, "fails": scriptFails, "waitfor": scriptWaitFor,
 			"start": scriptStart, "log": scriptLog, "signal": scriptSignal, "end": scriptEnd, "kill9": scriptKill,
-			"replace": scriptReplace, "append": scriptAppend, "json": scriptJSON,
+			"replace": scriptReplace, "append": scriptAppend, "json": scriptJSON, "build": scriptBuild,
 		},
 	})
 }
@@ -155,6 +156,14 @@ func freePorts(hosts []string, n int) ([]int, error) {
 func scriptNeeds(ts *testscript.TestScript, neg bool, args []string) {
 	wrongUse(ts, neg || len(args) == 0, "needs TOOL…")
 	txtest.Need(backgroundOf(ts).tb, args...)
+}
+
+func scriptBuild(ts *testscript.TestScript, neg bool, args []string) {
+	wrongUse(ts, neg || len(args) != 2, "build TAG FILE")
+	out, err := exec.Command("go", "build", "-tags", args[0], "-o", ts.MkAbs(args[1]), "perigee.example/cmd/perigee").CombinedOutput()
+	if err != nil {
+		ts.Fatalf("go build: %v\n%s", err, out)
+	}
 }
 
 func wrongUse(ts *testscript.TestScript, wrong bool, usage string) {

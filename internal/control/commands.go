@@ -103,7 +103,7 @@ var ErrUnknownKind = errors.New("unknown kind of entry")
 // may change what the command means.
 func DecodeCommand(e feed.Entry) (any, error) {
 	var body any
-	switch e.Kind {
+	switch readKind(e.Kind) {
 	case KindRelease:
 		body = &Release{}
 	case KindActivate:

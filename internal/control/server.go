@@ -369,7 +369,7 @@ func (s *Server) command(ctx context.Context, kind string, body any, check func(
 		if err := check(&s.state); err != nil {
 			return feed.Entry{}, err
 		}
-		e, err = s.feed.Log().AppendAfter(ctx, s.folded.Seq, kind, body)
+		e, err = s.feed.Log().AppendAfter(ctx, s.folded.Seq, writtenKind(kind), body)
 	}
 	switch {
 	case errors.Is(err, feed.ErrConflict):
@@ -379,7 +379,7 @@ func (s *Server) command(ctx context.Context, kind string, body any, check func(
 		e.Elsewhere = !errors.Is(err, feed.ErrUnknown)
 		return feed.Entry{}, e
 	}
-	if errors.Is(err, syscall.ENOSPC) {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EROFS) {
 		return e, err // asError says 507
 	}
 	if err != nil {

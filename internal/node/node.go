@@ -119,6 +119,7 @@ type Node struct {
 	judged    bool   // behind has been told
 	elsewhere bool   // position is on another log than the one that is read
 	trouble   string // the journal cannot be written
+	tooOld    string // the log goes on in a later version
 	dirty     chan struct{}
 }
 

@@ -61,14 +61,16 @@ func (n *Node) sendReport(f *feed.Follower) {
 		r = n.c.Report()
 	}
 	n.mu.Lock()
-	behind, trouble := n.behind, n.trouble
+	behind, trouble, tooOld := n.behind, n.trouble, n.tooOld
 	n.mu.Unlock()
 	r.Role, r.Started = n.c.Role, n.started.UnixMilli()
 	if behind {
 		r.Trouble = append(r.Trouble, "behind the log: catching up")
 	}
-	if trouble != "" {
-		r.Trouble = append(r.Trouble, trouble)
+	for _, t := range []string{trouble, tooOld} {
+		if t != "" {
+			r.Trouble = append(r.Trouble, t)
+		}
 	}
 	if n.c.Credentials != nil {
 		if w := n.c.Credentials.Warning(time.Now()); w != "" {

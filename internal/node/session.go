@@ -75,6 +75,10 @@ func (n *Node) connect(ctx context.Context) error {
 	go func() {
 		for {
 			e, err := f.Next(ctx)
+			if errors.Is(err, feed.ErrNewer) {
+				n.stay(err)
+				return
+			}
 			if err != nil {
 				cancel(err)
 				return
@@ -90,6 +94,18 @@ func (n *Node) connect(ctx context.Context) error {
 	err = s.follow(ctx, entries)
 	cancel(err)
 	return err
+}
+
+// stay is for a log that goes on in a later version: this node reads no further,
+// which it reports, and is behind until it is updated. It stays connected, so that it
+// is not taken for lost.
+func (n *Node) stay(why error) {
+	n.log.Error("the log goes on in a version that is not known here: it is not read any further, and everything is validated before use", "err", why)
+	n.mu.Lock()
+	n.tooOld = why.Error()
+	n.mu.Unlock()
+	n.setBehind(true)
+	n.changed()
 }
 
 // follow applies entries as they come, all that are there as one batch.
