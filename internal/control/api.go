@@ -296,6 +296,8 @@ func asError(err error) *Error {
 		return refuse(http.StatusUnprocessableEntity, "the file changed while it was sent: push again", "%v", err)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return refuse(http.StatusInsufficientStorage, "make room on the control node; nothing was changed", "disk full: %v", err)
+	case errors.Is(err, syscall.EROFS):
+		return refuse(http.StatusInsufficientStorage, "see to the control node's disk; nothing was changed", "disk read-only: %v", err)
 	}
 	return refuse(http.StatusInternalServerError, "the control node's log says more", "%v", err)
 }
