@@ -119,7 +119,7 @@ func FuzzHead(f *testing.F) {
 		if r.ContentLength != want {
 			t.Fatalf("%q: length %d, net/http %d", b, want, r.ContentLength)
 		}
-		q, err := readRequest(&http.Request{Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Header: r.Header, URL: r.URL}, false)
+		q, err := readRequest(&http.Request{Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Header: r.Header, URL: r.URL}, "", false)
 		if err == nil && q.target != tg {
 			t.Fatalf("%q: target %+v, by net/http %+v", b, tg, q.target)
 		}

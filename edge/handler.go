@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -35,18 +36,27 @@ type connKey struct{}
 // ServeHTTP answers one request by all rules of the edge. It may be used with
 // any server; with net/http's own, heads are as strict as net/http is.
 func (e *Edge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{e: e, w: w, r: r, snap: e.snap.Load()}
-	state := r.TLS
-	facts, ok := r.Context().Value(connKey{}).(*connFacts)
-	if ok {
-		state = facts.state
+	x := &exchange{e: e, w: w, r: r, ctx: r.Context(), snap: e.snap.Load(), client: r.RemoteAddr}
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		x.client = host
 	}
-	if ok && facts.peer {
+	x.facts, _ = x.ctx.Value(connKey{}).(*connFacts)
+	state := r.TLS
+	if x.facts != nil {
+		state = x.facts.state
+	}
+	if x.facts != nil && x.facts.peer {
 		x.fromPeer()
 	} else if state != nil {
 		x.snap = x.snap.Over(state.ServerName)
 	}
-	x.rec = AccessRecord{Time: e.now(), TLS: state, Method: r.Method, Host: r.Host, Path: r.URL.Path, Cache: "local"}
+	x.serveRequest(state)
+}
+
+// serveRequest answers the request of an exchange that knows who asks.
+func (x *exchange) serveRequest(state *tls.ConnectionState) {
+	r := x.r
+	x.rec = AccessRecord{Time: x.e.now(), TLS: state, Method: r.Method, Host: r.Host, Path: r.URL.Path, Cache: "local"}
 	defer x.log()
 	defer x.end()
 	defer x.survive()
@@ -68,7 +78,7 @@ func (x *exchange) answer() {
 	if x.probe() {
 		return
 	}
-	q, err := readRequest(x.r, x.snap.tls)
+	q, err := readRequest(x.r, x.client, x.snap.tls)
 	if x.peer {
 		q.client = peerClient(x.r.Header, q.client)
 	} else {
@@ -274,7 +284,7 @@ func (x *exchange) pass(why string) {
 	q, e := x.q, x.e
 	x.status.fwd, x.rec.Cache = why, "pass"
 	req := (&http.Request{Method: q.method, URL: q.url(), Host: q.authority, Header: e.forwarded(x.site, q),
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}).WithContext(withInterim(x.r.Context(), x.inform))
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody}).WithContext(withInterim(x.ctx, x.inform))
 	// A body on GET or HEAD is dropped: no key covers it (RFC 9110 §9.3.1).
 	var body *clientBody
 	if q.method != http.MethodGet && q.method != http.MethodHead && x.r.ContentLength != 0 {
@@ -304,7 +314,7 @@ func (x *exchange) pass(why string) {
 		return
 	}
 	if err != nil {
-		if x.r.Context().Err() != nil {
+		if x.ctx.Err() != nil {
 			x.abort()
 		}
 		if !x.fallBack(err, 0) {
@@ -337,9 +347,8 @@ func (x *exchange) pass(why string) {
 
 // badBody answers when it was the client's body that failed the request.
 func (x *exchange) badBody(body *clientBody) bool {
-	facts, ok := x.r.Context().Value(connKey{}).(*connFacts)
 	switch {
-	case body.late.Load() || ok && facts.guard.slow.Load():
+	case body.late.Load() || x.facts != nil && x.facts.guard.slow.Load():
 		x.w.Header().Set("Connection", "close")
 		x.fail(http.StatusRequestTimeout, "the request's body did not come in time")
 	case body.failed.Load():

@@ -29,6 +29,7 @@ type span struct{ from, to uint16 }
 // parsed from, which must not change while it is in use.
 type head struct {
 	text           string
+	end            int // of the head in text, once it is parsed whole
 	method, target string
 	minor          int // of HTTP/1.minor
 	host           string
@@ -69,6 +70,7 @@ func (h *head) parse(b []byte) (int, error) {
 			if err = h.checkFraming(); err != nil {
 				return 0, err
 			}
+			h.end = next
 			return next, nil
 		}
 		err = h.field(line, pos)

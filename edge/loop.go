@@ -33,6 +33,7 @@ type course int
 
 const (
 	waitMore   course = iota // for octets
+	byAllRules               // for an answer to the request whose head is on the desk
 	leaveIt                  // to net/http: what is unread stands in conn.buf
 	refuseHead               // for conn.bad
 	endIt
@@ -126,9 +127,15 @@ func (c *conn) loop() (v course) {
 		}
 		c.arm(now.Add(lastChance))
 	}
-	var ok bool
-	if v, ok = c.rawLoop(); !ok {
-		v = c.netLoop()
+	for goesOn := true; goesOn; {
+		var ok bool
+		if v, ok = c.rawLoop(); !ok {
+			v = c.netLoop()
+		}
+		if goesOn = v == byAllRules; goesOn {
+			v = c.general()
+			goesOn = v == waitMore
+		}
 	}
 	if (v == leaveIt || v == refuseHead) && c.desk != nil {
 		c.mem = make([]byte, max(firstBuffer, len(c.desk.buf)))
@@ -164,10 +171,22 @@ func (c *conn) netLoop() course {
 		if v := c.turn(); v != waitMore {
 			return v
 		}
-		if len(c.desk.buf) == 0 {
-			c.drop()
-		}
+		c.put(waitMore)
 	}
+}
+
+// put leaves the desk as who waits for octets wants it: rawLoop takes a new one
+// with them, netLoop reads on behind what is unread.
+func (c *conn) put(v course) course {
+	if v != waitMore {
+		return v
+	}
+	if d := c.desk; c.raw != nil || len(d.buf) == 0 {
+		c.drop()
+	} else {
+		d.buf = d.in[:copy(d.in, d.buf)]
+	}
+	return v
 }
 
 // arm sets the read deadline.
@@ -278,6 +297,8 @@ func (c *conn) turnAt(d *desk, now time.Time) course {
 		c.begun = time.Time{}
 		if ok, err := c.answer(d, now); err != nil {
 			return endIt
+		} else if !ok && d.head.takes() {
+			return byAllRules
 		} else if !ok {
 			return leaveIt
 		}

@@ -54,11 +54,11 @@ func (x *exchange) ready(src source, start, length int64) bool {
 	if !ok {
 		return true
 	}
-	err := parts.prepare(x.r.Context(), start, length)
+	err := parts.prepare(x.ctx, start, length)
 	if err == nil {
 		return true
 	}
-	if x.r.Context().Err() != nil {
+	if x.ctx.Err() != nil {
 		x.abort()
 	}
 	x.anew()

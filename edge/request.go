@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"net"
 	"net/http"
 )
 
@@ -14,12 +13,9 @@ type request struct {
 	cc     cacheControl
 }
 
-// readRequest makes a request of what net/http read, by the same rules as Hit.
-func readRequest(r *http.Request, tls bool) (*request, error) {
-	q := &request{method: r.Method, header: endToEnd(r.Header), client: r.RemoteAddr, cc: noDirectives()}
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		q.client = host
-	}
+// readRequest makes a request of what was read, by the same rules as Hit.
+func readRequest(r *http.Request, client string, tls bool) (*request, error) {
+	q := &request{method: r.Method, header: endToEnd(r.Header), client: client, cc: noDirectives()}
 	switch r.Method {
 	case http.MethodTrace:
 		return q, refuse(http.StatusMethodNotAllowed, "TRACE is not answered")

@@ -23,12 +23,15 @@ var (
 
 // exchange is one request on the general path and what has been answered.
 type exchange struct {
-	e    *Edge
-	w    http.ResponseWriter
-	r    *http.Request
-	q    *request
-	snap *Snapshot
-	site *Site
+	e      *Edge
+	w      http.ResponseWriter
+	r      *http.Request
+	ctx    context.Context // ends when the client has gone
+	facts  *connFacts      // nil: Serve knows nothing of the connection
+	client string          // address without port of who is connected
+	q      *request
+	snap   *Snapshot
+	site   *Site
 	// channel is that of a preview; "" is the site itself.
 	channel string
 	key     string
@@ -186,7 +189,7 @@ func (x *exchange) send(status int, src source, start, length int64) {
 	if x.q.method == http.MethodHead || !bodyAllowed(status) {
 		return
 	}
-	if _, err := src.writeRange(x.r.Context(), x, start, length); err != nil {
+	if _, err := src.writeRange(x.ctx, x, start, length); err != nil {
 		x.abort()
 	}
 	if b, ok := src.(growingBody); ok && length < 0 {
@@ -225,7 +228,7 @@ func (x *exchange) sendParts(src source, ranges []byteRange) {
 		if _, err := io.WriteString(x, heads[i]); err != nil {
 			x.abort()
 		}
-		if _, err := src.writeRange(x.r.Context(), x, r.start, r.length); err != nil {
+		if _, err := src.writeRange(x.ctx, x, r.start, r.length); err != nil {
 			x.abort()
 		}
 	}

@@ -247,6 +247,11 @@ type conn struct {
 	writing bool      // an answer is on its way, and maybe not whole
 	last    bool      // it has been announced that the connection closes
 
+	// Of answers by all rules.
+	ctx   context.Context // ends when the client has gone; nil: none was needed yet
+	gone  func()          // ends ctx
+	watch watch
+
 	// For net/http, once it has the connection.
 	mem   []byte // all of the read buffer
 	buf   []byte // the part of mem that is read and not consumed
@@ -281,6 +286,9 @@ func (c *conn) Write(p []byte) (int, error) {
 // Close closes the connection and forgets it.
 func (c *conn) Close() error {
 	c.s.remove(c)
+	if c.gone != nil {
+		c.gone()
+	}
 	return c.Conn.Close()
 }
 

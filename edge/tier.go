@@ -205,7 +205,7 @@ func (x *exchange) upToPeer() bool {
 		case <-more:
 		case <-timer.C:
 			return false
-		case <-x.r.Context().Done():
+		case <-x.ctx.Done():
 			x.abort()
 		}
 	}

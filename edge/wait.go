@@ -173,7 +173,7 @@ func (x *exchange) awaitHead(fl *flight, leader bool, timeout <-chan time.Time, 
 			if x.goEarly(fl) {
 				return verdictAlone
 			}
-		case <-x.r.Context().Done():
+		case <-x.ctx.Done():
 			x.abort()
 		}
 	}
