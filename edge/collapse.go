@@ -38,6 +38,7 @@ type flight struct {
 	doomed  bool // the URI was invalidated: what it brings is not stored
 	waiting int  // requests that want the outcome
 	claimed bool // the leader has taken outcome.resp over
+	left    bool // the leader has left, before it was done
 	done    bool
 	ended   bool // its work is over: nobody joins any more
 	over    bool // it holds nothing any more
@@ -174,6 +175,10 @@ func (e *Edge) newFlight(key, primary string, scopes purgeScopes) *flight {
 // leave before there is any ends the fetch.
 func (e *Edge) leave(fl *flight, leader bool) {
 	e.flights.mu.Lock()
+	if leader && fl.left {
+		e.flights.mu.Unlock()
+		return
+	}
 	fl.waiting--
 	abandoned := fl.waiting == 0 && !fl.done
 	resp := fl.outcome.resp
@@ -193,6 +198,27 @@ func (e *Edge) leave(fl *flight, leader bool) {
 		resp.Body.Close()
 	}
 	if abandoned || resp != nil {
+		fl.cancel()
+	}
+}
+
+// leaveEarly is leave for a leader that carries the fetch out itself, by another
+// goroutine: it does nothing once the outcome is known, which the leader sees.
+func (e *Edge) leaveEarly(fl *flight) {
+	e.flights.mu.Lock()
+	leaves := !fl.done && !fl.left
+	if !leaves {
+		e.flights.mu.Unlock()
+		return
+	}
+	fl.left, fl.claimed = true, true
+	fl.waiting--
+	abandoned := fl.waiting == 0
+	if abandoned && e.flights.m[fl.key] == fl {
+		delete(e.flights.m, fl.key)
+	}
+	e.flights.mu.Unlock()
+	if abandoned {
 		fl.cancel()
 	}
 }

@@ -69,51 +69,107 @@ func (x *exchange) newFill(fl *flight, f found) *fill {
 
 // run carries the flight out: it settles it, and stores what may be stored.
 func (w *fill) run() {
-	defer w.survive()
-	ctx := withInterim(w.fl.ctx, func(i interim) {
+	w.carryOut(func(i interim) {
 		select {
 		case w.fl.interim <- i:
 		default:
 		}
-	})
-	defer w.e.ended(w.fl)
+	}, false)
+}
+
+// carryOut is run. here says that it is the goroutine of who leads: it gets the
+// interim responses by pass as they come, and does not wait for a body that has
+// not come, since it is to follow that.
+func (w *fill) carryOut(pass func(interim), here bool) {
+	defer w.survive()
+	over := true
+	defer func() {
+		if over {
+			w.e.ended(w.fl)
+		}
+	}()
+	ctx := withInterim(w.fl.ctx, pass)
 	o := w.fetch(ctx, w.old)
-	growing, obj := o.body, o.obj
-	resp := o.resp
-	if growing != nil {
+	b := &bodyFill{fill: w, obj: o.obj, body: o.body, resp: o.resp}
+	if o.body != nil {
 		o.resp = nil
 	}
 	w.e.settle(w.fl, o)
-	if growing == nil {
+	if o.body == nil {
 		if o.resp == nil {
 			w.fl.cancel()
 		}
 		return
 	}
-	defer w.fl.cancel()
-	w.keep(ctx, obj, growing, resp)
-}
-
-// keep reads a body, for all who follow it, and stores it with obj.
-func (w *fill) keep(ctx context.Context, obj *stored, growing *growing, resp *http.Response) {
-	defer resp.Body.Close()
-	defer growing.letGoOf()
-	var reserved int64
-	defer func() { w.e.store.release(reserved) }()
-	err := growing.fill(ctx, resp.Body, func(n int64) bool {
-		if growing.size+n > w.e.store.maxObject(w.site.Name) || !w.e.store.reserve(n) {
-			return false
-		}
-		reserved += n
-		return true
-	})
-	if err != nil {
-		w.e.log.Warn("response cut short", "url", w.e.shown(&w.target), "why", err)
+	if here = here && atHand(b.resp); here && b.keep(true) {
+		w.fl.cancel()
 		return
 	}
-	w.e.store.release(reserved) // it is counted as stored from now on
-	reserved = 0
-	w.commit(obj, growing)
+	over = false
+	if !here {
+		b.run()
+		return
+	}
+	go b.run()
+}
+
+// atHand reports that a whole body can be read without a wait.
+func atHand(resp *http.Response) bool {
+	if resp.ContentLength == 0 {
+		return true
+	}
+	b, ok := resp.Body.(interface{ Buffered() int64 })
+	return ok && resp.ContentLength > 0 && b.Buffered() >= resp.ContentLength
+}
+
+// bodyFill is the second part of a fill, which has a body to read.
+type bodyFill struct {
+	*fill
+	obj      *stored
+	body     *growing
+	resp     *http.Response
+	reserved int64 // octets of the store
+}
+
+func (b *bodyFill) run() {
+	defer b.survive()
+	defer b.e.ended(b.fl)
+	defer b.fl.cancel()
+	b.keep(false)
+}
+
+// keep reads the body, for all who follow it, and stores it. With here it does
+// not wait; false then says that it is to be called once more without.
+func (b *bodyFill) keep(here bool) bool {
+	later := false
+	defer func() {
+		if !later {
+			b.e.store.release(b.reserved)
+			b.body.letGoOf()
+			b.resp.Body.Close()
+		}
+	}()
+	err := b.body.fill(b.fl.ctx, b.resp.Body, b.room, here)
+	if later = err == errWouldWait; later {
+		return false
+	}
+	if err != nil {
+		b.e.log.Warn("response cut short", "url", b.e.shown(&b.target), "why", err)
+		return true
+	}
+	b.e.store.release(b.reserved) // it is counted as stored from now on
+	b.reserved = 0
+	b.commit(b.obj, b.body)
+	return true
+}
+
+// room reserves n octets more of the store, if the body is still to be kept.
+func (b *bodyFill) room(n int64) bool {
+	if b.body.size+n > b.e.store.maxObject(b.site.Name) || !b.e.store.reserve(n) {
+		return false
+	}
+	b.reserved += n
+	return true
 }
 
 // commit stores a response whose body has come whole.

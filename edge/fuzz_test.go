@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -118,6 +119,11 @@ func FuzzHead(f *testing.F) {
 		}
 		if r.ContentLength != want {
 			t.Fatalf("%q: length %d, net/http %d", b, want, r.ContentLength)
+		}
+		if h.takes() {
+			if own := h.request("192.0.2.1"); own.Method != r.Method || own.RequestURI != r.RequestURI || own.Host != r.Host || !reflect.DeepEqual(own.Header, r.Header) {
+				t.Fatalf("%q: %+v\nby net/http %+v", b, own, r)
+			}
 		}
 		q, err := readRequest(&http.Request{Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Header: r.Header, URL: r.URL}, "", false)
 		if err == nil && q.target != tg {

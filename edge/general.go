@@ -99,7 +99,7 @@ func (c *conn) generalOne(r *http.Request) (goesOn bool) {
 	}()
 	c.writing = true
 	c.watch.begin(c)
-	x := &exchange{e: c.s.e, w: w, r: r, ctx: c.ctx, snap: c.snap, client: c.peer}
+	x := &exchange{e: c.s.e, w: w, r: r, ctx: c.ctx, snap: c.snap, client: c.peer, watch: &c.watch}
 	x.serveRequest(c.state)
 	goesOn = w.finish()
 	c.writing = !goesOn
@@ -114,8 +114,9 @@ type watch struct {
 	mu     sync.Mutex
 	ending bool
 	octet  [1]byte
-	came   bool // octet is one of the next request's
-	left   bool // the client has gone
+	came   bool    // octet is one of the next request's
+	left   bool    // the client has gone
+	fl     *flight // that the connection's goroutine carries out
 }
 
 // begin starts a watch that looks after a while.
@@ -168,8 +169,22 @@ func (w *watch) look(c *conn) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.ending {
-		w.left = true
-		c.gone()
+	if w.ending {
+		return
+	}
+	w.left = true
+	c.gone()
+	if w.fl != nil {
+		c.s.e.leaveEarly(w.fl)
+	}
+}
+
+// leads says which flight the connection's goroutine carries out, nil for none:
+// it leaves that for a client that has gone.
+func (w *watch) leads(e *Edge, fl *flight) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.fl = fl; fl != nil && w.left {
+		e.leaveEarly(fl)
 	}
 }

@@ -29,6 +29,7 @@ type exchange struct {
 	ctx    context.Context // ends when the client has gone
 	facts  *connFacts      // nil: Serve knows nothing of the connection
 	client string          // address without port of who is connected
+	watch  *watch          // not nil: this is the goroutine of the client's connection
 	q      *request
 	snap   *Snapshot
 	site   *Site
@@ -102,6 +103,9 @@ func (b growingBody) writeRange(ctx context.Context, w io.Writer, start, length 
 		}
 		if length > 0 {
 			length -= int64(n)
+		}
+		if b.g.length >= 0 && b.g.isWhole() {
+			continue // what follows goes along; without a length, trailers may be that
 		}
 		if err := flush.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return sent, err

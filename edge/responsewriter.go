@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 const (
@@ -139,7 +138,7 @@ func (w *responseWriter) compose() {
 	w.appendFields()
 	if _, ok := w.header["Date"]; !ok {
 		d.out = append(d.out, "Date: "...)
-		d.out = time.Now().UTC().AppendFormat(d.out, http.TimeFormat)
+		d.out = w.c.s.e.now().UTC().AppendFormat(d.out, http.TimeFormat)
 		d.out = append(d.out, "\r\n"...)
 	}
 	switch {
@@ -205,7 +204,7 @@ func (w *responseWriter) finish() bool {
 func (w *responseWriter) trailer() []string {
 	var names []string
 	for key := range w.header {
-		if name, ok := strings.CutPrefix(key, http.TrailerPrefix); ok && isToken(name) {
+		if name, ok := strings.CutPrefix(key, http.TrailerPrefix); ok && isToken(name) && len(w.header[key]) > 0 {
 			names = append(names, name)
 		}
 	}

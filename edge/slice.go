@@ -239,7 +239,7 @@ func (w *fill) runSlice(head *stored, key string, want byteRange) {
 	}
 	g := newGrowing(want.length, w.e.store.arena)
 	w.e.settle(w.fl, outcome{obj: obj, body: g, status: resp.StatusCode})
-	w.keep(w.fl.ctx, obj, g, resp)
+	(&bodyFill{fill: w, obj: obj, body: g, resp: resp}).keep(false)
 }
 
 // fetchSlice asks for a slice of head. Whatever is not that slice of that very

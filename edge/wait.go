@@ -58,7 +58,11 @@ func (x *exchange) fetch(f found) {
 			if part != "" {
 				w.rangeField, w.exact = part, exact
 			}
-			go w.run()
+			if x.watch == nil {
+				go w.run()
+			} else {
+				x.lead(w)
+			}
 		} else if try == 1 && f.obj == nil {
 			x.spareMiss()
 			x.spared = true
@@ -73,6 +77,13 @@ func (x *exchange) fetch(f found) {
 			e.overdue(fl)
 		}
 	}
+}
+
+// lead carries a fetch out that x leads, in this goroutine.
+func (x *exchange) lead(w *fill) {
+	x.watch.leads(x.e, w.fl)
+	defer x.watch.leads(x.e, nil)
+	w.carryOut(x.inform, true)
 }
 
 // flightVerdict is what becomes of a request that waited for a flight.
@@ -151,6 +162,9 @@ func (x *exchange) awaitHead(fl *flight, leader bool, timeout <-chan time.Time, 
 	var interim chan interim
 	if leader {
 		interim = fl.interim
+	}
+	if x.watch != nil && x.ctx.Err() != nil {
+		x.abort()
 	}
 	for ready := fl.ready; ; {
 		select {

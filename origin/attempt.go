@@ -134,6 +134,14 @@ func (b *body) Read(buf []byte) (int, error) {
 	return n, b.err
 }
 
+// Buffered is how many octets can be read without a wait, as far as is known.
+func (b *body) Buffered() int64 {
+	if at, ok := b.ReadCloser.(interface{ Buffered() int64 }); ok && b.err == nil {
+		return at.Buffered()
+	}
+	return 0
+}
+
 func (b *body) Close() error {
 	err := b.ReadCloser.Close()
 	v := none

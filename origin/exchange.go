@@ -31,15 +31,16 @@ var errBodyLength = errors.New("the request's body is not as long as declared")
 
 // exchange is one request and its response on a connection.
 type exchange struct {
-	c       *conn
-	req     *http.Request
-	p       *progress
-	stop    func() bool   // ends the watch on the caller's context
+	c    *conn
+	req  *http.Request
+	p    *progress
+	stop func() bool // ends the watch on the caller's context
+	// Of a request with a body, which is sent beside the reading; else nil:
 	proceed chan struct{} // closed by "100 Continue"
 	over    chan struct{} // closed by the final response's head, or by failure
 	sent    chan struct{} // closed when no more of the request will be sent
 	sendErr error         // why it was not sent whole; after sent
-	once    sync.Once
+	ended   sync.Once
 
 	mu   sync.Mutex // guards whose the connection's read deadline is
 	head bool       // the final head has come: the deadline is the body's
@@ -79,10 +80,11 @@ func (t *transport) attempt(req *http.Request, p *progress, fresh bool) (*http.R
 		closeBody(req)
 		return nil, err
 	}
-	x := &exchange{c: c, req: req, p: p, proceed: make(chan struct{}), over: make(chan struct{}), sent: make(chan struct{})}
+	x := &exchange{c: c, req: req, p: p}
 	x.stop = context.AfterFunc(req.Context(), func() { c.Close() })
 	p.enter(PhaseSend)
 	if hasBody(req) {
+		x.proceed, x.over, x.sent = make(chan struct{}), make(chan struct{}), make(chan struct{})
 		go x.send(head)
 	} else {
 		closeBody(req)
@@ -91,12 +93,8 @@ func (t *transport) attempt(req *http.Request, p *progress, fresh bool) (*http.R
 	resp, err := x.receive()
 	if err != nil {
 		x.end(false)
-		select {
-		case <-x.sent:
-			if x.sendErr != nil && !p.seen.Load() {
-				err = x.sendErr
-			}
-		default:
+		if x.isSent() && x.sendErr != nil && !p.seen.Load() {
+			err = x.sendErr
 		}
 	}
 	return resp, err
@@ -157,9 +155,9 @@ var framesRequest = map[string]bool{"Host": true, "Content-Length": true, "Trans
 // send sends the request; with a body, in a goroutine of its own, since an
 // upstream may answer before it has all of it.
 func (x *exchange) send(head []byte) {
-	defer close(x.sent)
-	body := hasBody(x.req)
+	body := x.sent != nil
 	if body {
+		defer close(x.sent)
 		defer x.req.Body.Close()
 	}
 	_, x.sendErr = x.c.Write(head)
@@ -231,9 +229,9 @@ func (e *bodyError) Unwrap() error { return e.error }
 // receive reads heads until a final one has come.
 func (x *exchange) receive() (*http.Response, error) {
 	trace := httptrace.ContextClientTrace(x.req.Context())
-	proceed := sync.OnceFunc(func() { close(x.proceed) }) // 100 may come after 103, and again
+	proceeds := x.sent == nil
 	for n := 0; ; n++ {
-		head, err := readHead(x.c.r, maxResponseHead, func() { x.p.seen.Store(true) })
+		head, err := readHead(x.c.r, maxResponseHead, x.p)
 		if err != nil {
 			return nil, x.headError(err)
 		}
@@ -245,14 +243,17 @@ func (x *exchange) receive() (*http.Response, error) {
 			x.mu.Lock()
 			x.head = true
 			x.mu.Unlock()
-			close(x.over)
+			if x.over != nil {
+				close(x.over)
+			}
 			return x.response(h), nil
 		}
 		if n == maxInterim {
 			return nil, fmt.Errorf("more than %d interim responses", maxInterim)
 		}
-		if h.status == http.StatusContinue {
-			proceed()
+		if h.status == http.StatusContinue && !proceeds {
+			proceeds = true // it may come after 103, and again
+			close(x.proceed)
 		}
 		if trace != nil && trace.Got1xxResponse != nil {
 			if err := trace.Got1xxResponse(h.status, textproto.MIMEHeader(h.header)); err != nil {
@@ -351,6 +352,16 @@ func (b *exchangeBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Buffered is how many octets of the body can be read without a wait, of a body
+// whose length is known.
+func (b *exchangeBody) Buffered() int64 {
+	l, ok := b.src.(*lengthReader)
+	if !ok || b.err != nil {
+		return 0
+	}
+	return min(l.left, int64(b.x.c.r.Buffered()))
+}
+
 // Close ends the exchange. A body that was not read to its end costs the
 // connection, unless what is left has already come.
 func (b *exchangeBody) Close() error {
@@ -365,23 +376,36 @@ func (b *exchangeBody) Close() error {
 	return nil
 }
 
+// isSent reports that no more of the request will be sent.
+func (x *exchange) isSent() bool {
+	if x.sent == nil {
+		return true
+	}
+	select {
+	case <-x.sent:
+		return true
+	default:
+		return false
+	}
+}
+
 // end lets go of the connection, once. reuse says that the response ended where
 // messages end; the request must have, too.
 func (x *exchange) end(reuse bool) {
-	x.once.Do(func() {
+	x.ended.Do(func() {
 		if !x.stop() {
 			reuse = false // closed: the caller has left
 		}
-		select {
-		case <-x.over:
-		default:
-			close(x.over)
+		if x.over != nil {
+			select {
+			case <-x.over:
+			default:
+				close(x.over)
+			}
 		}
-		select {
-		case <-x.sent:
+		if x.isSent() {
 			x.c.release(reuse && x.sendErr == nil)
 			return
-		default:
 		}
 		if !reuse {
 			x.c.release(false)

@@ -40,13 +40,13 @@ type responseHead struct {
 	unframed bool
 }
 
-// readHead reads lines up to and with an empty one. begun is called once the
-// first byte has come.
-func readHead(r *bufio.Reader, limit int, begun func()) ([]byte, error) {
+// readHead reads lines up to and with an empty one. p is told once the first
+// byte has come.
+func readHead(r *bufio.Reader, limit int, p *progress) ([]byte, error) {
 	if _, err := r.Peek(1); err != nil {
 		return nil, err
 	}
-	begun()
+	p.seen.Store(true)
 	var head []byte
 	for start := 0; ; start = len(head) { // of the line
 		for {

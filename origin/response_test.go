@@ -26,7 +26,7 @@ func FuzzParseResponse(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		raw, err := readHead(bufio.NewReader(bytes.NewReader(b)), maxResponseHead, func() {})
+		raw, err := readHead(bufio.NewReader(bytes.NewReader(b)), maxResponseHead, new(progress))
 		if err != nil {
 			return
 		}

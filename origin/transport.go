@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -27,8 +28,12 @@ const (
 	// it holds for a connection is freed.
 	maxConnRequests = 1000
 	maxConnAge      = 10 * time.Minute
-	// readBuffer is what a connection reads with; a usual head fits.
-	readBuffer = 4 << 10
+	// readBuffer is what a connection reads with while it carries a request: most
+	// responses fit, and are then read at once.
+	readBuffer = 32 << 10
+	// watchAfter is how long a connection is idle before it is watched all the
+	// time: till then it is looked at when it is used again.
+	watchAfter = time.Second
 )
 
 // transport is the client's side of HTTP/1.1 (RFC 9112) to one upstream, with
@@ -41,21 +46,27 @@ type transport struct {
 	c       *PoolConfig // timeouts
 	slots   chan struct{}
 
-	mu     sync.Mutex
-	idle   []*conn // the most recently used last
-	closed bool
+	mu      sync.Mutex
+	idle    []*conn // the most recently used last
+	looking bool    // watchIdle will be called
+	closed  bool
 }
 
-// conn is one connection. It is in use, or idle and watched, or closed.
+// readers are what connections in use read with.
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBuffer) }}
+
+// conn is one connection. It is in use, or idle, or closed.
 type conn struct {
 	net.Conn
 	t    *transport
-	r    *bufio.Reader
+	r    *bufio.Reader   // while it is in use
+	raw  syscall.RawConn // not nil: it can be looked at without a read
 	born time.Time
 	uses int
 
-	// Of an idle connection: watched is closed when the watch has ended, and
-	// sound says that nothing was heard.
+	// Of an idle connection: watched is nil while it is not watched, and closed
+	// when the watch has ended; sound then says that nothing was heard.
+	parked  time.Time
 	watched chan struct{}
 	sound   bool
 }
@@ -87,6 +98,7 @@ func (t *transport) acquire(ctx context.Context, p *progress, fresh bool) (*conn
 		}
 		if c.claim() {
 			p.reused = true
+			c.read()
 			return c, nil
 		}
 	}
@@ -138,7 +150,15 @@ func (t *transport) connect(ctx context.Context, p *progress) (*conn, error) {
 		}
 		nc = secure
 	}
-	return &conn{Conn: nc, t: t, r: bufio.NewReaderSize(nc, readBuffer), born: time.Now()}, nil
+	c := &conn{Conn: nc, t: t, raw: rawOf(nc), born: time.Now()}
+	c.read()
+	return c, nil
+}
+
+// read gives c what it reads with.
+func (c *conn) read() {
+	c.r = readers.Get().(*bufio.Reader)
+	c.r.Reset(c.Conn)
 }
 
 // cut reports that a TLS connection ended without saying so (RFC 9112 §9.8): a
@@ -182,29 +202,69 @@ func (t *transport) remove(c *conn) bool {
 // its messages end.
 func (c *conn) release(reuse bool) {
 	c.uses++
-	if !reuse || c.r.Buffered() > 0 || c.uses >= maxConnRequests || time.Since(c.born) > maxConnAge || !c.park() {
+	if reuse = reuse && c.r.Buffered() == 0; reuse { // else somebody may still be in a read
+		c.r.Reset(nil)
+		readers.Put(c.r)
+		c.r = nil
+	}
+	now := time.Now()
+	if !reuse || c.uses >= maxConnRequests || now.Sub(c.born) > maxConnAge || !c.park(now) {
 		c.Close()
 	}
 	<-c.t.slots
 }
 
-// park makes c idle, and watches it: an upstream that closes it, or says
-// something unasked, is noticed before the next request goes out on it.
-func (c *conn) park() bool {
-	c.watched, c.sound = make(chan struct{}), false
-	c.SetReadDeadline(time.Now().Add(idleTimeout))
-	c.t.mu.Lock()
-	defer c.t.mu.Unlock()
-	if c.t.closed || len(c.t.idle) >= maxIdleConns {
+// park makes c idle. An upstream that closes it, or says something unasked, is
+// noticed before the next request goes out on it: by a look, or by the watch of
+// one that is idle for longer or cannot be looked at.
+func (c *conn) park(now time.Time) bool {
+	t := c.t
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || len(t.idle) >= maxIdleConns {
 		return false
 	}
-	c.t.idle = append(c.t.idle, c)
-	go c.watch()
+	t.idle = append(t.idle, c)
+	if c.parked, c.watched = now, nil; c.raw == nil {
+		c.startWatch()
+	} else if !t.looking {
+		t.looking = true
+		time.AfterFunc(watchAfter, t.watchIdle)
+	}
 	return true
 }
 
+// watchIdle starts to watch what has been idle for long enough, and calls itself
+// again while there is more that may be.
+func (t *transport) watchIdle() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	t.looking = false
+	for _, c := range t.idle {
+		switch {
+		case c.watched != nil:
+		case now.Sub(c.parked) >= watchAfter:
+			c.startWatch()
+		default:
+			t.looking = true
+		}
+	}
+	if t.looking {
+		time.AfterFunc(watchAfter, t.watchIdle)
+	}
+}
+
+// startWatch watches c, which is idle; t.mu is held.
+func (c *conn) startWatch() {
+	c.watched, c.sound = make(chan struct{}), false
+	c.SetReadDeadline(c.parked.Add(idleTimeout))
+	go c.watch()
+}
+
 func (c *conn) watch() {
-	_, err := c.r.Peek(1)
+	var octet [1]byte
+	_, err := c.Read(octet[:])
 	if c.t.remove(c) { // the upstream closed it or spoke, or it was idle too long
 		c.Close()
 		return
@@ -213,9 +273,16 @@ func (c *conn) watch() {
 	close(c.watched)
 }
 
-// claim ends the watch of a connection that pop returned. It reports whether
-// the connection is good for another request; else it is closed.
+// claim ends the watch of a connection that pop returned, if it has one. It
+// reports whether the connection is good for another request; else it is closed.
 func (c *conn) claim() bool {
+	if c.watched == nil {
+		if !quiet(c.raw) {
+			c.Close()
+			return false
+		}
+		return true
+	}
 	c.SetReadDeadline(time.Unix(1, 0))
 	<-c.watched
 	if !c.sound || c.SetReadDeadline(time.Time{}) != nil {
