@@ -6,6 +6,7 @@ package main
 const perigeeConfig = `version = 1
 [cache]
 memory = "2GiB"
+disk   = "{DISK}"
 [limit]
 connections = 16384      # above the load, for every client: each request is accounted
 misses      = 1000000

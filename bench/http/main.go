@@ -33,6 +33,7 @@ type config struct {
 	rounds  int
 	seconds float64
 	draws   int // requests in the list of the mix with misses
+	fill    int // octets that are stored before it
 	objects int // of the table of memory
 	idle    int // connections there
 	peers   []string
@@ -44,7 +45,7 @@ type config struct {
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("http: ")
-	c := config{draws: mostRequests}
+	c := config{draws: mostRequests, fill: fillBytes}
 	var peers, mixes string
 	flag.StringVar(&c.perigee, "perigee", "bin/perigee", "the perigee `binary`")
 	flag.StringVar(&c.src, "src", "bench", "the `folder` of httpfloor.c and httpload.c")

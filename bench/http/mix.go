@@ -26,6 +26,13 @@ const (
 	leastBytes   = 1 << 10
 	mostBytes    = 32 << 10
 	mostRequests = 400_000 // drawn for a list
+	// fillBytes is what the mix with misses stores before all else, in objects of
+	// fillObject: a memory of 2 GiB is then full, and each miss takes the place of
+	// what is there, as in a cache that has run for an hour. A page that nobody
+	// has touched costs ten times what is written to it, and not all take theirs at
+	// the same time.
+	fillBytes  = 1900 << 20
+	fillObject = 10 << 20
 	// gzipContent is as long as makes a gzip member of 1 KiB by storing.
 	gzipContent = 1024 - 10 - 5 - 5 - 8
 )
@@ -57,10 +64,11 @@ type mix struct {
 	warm         []request // asked for once before the first round
 	tls          bool
 	misses       bool // the share of requests that reach the origin is told
+	disk         bool // caches have a tier on disk
 }
 
 func mixNames() []string {
-	return []string{"bare", "chromium", "100k", "10m", "pipelined", "zipf", "tls1k", "tls100k", "memory"}
+	return []string{"bare", "chromium", "100k", "10m", "pipelined", "zipf", "zipfdisk", "tls1k", "tls100k", "memory"}
 }
 
 func newMix(c *config, name string) (*mix, error) {
@@ -94,7 +102,11 @@ func newMix(c *config, name string) (*mix, error) {
 		m.depth = 16
 	case "zipf":
 		m.title = "1 to 32 KiB, half hits (Zipf 0.9 of 20,000), half misses"
-		m.zipf(c.draws)
+		m.zipf(c.draws, c.fill)
+	case "zipfdisk":
+		m.title = "the same with a tier on disk"
+		m.zipf(c.draws, c.fill)
+		m.disk = true
 	case "tls1k":
 		m.title = "1 KiB by TLS 1.3"
 		one(bareHead, 1<<10, 64)
@@ -119,7 +131,7 @@ func path(from, size int) string { return fmt.Sprintf("/o/%d/%d/%010d", from, si
 
 // zipf fills in the mix with misses. Draws are seeded: all servers get the same
 // requests, run after run.
-func (m *mix) zipf(requests int) {
+func (m *mix) zipf(requests, filled int) {
 	r := rand.New(rand.NewPCG(1, 2))
 	type object struct{ from, size int }
 	objects := make([]object, catalogue)
@@ -143,6 +155,12 @@ func (m *mix) zipf(requests int) {
 			m.requests = append(m.requests, miss, q)
 		}
 	}
+	var first []request
+	for i := range filled / fillObject {
+		p := fmt.Sprintf("/o/%d/%d/%010d", bigFrom, fillObject, i)
+		first = append(first, request{head: fill(bareHead, p), from: bigFrom, size: fillObject})
+	}
+	m.warm = append(first, m.warm...)
 	m.conns, m.misses = 32, true
 }
 

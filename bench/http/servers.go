@@ -29,6 +29,7 @@ func (s *server) title() string {
 type contender struct {
 	name, program, note string
 	mix                 []string // what it takes part in; nil: everything
+	disk                bool     // it keeps what it has on disk, if it is asked to
 	// files are written into the server's folder; {DIR}, {PORT}, {TLS}, {EXTRA},
 	// {ORIGIN} and {POOL} in them and in args are replaced.
 	files map[string]string
@@ -39,14 +40,14 @@ func contenders(c *config) []contender {
 	plain := []string{"bare", "chromium", "100k", "10m", "pipelined"}
 	return []contender{
 		{name: "floor", program: filepath.Join(c.dir, "httpfloor"), note: "C, epoll", mix: plain, args: []string{"{PORT}", "{POOL}"}},
-		{name: "perigee", program: c.perigee, note: "access log, metrics and limits on", files: map[string]string{"perigee.toml": perigeeConfig},
+		{name: "perigee", program: c.perigee, note: "access log, metrics and limits on", disk: true, files: map[string]string{"perigee.toml": perigeeConfig},
 			args: []string{"serve", "edge", "bench", "-c", "{DIR}/perigee.toml", "--state", "{DIR}/state"}},
 		{name: "haproxy", program: "haproxy", note: "cache, nbthread 1", files: map[string]string{"haproxy.cfg": haproxyConfig}, args: []string{"-db", "-f", "{DIR}/haproxy.cfg"}},
-		{name: "nginx", program: "nginx", note: "proxy_cache", files: map[string]string{"nginx.conf": nginxConfig + nginxProxy},
+		{name: "nginx", program: "nginx", note: "proxy_cache", disk: true, files: map[string]string{"nginx.conf": nginxConfig + nginxProxy},
 			args: []string{"-p", "{DIR}", "-e", "stderr", "-c", "{DIR}/nginx.conf"}},
 		{name: "nginx-file", program: "nginx", note: "files", mix: append(slices.Clone(plain), "tls1k", "tls100k"), files: map[string]string{"nginx.conf": nginxConfig + nginxFile},
 			args: []string{"-p", "{DIR}", "-e", "stderr", "-c", "{DIR}/nginx.conf"}},
-		{name: "ats", program: "traffic_server", note: "RAM cache, one thread", files: atsFiles, args: []string{"--run-root={DIR}/runroot.yaml"}},
+		{name: "ats", program: "traffic_server", note: "RAM cache, one thread", disk: true, files: atsFiles, args: []string{"--run-root={DIR}/runroot.yaml"}},
 		{name: "varnish", program: "varnishd", note: "malloc, threads started before", mix: append(slices.Clone(plain), "zipf", "memory"),
 			files: map[string]string{"default.vcl": varnishConfig},
 			args: []string{"-F", "-j", "none", "-n", "{DIR}/run", "-a", "127.0.0.1:{PORT}", "-f", "{DIR}/default.vcl", "-s", "malloc,2g",
@@ -58,7 +59,7 @@ func contenders(c *config) []contender {
 // waits until each answers.
 func startAll(c *config, m *mix) (running []*server, err error) {
 	for _, k := range contenders(c) {
-		if len(c.peers) > 0 && !slices.Contains(c.peers, k.name) || k.mix != nil && !slices.Contains(k.mix, m.name) {
+		if len(c.peers) > 0 && !slices.Contains(c.peers, k.name) || k.mix != nil && !slices.Contains(k.mix, m.name) || m.disk && !k.disk {
 			continue
 		}
 		if _, err := exec.LookPath(k.program); err != nil {
@@ -88,7 +89,11 @@ func (k *contender) start(c *config, m *mix) (*server, error) {
 			return nil, err
 		}
 	}
-	put := strings.NewReplacer("{DIR}", dir, "{PORT}", fmt.Sprint(ports[0]), "{TLS}", fmt.Sprint(ports[1]), "{EXTRA}", fmt.Sprint(ports[2]),
+	disk := "0"
+	if m.disk {
+		disk = "8GiB"
+	}
+	put := strings.NewReplacer("{DISK}", disk, "{DIR}", dir, "{PORT}", fmt.Sprint(ports[0]), "{TLS}", fmt.Sprint(ports[1]), "{EXTRA}", fmt.Sprint(ports[2]),
 		"{ORIGIN}", fmt.Sprint(c.origin), "{POOL}", c.pool(), "{CERTS}", c.dir)
 	for name, text := range k.files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(put.Replace(text)), 0o644); err != nil {
