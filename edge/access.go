@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -38,7 +39,15 @@ func NewCombinedLog(w io.Writer) *LineLog {
 }
 
 // Log implements AccessLog.
-func (l *LineLog) Log(r *AccessRecord) { l.lines.Put(l.form(nil, r), 1) }
+func (l *LineLog) Log(r *AccessRecord) {
+	line := logLines.Get().(*[]byte)
+	*line = l.form((*line)[:0], r)
+	l.lines.Put(*line, 1)
+	logLines.Put(line)
+}
+
+// logLines are for lines in the making.
+var logLines = sync.Pool{New: func() any { return new([]byte) }}
 
 // Dropped counts the records that are missing from the log: those for which
 // there was no room, and those whose writing failed.

@@ -53,8 +53,8 @@ type growing struct {
 	done    bool
 	err     error
 	resp    *http.Response // for its trailer, once the body has been read
-	changed chan struct{}  // closed at each change, for readers
-	moved   chan struct{}  // closed when a reader moves, for the writer
+	changed chan struct{}  // closed at the next change; nil: no reader waits
+	moved   chan struct{}  // closed when a reader moves; nil: the writer does not wait
 	readers map[*follower]struct{}
 	// expected: whose request this is will read it, and has not begun. Till then
 	// its start is kept, room or not.
@@ -64,7 +64,7 @@ type growing struct {
 // newGrowing makes a body that two have: who fills it, and its flight.
 func newGrowing(length int64, a *arena.Arena) *growing {
 	c := &chunk{}
-	return &growing{first: c, last: c, length: length, changed: make(chan struct{}), moved: make(chan struct{}), readers: map[*follower]struct{}{}, build: a.Build(), holders: 2}
+	return &growing{first: c, last: c, length: length, build: a.Build(), holders: 2}
 }
 
 // letGoOf says that one who had the body reads it no more.
@@ -117,6 +117,9 @@ func (g *growing) follow(leader bool) *follower {
 		return nil
 	}
 	f := &follower{g: g, at: g.first}
+	if g.readers == nil {
+		g.readers = map[*follower]struct{}{}
+	}
 	g.readers[f] = struct{}{}
 	g.holders++
 	return f
@@ -150,7 +153,11 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 			}
 			return b, nil
 		}
-		done, err, changed := g.done, g.err, g.changed
+		done, err := g.done, g.err
+		if !done && g.changed == nil {
+			g.changed = make(chan struct{})
+		}
+		changed := g.changed
 		g.mu.Unlock()
 		if done {
 			if err == nil {
@@ -174,13 +181,25 @@ func (g *growing) isWhole() bool {
 }
 
 func (g *growing) wakeWriter() {
-	close(g.moved)
-	g.moved = make(chan struct{})
+	if g.moved != nil {
+		close(g.moved)
+		g.moved = nil
+	}
 }
 
 func (g *growing) wakeReaders() {
-	close(g.changed)
-	g.changed = make(chan struct{})
+	if g.changed != nil {
+		close(g.changed)
+		g.changed = nil
+	}
+}
+
+// move returns what is closed when a reader moves next; mu is held.
+func (g *growing) move() chan struct{} {
+	if g.moved == nil {
+		g.moved = make(chan struct{})
+	}
+	return g.moved
 }
 
 // fill reads body to its end. keep is asked before each chunk, of n octets,
@@ -231,7 +250,7 @@ func (g *growing) fill(ctx context.Context, body io.Reader, keep func(n int64) b
 func (g *growing) letGo(ctx context.Context) error {
 	for {
 		g.mu.Lock()
-		expected, moved := g.expected, g.moved
+		expected, moved := g.expected, g.move()
 		if !expected {
 			g.first = nil
 		}
@@ -286,7 +305,7 @@ func (g *growing) pace(ctx context.Context) error {
 		for f := range g.readers {
 			near = near || g.size-f.pos <= maxLag
 		}
-		some, moved := len(g.readers) > 0, g.moved
+		some, moved := len(g.readers) > 0, g.move()
 		g.mu.Unlock()
 		switch {
 		case near:

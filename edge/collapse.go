@@ -27,7 +27,7 @@ type flight struct {
 	began   time.Time
 	joined  time.Time // by who came last
 	ready   chan struct{}
-	interim chan interim // for the leader's client
+	interim chan interim // for the leader's client; nil: nobody listens
 	ctx     context.Context
 	cancel  context.CancelFunc
 
@@ -165,7 +165,7 @@ func (e *Edge) unwatch(fl *flight) bool {
 
 // newFlight makes a flight; flights.mu is held. ended or unwatch is its end.
 func (e *Edge) newFlight(key, primary string, scopes purgeScopes) *flight {
-	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.asOf(), began: e.now(), ready: make(chan struct{}), interim: make(chan interim, maxInterim), waiting: 1}
+	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.asOf(), began: e.now(), ready: make(chan struct{}), waiting: 1}
 	fl.ctx, fl.cancel = context.WithCancel(e.ctx)
 	e.flights.all[fl] = struct{}{}
 	return fl

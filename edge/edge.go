@@ -144,6 +144,8 @@ type AccessRecord struct {
 // and Serve is a listener loop of its own. Make it with New; Close ends it.
 type Edge struct {
 	name, id string
+	via      []string // our line of Via
+	loop     []string // and that of CDN-Loop
 	snap     atomic.Pointer[Snapshot]
 	store    *store
 	disk     atomic.Pointer[disk] // nil: there is none
@@ -202,7 +204,7 @@ func New(c Config) (*Edge, error) {
 		return nil, err
 	}
 	e := &Edge{
-		name: c.Name, id: "perigee-" + c.Name, store: st, purges: newPurgeTable(),
+		name: c.Name, id: "perigee-" + c.Name, via: []string{"1.1 perigee-" + c.Name}, loop: []string{"perigee-" + c.Name}, store: st, purges: newPurgeTable(),
 		releases: c.Releases, blobs: c.Blobs, log: c.Log, access: c.Access, secrets: newSecrets(c.Hide), now: c.Now, ownClock: ownClock, nameless: c.Nameless,
 	}
 	e.lines, _ = c.Access.(*LineLog)

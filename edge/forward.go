@@ -45,7 +45,7 @@ var conditional = []string{"If-Match", "If-None-Match", "If-Modified-Since", "If
 // endToEnd returns a copy of h without the fields that must not travel: hop
 // by hop, and named by Connection.
 func endToEnd(h http.Header) http.Header {
-	out := make(http.Header, len(h)+4)
+	out := make(http.Header, len(h)+8)
 	for name, lines := range h {
 		if !hopByHop[name] {
 			out[name] = lines[:len(lines):len(lines)]
@@ -83,17 +83,28 @@ func (e *Edge) forwarded(site *Site, q *request) http.Header {
 	delete(out, "Content-Length")
 	delete(out, "Host")
 	delete(out, "Expect")
+	lines := [...]string{q.client, q.scheme(), q.authority}
 	if q.client != "" {
-		out["X-Forwarded-For"] = []string{q.client}
+		out["X-Forwarded-For"] = lines[0:1:1]
 	}
-	out["X-Forwarded-Proto"] = []string{q.scheme()}
-	out["X-Forwarded-Host"] = []string{q.authority}
-	out.Add("Via", "1.1 "+e.id)
-	out.Add("Cdn-Loop", e.id)
+	out["X-Forwarded-Proto"] = lines[1:2:2]
+	out["X-Forwarded-Host"] = lines[2:3:3]
+	appendLine(out, "Via", e.via)
+	appendLine(out, "Cdn-Loop", e.loop)
 	if _, ok := out["User-Agent"]; !ok {
-		out["User-Agent"] = []string{""} // else net/http puts its own
+		out["User-Agent"] = noAgent // else net/http puts its own
 	}
 	return out
+}
+
+var noAgent = []string{""}
+
+// appendLine appends a line to those of a field. It shares it with others.
+func appendLine(h http.Header, name string, line []string) {
+	if have := h[name]; have != nil {
+		line = append(have[:len(have):len(have)], line...)
+	}
+	h[name] = line[:len(line):len(line)]
 }
 
 // framing fields decide where a message ends; written with "_" for "-", they

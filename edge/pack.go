@@ -9,13 +9,18 @@ import (
 // pack writes down the heads of the answers that Hit gives with o: status
 // line and fields, without Age, Cache-Status, Content-Length and the end.
 func (o *stored) pack() {
-	names := make([]string, 0, len(o.header))
-	for name := range o.header {
+	var some [32]string
+	names, length := some[:0], 64
+	for name, lines := range o.header {
+		for _, v := range lines {
+			length += len(name) + len(v) + 4
+		}
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	o.head = appendStatusLine(nil, o.status)
-	o.head304 = appendStatusLine(nil, http.StatusNotModified)
+	both := make([]byte, 2*length)
+	o.head = appendStatusLine(both[:0:length], o.status)
+	o.head304 = appendStatusLine(both[length:length], http.StatusNotModified)
 	for _, name := range names {
 		if name == vendorControl {
 			continue

@@ -106,10 +106,13 @@ type boot struct {
 	base time.Time // with Go's monotonic reading
 }
 
+var noText [recText]byte
+
 // appendRecord writes o down.
 func appendRecord(dst []byte, o *stored, b *boot) []byte {
 	start := len(dst)
-	dst = append(dst, make([]byte, recText)...)
+	dst = slices.Grow(dst, recText+2*(len(o.head)+len(o.key))+len(o.head304)+256)
+	dst = append(dst, noText[:]...)
 	var ends [recSections]uint32
 	section := func(i int) { ends[i] = uint32(len(dst) - start) }
 	for i, text := range []string{o.key, o.scopes.site, o.scopes.resource, o.scopes.origin, o.etag} {
@@ -203,8 +206,8 @@ func appendStrings(dst []byte, list []string) []byte {
 
 // appendLines writes a header down, sorted by name, so that one response has one form.
 func appendLines(dst []byte, h http.Header) []byte {
-	names := make([]string, 0, len(h))
-	lines := 0
+	var some [32]string
+	names, lines := some[:0], 0
 	for name, values := range h {
 		names = append(names, name)
 		lines += len(values)

@@ -245,7 +245,8 @@ func (x *exchange) writeHeader(status int) {
 	if x.channel != "" {
 		h[robotsField] = []string{noRobots}
 	}
-	cs := string(x.status.appendTo(nil, x.e.name, x.told, x.key))
+	var room [256]byte
+	cs := string(x.status.appendTo(room[:0], x.e.name, x.told, x.key))
 	h["Cache-Status"] = append(h["Cache-Status"][:len(h["Cache-Status"]):len(h["Cache-Status"])], cs)
 	if _, ok := h["Content-Type"]; !ok {
 		h["Content-Type"] = nil // net/http must not guess one
@@ -253,7 +254,7 @@ func (x *exchange) writeHeader(status int) {
 	x.rec.Status, x.rec.CacheStatus = status, cs
 	if x.e.access != nil {
 		// For operators; always without the key, whose query may hold secrets.
-		x.rec.CacheStatus = string(x.status.appendTo(nil, x.e.name, true, ""))
+		x.rec.CacheStatus = string(x.status.appendTo(room[:0], x.e.name, true, ""))
 	}
 	x.w.WriteHeader(status)
 }

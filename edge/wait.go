@@ -59,6 +59,7 @@ func (x *exchange) fetch(f found) {
 				w.rangeField, w.exact = part, exact
 			}
 			if x.watch == nil {
+				fl.interim = make(chan interim, maxInterim)
 				go w.run()
 			} else {
 				x.lead(w)

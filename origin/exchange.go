@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -126,8 +124,16 @@ func requestHead(req *http.Request) ([]byte, error) {
 		}
 	}
 	b := make([]byte, 0, 1024)
-	b = append(b, method+" "+target+" HTTP/1.1\r\nHost: "+host+"\r\n"...)
-	for _, name := range slices.Sorted(maps.Keys(req.Header)) {
+	for _, s := range [...]string{method, " ", target, " HTTP/1.1\r\nHost: ", host, "\r\n"} {
+		b = append(b, s...)
+	}
+	var some [32]string
+	names := some[:0]
+	for name := range req.Header {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
 		if framesRequest[name] || name == "User-Agent" && len(req.Header[name]) == 1 && req.Header[name][0] == "" {
 			continue
 		}
@@ -135,7 +141,7 @@ func requestHead(req *http.Request) ([]byte, error) {
 			if !isToken(name) || !plainText(value) {
 				return nil, fmt.Errorf("field %q of the request is malformed", name)
 			}
-			b = append(b, name+": "+value+"\r\n"...)
+			b = append(append(append(append(b, name...), ": "...), value...), "\r\n"...)
 		}
 	}
 	switch {
@@ -275,8 +281,7 @@ func (x *exchange) headError(err error) error {
 // connection is free at once.
 func (x *exchange) response(h *responseHead) *http.Response {
 	resp := &http.Response{
-		Status: strings.TrimSpace(strconv.Itoa(h.status) + " " + h.reason), StatusCode: h.status,
-		Proto: "HTTP/1." + strconv.Itoa(h.minor), ProtoMajor: 1, ProtoMinor: h.minor,
+		Status: h.statusText, StatusCode: h.status, Proto: h.proto, ProtoMajor: 1, ProtoMinor: h.minor,
 		Header: h.header, ContentLength: h.length, Body: http.NoBody, Request: x.req, Close: h.close,
 	}
 	b := &exchangeBody{x: x, keep: !h.close}

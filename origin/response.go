@@ -29,24 +29,31 @@ const (
 
 // responseHead is the head of a response, interim or final.
 type responseHead struct {
-	status int
-	minor  int // of HTTP/1.minor
-	reason string
-	header http.Header
-	length int64 // of Content-Length; -1: none
-	chunks bool  // Transfer-Encoding: chunked
-	close  bool  // the connection ends with this response
+	status            int
+	minor             int    // of HTTP/1.minor
+	proto, statusText string // as http.Response has them
+	header            http.Header
+	length            int64 // of Content-Length; -1: none
+	chunks            bool  // Transfer-Encoding: chunked
+	close             bool  // the connection ends with this response
 	// unframed: a Transfer-Encoding that is no transfer coding.
 	unframed bool
 }
 
 // readHead reads lines up to and with an empty one. p is told once the first
-// byte has come.
+// byte has come. What it returns holds until the next read.
 func readHead(r *bufio.Reader, limit int, p *progress) ([]byte, error) {
 	if _, err := r.Peek(1); err != nil {
 		return nil, err
 	}
 	p.seen.Store(true)
+	if b, _ := r.Peek(r.Buffered()); bytes.HasPrefix(b, []byte("HTTP/1.")) {
+		// Most come whole.
+		if i := bytes.Index(b, []byte("\r\n\r\n")); i >= 0 && i+4 <= limit {
+			_, _ = r.Discard(i + 4) // they are there
+			return b[:i+4], nil
+		}
+	}
 	var head []byte
 	for start := 0; ; start = len(head) { // of the line
 		for {
@@ -132,7 +139,7 @@ func (h *responseHead) statusLine(line string) error {
 	if !plainText(reason) {
 		return errors.New("malformed head: the reason phrase holds a control byte")
 	}
-	h.reason = reason
+	h.proto, h.statusText = version, strings.TrimSpace(rest)
 	return nil
 }
 
