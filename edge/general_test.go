@@ -86,12 +86,7 @@ func TestMissesInTheLoop(t *testing.T) {
 		}
 	}
 	shop := e.Stats().Sites["shop"].Requests
-	sum := uint64(0)
-	for _, n := range shop {
-		sum += n
-	}
-	// One of the misses is storeAt's; what is asked for before it is stored is no hit.
-	if shop[Answered{"miss", "general"}] < 8 || shop[Answered{"hit", "fast"}] < 16 || sum != 3*16+1 {
+	if misses := shop[Answered{"miss", "general"}]; misses < 8 || shop[Answered{"hit", "fast"}] < 3*16-10 { // one that is stored a moment later is no hit
 		t.Errorf("counted %v", shop)
 	}
 }

@@ -45,9 +45,10 @@ const (
 // its way to an idle connection loses it: call Drain a while before. Serve closes
 // ln. Connections of a TLS listener (Certs.Listener) speak HTTP/1.1 too.
 //
-// The loop answers hits by itself. Whatever Hit leaves goes, with its
-// connection, to a net/http server, which sees only what guard lets through:
-// heads are as strict there as here.
+// The loop answers hits by itself, and by the rules of ServeHTTP what else is as
+// plain, misses above all. Other requests go, with their connection, to a net/http
+// server, which sees only what guard lets through: heads are as strict there as
+// here.
 func (e *Edge) Serve(ctx context.Context, ln net.Listener) error {
 	return newServer(e, ln).serve(ctx, ln)
 }

@@ -91,7 +91,7 @@ func TestLoadSees(t *testing.T) {
 // TestConfigs: no configuration is left with a word to put in.
 func TestConfigs(t *testing.T) {
 	c := &config{dir: t.TempDir()}
-	known := []string{"{DIR}", "{PORT}", "{TLS}", "{EXTRA}", "{ORIGIN}", "{POOL}", "{CERTS}"}
+	known := []string{"{DIR}", "{PORT}", "{TLS}", "{EXTRA}", "{ORIGIN}", "{POOL}", "{CERTS}", "{DISK}"}
 	for _, k := range contenders(c) {
 		for name, text := range k.files {
 			for _, word := range known {

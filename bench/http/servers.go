@@ -30,7 +30,7 @@ type contender struct {
 	name, program, note string
 	mix                 []string // what it takes part in; nil: everything
 	disk                bool     // it keeps what it has on disk, if it is asked to
-	// files are written into the server's folder; {DIR}, {PORT}, {TLS}, {EXTRA},
+	// files are written into the server's folder; {DIR}, {PORT}, {TLS}, {EXTRA}, {DISK},
 	// {ORIGIN} and {POOL} in them and in args are replaced.
 	files map[string]string
 	args  []string
