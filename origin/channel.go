@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"slices"
 	"strings"
 )
 
@@ -73,6 +74,33 @@ func (r *Releases) Channel(site, channel string) *SiteReleases {
 		return r.Site(site)
 	}
 	return (*r.sites.Load())[site+"@"+channel]
+}
+
+// Forget takes releases out of those that a place keeps beside the active one,
+// durably: their paths are no longer found in grace. The active one stays. Their blobs stay
+// for the next Sweep.
+func (r *Releases) Forget(place string, releases []Digest) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p, known := r.state[place]
+	if !known {
+		return nil
+	}
+	next := p
+	next.Grace = slices.DeleteFunc(slices.Clone(p.Grace), func(g gracePointer) bool { return slices.Contains(releases, g.Release) })
+	if len(next.Grace) == len(p.Grace) {
+		return nil
+	}
+	if err := next.write(r.disk); err != nil {
+		return fmt.Errorf("site %s: forget %d releases: releases in %s: %w", place, len(releases), r.dir, err)
+	}
+	r.state[place] = next
+	loaded, damage := r.load(place, next)
+	r.setDamage(place, damage)
+	if loaded != nil {
+		r.publish(place, loaded)
+	}
+	return nil
 }
 
 // Remove forgets a preview, durably, when its generation is below the given

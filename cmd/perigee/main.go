@@ -71,7 +71,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(
 		newInit(o), newCheck(o), newServe(o), newReload(o), newUpgrade(o),
 		newExplain(o), newStatus(o), newZone(o), newGeo(o),
-		newPush(o), newReleases(o), newRollback(o), newChannel(o), newPurge(o), newDrain(o), newUndrain(o),
+		newPush(o), newReleases(o), newRollback(o), newForget(o), newChannel(o), newPurge(o), newDrain(o), newUndrain(o),
 		newLogin(o), newNode(o), newToken(o), newAudit(o), newBackup(o), newRestore(o), newDemo(o), newMan(),
 	)
 	addCobraExamples(root)

@@ -217,7 +217,7 @@ func known(cfg *config.Config) control.Known {
 	k := control.Known{Limits: control.Limits(cfg.Control.Limit)}
 	for _, s := range cfg.Sites {
 		k.Sites = append(k.Sites, control.KnownSite{Name: s.Name, Hosts: s.Hosts, Push: s.Push, PreviewsBelow: s.PreviewsBelow(), Expiry: expiryRules(&s),
-			Quota: control.Quota{Files: s.MaxFiles, Stored: s.MaxStored}})
+			Quota: control.Quota{Files: s.MaxFiles, Stored: s.MaxStored}, Retain: control.Retain{Releases: s.Keep, For: s.KeepFor}})
 	}
 	for _, e := range cfg.Edges {
 		k.Edges = append(k.Edges, e.Name)

@@ -219,13 +219,15 @@ type Site struct {
 	KeyFields            []string // canonical; every response varies by them
 	EarlyHintsAll        bool     // 103 goes to HTTP/1.1 clients too
 	Push                 bool
-	Previews             bool     // channels preview-NAME are served at preview-NAME.HOST
-	Keep                 int      // releases kept for grace and rollback
-	MaxFiles             int      // of one release; 0: no limit
-	MaxStored            int64    // bytes of all releases on the control node; 0: no limit
-	Expiry               []Expiry // in file order: the first that matches wins
-	TLS                  TLS
-	Pos                  Position
+	Previews             bool // channels preview-NAME are served at preview-NAME.HOST
+	Keep                 int  // releases kept for grace and rollback
+	// KeepFor is how long the control node keeps others; 0: for ever.
+	KeepFor   time.Duration
+	MaxFiles  int      // of one release; 0: no limit
+	MaxStored int64    // bytes of all releases on the control node; 0: no limit
+	Expiry    []Expiry // in file order: the first that matches wins
+	TLS       TLS
+	Pos       Position
 }
 
 // TLS is a certificate and its key; both paths are empty or neither is.

@@ -163,6 +163,15 @@ func (t *table) duration(key string, def, least, most time.Duration) time.Durati
 	return d
 }
 
+// durationOrNone is duration, where "0" has a meaning of its own.
+func (t *table) durationOrNone(key string, def, least, most time.Duration) time.Duration {
+	if n := t.n.child(key); t.has(key) && n.kind == stringKind && n.text == "0" {
+		t.take(key)
+		return 0
+	}
+	return t.duration(key, def, least, most)
+}
+
 func durationOf(n *node, least, most time.Duration) (d time.Duration, text, hint string) {
 	switch n.kind {
 	case stringKind:

@@ -12,6 +12,8 @@ import (
 // The defaults of a site.
 const (
 	DefaultKeep = 5
+	// DefaultKeepFor is a month: what nobody goes back to.
+	DefaultKeepFor = 720 * time.Hour
 	// DefaultMaxFiles is more than most sites have, and DefaultMaxStored than most
 	// disks have to spare.
 	DefaultMaxFiles       = 100_000
@@ -37,7 +39,9 @@ var originKeys = []string{
 
 // Bounds of a site.
 const (
-	maxKeep          = 50 // releases: each keeps its files on every edge, and its paths in memory
+	maxKeep          = 50             // releases: each keeps its files on every edge, and its paths in memory
+	minKeepFor       = 72 * time.Hour // as long as edges answer from releases in grace
+	maxKeepFor       = 100_000 * time.Hour
 	maxMaxFiles      = 1_000_000
 	maxMaxStored     = 1 << 50
 	maxOrigins       = 64 // upstreams of one site: more are a load balancer's business
@@ -55,6 +59,7 @@ func (c *Config) readSite(name string, t *table) {
 	s.Push = t.bool("push", false)
 	s.Previews = t.bool("previews", false)
 	s.Keep = t.int("keep", DefaultKeep, 1, maxKeep)
+	s.KeepFor = t.durationOrNone("keep_for", DefaultKeepFor, minKeepFor, maxKeepFor)
 	s.MaxFiles = t.int("max_files", DefaultMaxFiles, 0, maxMaxFiles)
 	s.MaxStored = t.sizeOrNone("max_stored", DefaultMaxStored, 1<<10, maxMaxStored)
 	s.Origins = t.urls("origins", "https://origin.example.net", "http", "https")
@@ -104,7 +109,7 @@ func (t *table) siteKind(s *Site) {
 		t.wrong(t.n.child("origins"), "origins", fmt.Sprintf("%d origins; at most %d are allowed", len(s.Origins), maxOrigins), "")
 	}
 	if !s.Push {
-		for _, key := range []string{"previews", "keep", "max_files", "max_stored", "expiry"} {
+		for _, key := range []string{"previews", "keep", "keep_for", "max_files", "max_stored", "expiry"} {
 			if n := t.n.child(key); n != nil {
 				t.fail(n.keyAt, join(t.path, key), key+" goes with push = true; this site is not pushed", "")
 			}

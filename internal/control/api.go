@@ -162,6 +162,7 @@ func (s *Server) table() map[string]route {
 		"PUT /v1/sites/{site}/pages/{digest}":        {needPush, s.putPage},
 		"POST /v1/sites/{site}/releases/{id}/seal":   {needPush, s.seal},
 		"POST /v1/sites/{site}/activate":             {needPush, s.activate},
+		"POST /v1/sites/{site}/forget":               {needPush, s.forget},
 		"GET /v1/sites/{site}/channels":              {needReleases, s.getChannels},
 		"DELETE /v1/sites/{site}/channels/{channel}": {needPush, s.deleteChannel},
 		"POST /v1/purge":                             {needPurge, s.purge},

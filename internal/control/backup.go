@@ -71,6 +71,8 @@ func (s *Server) getBackup(_ http.ResponseWriter, r *http.Request) (any, error) 
 // Backup writes all that a control node is to w: the state as it was at one
 // moment, while commands go on.
 func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
+	s.collecting.RLock()
+	defer s.collecting.RUnlock()
 	b := &backup{tar: tar.NewWriter(w), now: s.now().UTC().Truncate(time.Second)}
 	err := s.feed.Log().Refresh(ctx) // of three, another may have written
 	s.mu.Lock()

@@ -326,33 +326,44 @@ func (c *Client) Rollback(ctx context.Context, site, id string) (release origin.
 	return release, out, err
 }
 
+// findRelease finds the release that id is the beginning of.
+func findRelease(list ReleaseList, id string) (found *ListRelease, err error) {
+	for i := range list.Releases {
+		r := &list.Releases[i]
+		full := r.Release.String()
+		if !strings.HasPrefix(full, id) && !strings.HasPrefix(full, "sha256-"+id) {
+			continue
+		}
+		if found != nil {
+			return nil, fmt.Errorf("release %.80q of site %s is not clear: %s or %s: give more of it", id, list.Site, found.Release, r.Release)
+		}
+		found = r
+	}
+	if found == nil {
+		return nil, fmt.Errorf("site %s has no release %.80q: `perigee releases %s` lists them", list.Site, id, list.Site)
+	}
+	return found, nil
+}
+
 // pickRelease finds the release to roll back to.
 func pickRelease(list ReleaseList, id string) (origin.Digest, error) {
 	var found *ListRelease
-	var active *ListRelease
-	for i := range list.Releases {
-		r := &list.Releases[i]
-		if r.Active {
-			active = r
+	if id != "" {
+		r, err := findRelease(list, id)
+		if err != nil {
+			return origin.Digest{}, err
 		}
-		full := r.Release.String()
-		switch {
-		case id != "" && (strings.HasPrefix(full, id) || strings.HasPrefix(full, "sha256-"+id)):
-			if found != nil {
-				return origin.Digest{}, fmt.Errorf("release %.80q of site %s is not clear: %s or %s: give more of it", id, list.Site, found.Release, r.Release)
-			}
-			found = r
-		case id == "" && !r.Active && r.Activated != nil && (found == nil || r.Activated.After(*found.Activated)):
+		if found = r; r.Active {
+			return origin.Digest{}, fmt.Errorf("release %s of site %s is active already", r.Release, list.Site)
+		}
+	}
+	for i := range list.Releases {
+		if r := &list.Releases[i]; id == "" && !r.Active && r.Activated != nil && (found == nil || r.Activated.After(*found.Activated)) {
 			found = r
 		}
 	}
-	switch {
-	case found == nil && id != "":
-		return origin.Digest{}, fmt.Errorf("site %s has no release %.80q: `perigee releases %s` lists them", list.Site, id, list.Site)
-	case found == nil:
+	if found == nil {
 		return origin.Digest{}, fmt.Errorf("site %s has no release that was active before: `perigee releases %s` lists them", list.Site, list.Site)
-	case found == active:
-		return origin.Digest{}, fmt.Errorf("release %s of site %s is active already", found.Release, list.Site)
 	}
 	return found.Release, nil
 }

@@ -21,6 +21,7 @@ const (
 	KindRelease  = "release"  // Release: a release is sealed, every blob of it is stored
 	KindActivate = "activate" // Activate
 	KindChannel  = "channel"  // Channel
+	KindForget   = "forget"   // Forget
 	KindPurge    = "purge"    // Purge
 	KindPurges   = "purges"   // Purges: several that came at the same time
 	KindDrain    = "drain"    // Drain
@@ -99,7 +100,7 @@ const maxNameBytes = 100
 var ErrUnknownKind = errors.New("unknown kind of entry")
 
 // DecodeCommand reads the body of an entry: a *Release, *Activate, *Channel,
-// *Purge, *Purges, *Drain, *Force, *NodeCert, or *feed.EpochBody. An unknown field is an error, since it
+// *Forget, *Purge, *Purges, *Drain, *Force, *NodeCert, or *feed.EpochBody. An unknown field is an error, since it
 // may change what the command means.
 func DecodeCommand(e feed.Entry) (any, error) {
 	var body any
@@ -110,6 +111,8 @@ func DecodeCommand(e feed.Entry) (any, error) {
 		body = &Activate{}
 	case KindChannel:
 		body = &Channel{}
+	case KindForget:
+		body = &Forget{}
 	case KindPurge:
 		body = &Purge{}
 	case KindPurges:
@@ -152,6 +155,16 @@ func checkCommand(body any) error {
 			return errors.New("channel prod has entries of its own kind")
 		}
 		return errors.Join(checkName("site", b.Site), origin.CheckChannel(b.Channel))
+	case *Forget:
+		if len(b.Releases) == 0 || len(b.Releases) > MaxForgotten {
+			return fmt.Errorf("%d releases: 1 to %d are forgotten at a time", len(b.Releases), MaxForgotten)
+		}
+		for _, d := range b.Releases {
+			if err := checkDigest(d); err != nil {
+				return err
+			}
+		}
+		return checkName("site", b.Site)
 	case *Purge:
 		return errors.Join(checkName("site", b.Site), b.check())
 	case *Purges:

@@ -191,6 +191,9 @@ func (s *Server) gatherBlobs(ctx context.Context) {
 	s.fetching = nil
 	s.mu.Unlock()
 	for i, release := range list {
+		if !s.sealed(release) {
+			continue // forgotten since
+		}
 		err := s.gatherRelease(ctx, release)
 		if err == nil {
 			continue
@@ -203,6 +206,18 @@ func (s *Server) gatherBlobs(ctx context.Context) {
 		s.mu.Unlock()
 		return
 	}
+}
+
+// sealed reports whether some site may activate a release.
+func (s *Server) sealed(release origin.Digest) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, st := range s.state.Sites {
+		if st.find(release) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Server) gatherRelease(ctx context.Context, release origin.Digest) error {

@@ -84,7 +84,7 @@ func TestCommandFormats(t *testing.T) {
 			t.Errorf("%s with a field that is not known: %v", e.Kind, err)
 		}
 	}
-	for _, kind := range []string{KindRelease, KindActivate, KindChannel, KindPurge, KindPurges, KindDrain, KindUndrain, KindForce, KindNode, feed.KindEpoch} {
+	for _, kind := range []string{KindRelease, KindActivate, KindChannel, KindForget, KindPurge, KindPurges, KindDrain, KindUndrain, KindForce, KindNode, feed.KindEpoch} {
 		if !kinds[kind] {
 			t.Errorf("entries-v1.jsonl has no %s", kind)
 		}

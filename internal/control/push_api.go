@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -78,6 +77,10 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if err := s.fits(site, id, m); err != nil {
 		return nil, err
 	}
+	// Before anything is called stored: from here on a collection that begins spares it.
+	s.mu.Lock()
+	s.setOpen(openKey{site, id}, m.Blobs())
+	s.mu.Unlock()
 	if err := s.blobs.Put(id, int64(len(b)), bytes.NewReader(b)); err != nil {
 		return nil, err
 	}
@@ -90,7 +93,6 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.setOpen(openKey{site, id}, m.Blobs())
 	st := s.state.Sites[site]
 	p.Sealed = st != nil && st.find(id) != nil && len(p.Missing) == 0
 	return p, nil
@@ -98,7 +100,7 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 
 // setOpen remembers a release that is being pushed, as the newest. Called with mu held.
 func (s *Server) setOpen(k openKey, blobs []origin.Blob) {
-	o := &openRelease{sizes: make(map[origin.Digest]int64, len(blobs))}
+	o := &openRelease{sizes: make(map[origin.Digest]int64, len(blobs)), touched: s.now()}
 	for _, b := range blobs {
 		o.sizes[b.Digest] = b.Size
 	}
@@ -214,6 +216,7 @@ func (s *Server) wanted(site string, d origin.Digest) (int64, bool) {
 	defer s.mu.Unlock()
 	for k, o := range s.open {
 		if size, ok := o.sizes[d]; ok && k.site == site {
+			o.touched = s.now()
 			return size, true
 		}
 	}
@@ -296,8 +299,10 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	again := errors.New("sealed already")
 	_, err = s.command(r.Context(), KindRelease, Release{Site: site, Release: id, Files: out.Files, Bytes: out.Bytes}, func(st *State) error {
-		if site := st.Sites[site]; site != nil && site.find(id) != nil {
-			return again
+		if site := st.Sites[site]; site != nil {
+			if r := site.find(id); r != nil && (site.inUse(id) || s.now().Sub(r.lastUsed()) < renewAfter) {
+				return again
+			}
 		}
 		return s.quota(site, id, len(m.Files), m.Blobs())
 	})
@@ -376,7 +381,7 @@ func (s *Server) makeActive(ctx context.Context, site string, req *activateReque
 		e, err = s.command(ctx, kind, body, func(st *State) error {
 			state := st.Sites[site]
 			if state == nil || state.find(req.Release) == nil {
-				return refuse(http.StatusNotFound, fmt.Sprintf("`perigee releases %s` lists them", site), "release %s of site %s is not sealed here", req.Release, site)
+				return state.unknown(site, req.Release)
 			}
 			if err := state.at(site, req.Channel, req.IfGeneration); err != nil {
 				return err

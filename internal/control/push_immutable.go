@@ -40,11 +40,11 @@ func (s *Server) served(site, channel string) (releases []origin.Digest) {
 	since := s.now().Add(-origin.GraceTime)
 	var older []*SealedRelease
 	for i := range st.Releases {
-		if r := &st.Releases[i]; r.Activated.After(since) && r.Release.Release != active {
+		if r := &st.Releases[i]; !r.Activated.IsZero() && r.lastActive().After(since) && r.Release.Release != active {
 			older = append(older, r)
 		}
 	}
-	slices.SortFunc(older, func(a, b *SealedRelease) int { return b.Activated.Compare(a.Activated) })
+	slices.SortFunc(older, func(a, b *SealedRelease) int { return b.lastActive().Compare(a.lastActive()) })
 	for _, r := range older[:min(len(older), lookBack)] {
 		releases = append(releases, r.Release.Release)
 	}

@@ -170,6 +170,9 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(killedPurgesEnv); dir != "" {
 		purgeUntilKilled(dir)
 	}
+	if dir := os.Getenv(killedCollectEnv); dir != "" {
+		collectUntilKilled(dir)
+	}
 	os.Exit(m.Run())
 }
 

@@ -22,6 +22,14 @@ type held struct {
 	bytes int64
 }
 
+// addHeld adds blobs to what a site holds.
+func addHeld(of map[string]*held, site string, blobs []origin.Blob) {
+	if of[site] == nil {
+		of[site] = &held{blobs: map[origin.Digest]struct{}{}}
+	}
+	of[site].add(blobs)
+}
+
 func (h *held) add(blobs []origin.Blob) {
 	for _, b := range blobs {
 		if _, there := h.blobs[b.Digest]; !there {

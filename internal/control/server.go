@@ -37,6 +37,7 @@ type KnownSite struct {
 	Push   bool                // takes releases
 	Expiry []origin.ExpiryRule // the site's own, before the classes
 	Quota  Quota
+	Retain Retain
 	// PreviewsBelow is the host below which its channels preview-NAME are served; "": it has none.
 	PreviewsBelow string
 }
@@ -92,6 +93,9 @@ type Server struct {
 	openOrder  []openKey
 	referenced map[origin.Digest]bool // blobs of sealed releases, manifests included
 	held       map[string]*held       // by site: what its sealed releases hold
+	starting   bool                   // the log is read for the first time
+	marking    *marking               // nil: no collection is finding out what is needed
+	collecting sync.RWMutex           // a collection; a backup reads
 
 	holdMu sync.Mutex
 	hold   *hold // nil: this state was not restored, or may go on
@@ -125,7 +129,10 @@ type openKey struct {
 
 // openRelease is one that is being pushed: the size of each blob. Its manifest is
 // among the blobs, and is not held.
-type openRelease struct{ sizes map[origin.Digest]int64 }
+type openRelease struct {
+	sizes   map[origin.Digest]int64
+	touched time.Time // posted, or given a blob, last
+}
 
 const (
 	// maxOpen bounds releases that are pushed at one time; the oldest is forgotten
@@ -204,9 +211,12 @@ func (s *Server) openFeed(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	s.starting = true
 	if err = s.catchUp(ctx); err != nil {
 		return err
 	}
+	s.starting = false
+	s.referAll()
 	if c.Cluster != nil {
 		s.mu.Lock()
 		s.syncLists()
@@ -228,6 +238,7 @@ func (s *Server) openFeed(ctx context.Context) (err error) {
 	}
 	if !c.byHand {
 		s.background.Go(func() { s.keepSnapshots(running) })
+		s.background.Go(func() { s.keepCollecting(running) })
 	}
 	return nil
 }
@@ -296,7 +307,9 @@ func (s *Server) fold(e feed.Entry) {
 	s.state.apply(e, command)
 	switch c := command.(type) {
 	case *Release:
-		s.referTo(c.Site, c.Release)
+		if !s.starting { // then referAll does, when the log has been read
+			s.referTo(c.Site, c.Release)
+		}
 	case *Purge, *Purges:
 		for _, p := range PurgesOf(command) {
 			s.purged.put(e.Seq, p)
@@ -306,7 +319,25 @@ func (s *Server) fold(e feed.Entry) {
 	}
 }
 
-// referTo notes a sealed release, whose manifest says which blobs it has.
+// referAll notes the blobs of all releases, when the log has been read: not of
+// those that it forgets further on.
+func (s *Server) referAll() {
+	for site, st := range s.state.Sites {
+		for i := range st.Releases {
+			s.referTo(site, st.Releases[i].Release.Release)
+		}
+	}
+	_, gone := s.releases(s.now())
+	for _, r := range gone {
+		if m, err := s.manifest(r.release); err == nil {
+			r.blobs = m.Blobs()
+			r.mark(s.referenced)
+		}
+	}
+}
+
+// referTo notes the blobs of a sealed release whose manifest is to be here.
+// Called with mu held.
 func (s *Server) referTo(site string, release origin.Digest) {
 	m, err := s.manifest(release)
 	s.wantBlobs(release)
@@ -323,14 +354,15 @@ func (s *Server) referTo(site string, release origin.Digest) {
 // refer notes the blobs of a sealed release: those that nodes may fetch, and
 // that its site holds.
 func (s *Server) refer(site string, release origin.Digest, m *origin.Manifest) {
-	s.referenced[release] = true
-	if s.held[site] == nil {
-		s.held[site] = &held{blobs: map[origin.Digest]struct{}{}}
+	blobs := m.Blobs()
+	if s.marking != nil {
+		s.marking.late = append(s.marking.late, referral{site, release, blobs})
 	}
-	s.held[site].add(m.Blobs())
-	for _, b := range m.Blobs() {
+	s.referenced[release] = true
+	for _, b := range blobs {
 		s.referenced[b.Digest] = true
 	}
+	addHeld(s.held, site, blobs)
 }
 
 // manifest reads a stored manifest.

@@ -305,10 +305,8 @@ func (s *Server) take(snap *Snapshot) {
 		s.purged[p.Purge] = p.Seq
 	}
 	s.referenced, s.held = map[origin.Digest]bool{}, map[string]*held{}
-	for name, site := range s.state.Sites {
-		for i := range site.Releases {
-			s.referTo(name, site.Releases[i].Release.Release)
-		}
+	if !s.starting {
+		s.referAll()
 	}
 	s.log.Info("the state begins with a snapshot", "seq", snap.At.Seq, "epoch", snap.At.Epoch)
 }

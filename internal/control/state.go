@@ -30,6 +30,8 @@ type SiteState struct {
 	Active     origin.Digest // zero: none yet
 	Generation uint64        // seq of the activate entry
 	Releases   []SealedRelease
+	// Forgotten are the last maxReleases that were forgotten, the newest last.
+	Forgotten []ForgottenRelease `json:",omitempty"`
 	// Previews are the channels beside prod, by name.
 	Previews map[string]*Preview `json:",omitempty"`
 }
@@ -48,6 +50,8 @@ type SealedRelease struct {
 	Sealed time.Time
 	// Activated is when it last became active; zero: never.
 	Activated time.Time
+	// Retired is when another one took its place in a channel last; zero: never.
+	Retired time.Time `json:",omitzero"`
 }
 
 // maxReleases bounds the releases remembered of a site; the oldest that is not
@@ -69,19 +73,29 @@ func (s *State) apply(e feed.Entry, command any) {
 	switch b := command.(type) {
 	case *Release:
 		site := s.site(b.Site)
-		if site.find(b.Release) != nil {
+		site.remember(b.Release)
+		if r := site.find(b.Release); r != nil { // pushed again, so that it is kept
+			r.Seq, r.Sealed = e.Seq, time.UnixMilli(e.At)
 			return
 		}
 		site.Releases = append(site.Releases, SealedRelease{Release: *b, Seq: e.Seq, Sealed: time.UnixMilli(e.At)})
-		site.trim()
+		site.trim(e)
+	case *Forget:
+		s.site(b.Site).forget(e, b.Releases)
 	case *Activate:
 		site := s.site(b.Site)
+		if site.Active != b.Release {
+			site.retire(site.Active, time.UnixMilli(e.At))
+		}
 		site.Active, site.Generation = b.Release, e.Seq
 		if r := site.find(b.Release); r != nil {
 			r.Activated = time.UnixMilli(e.At)
 		}
 	case *Channel:
 		site := s.site(b.Site)
+		if p := site.Previews[b.Channel]; p != nil && p.Active != b.Release {
+			site.retire(p.Active, time.UnixMilli(e.At))
+		}
 		if b.Release.IsZero() {
 			delete(site.Previews, b.Channel)
 			return
@@ -164,14 +178,15 @@ func (s *SiteState) channel(name string) (active origin.Digest, generation uint6
 	return origin.Digest{}, 0
 }
 
-func (s *SiteState) trim() {
-	for i := 0; len(s.Releases) > maxReleases && i < len(s.Releases); {
-		if s.inUse(s.Releases[i].Release.Release) {
-			i++
-			continue
+// trim forgets the oldest when there are more than maxReleases.
+func (s *SiteState) trim(e feed.Entry) {
+	var oldest []origin.Digest
+	for i := 0; len(s.Releases)-len(oldest) > maxReleases && i < len(s.Releases)-1; i++ {
+		if d := s.Releases[i].Release.Release; !s.inUse(d) {
+			oldest = append(oldest, d)
 		}
-		s.Releases = slices.Delete(s.Releases, i, i+1)
 	}
+	s.forget(e, oldest)
 }
 
 // DrainedEdges returns the names of drained edges, sorted.

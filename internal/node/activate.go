@@ -38,6 +38,9 @@ type activator struct {
 
 	mu    sync.Mutex
 	sites map[string]*waiting // by place: see origin.Place
+	// forgotten are the releases of each site that were forgotten last: what is
+	// still active here then is forgotten when the next one takes its place.
+	forgotten map[string][]origin.Digest
 }
 
 // waiting is a channel's activation that is not made yet.
@@ -49,7 +52,7 @@ type waiting struct {
 func (w *waiting) place() string { return origin.Place(w.Site, w.Channel) }
 
 func newActivator(n *Node) *activator {
-	a := &activator{n: n, slots: make(chan struct{}, fetchers), sites: map[string]*waiting{}}
+	a := &activator{n: n, slots: make(chan struct{}, fetchers), sites: map[string]*waiting{}, forgotten: map[string][]origin.Digest{}}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	return a
 }
@@ -83,6 +86,34 @@ func (a *activator) apply(command any, seq uint64) {
 		} else {
 			a.want(c.Site, c.Channel, c.Release, seq)
 		}
+	case *control.Release:
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.forgotten[c.Site] = slices.DeleteFunc(a.forgotten[c.Site], func(d origin.Digest) bool { return d == c.Release })
+	case *control.Forget:
+		a.forget(c)
+	}
+}
+
+// forget drops releases that are kept beside the active ones of a site.
+func (a *activator) forget(c *control.Forget) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	all := append(a.forgotten[c.Site], c.Releases...)
+	a.forgotten[c.Site] = all[max(0, len(all)-control.MaxForgotten):]
+	for _, place := range a.n.c.Releases.Sites() {
+		if site, _ := origin.SplitPlace(place); site == c.Site {
+			a.drop(place, c.Releases)
+		}
+	}
+	a.wg.Go(a.sweep)
+}
+
+// drop has a place keep releases no longer.
+func (a *activator) drop(place string, releases []origin.Digest) {
+	if err := a.n.c.Releases.Forget(place, releases); err != nil {
+		// It is tried again at the next start: the journal has it.
+		a.n.log.Error("forgotten releases are still kept here", "site", place, "err", err)
 	}
 }
 
@@ -122,6 +153,7 @@ func (a *activator) restart() error {
 		w.stop()
 		delete(a.sites, place)
 	}
+	clear(a.forgotten)
 	for _, place := range a.n.c.Releases.Sites() {
 		if err := a.n.c.Releases.Restart(place); err != nil {
 			return err
@@ -172,6 +204,7 @@ func (a *activator) try(w *waiting) error {
 	err := a.n.c.Releases.Activate(w.place(), w.Release, w.Seq, time.Now())
 	if err == nil {
 		delete(a.sites, w.place())
+		a.drop(w.place(), a.forgotten[w.Site])
 		a.n.log.Info("release active", "site", w.place(), "release", w.Release.String(), "seq", w.Seq)
 		a.n.changed()
 	}

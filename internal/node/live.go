@@ -63,6 +63,12 @@ func (l *live) put(e feed.Entry, command any) (drains bool) {
 		default:
 			l.records[key] = record{e, c}
 		}
+	case *control.Forget:
+		if l.keep.releases {
+			l.forget(e, c)
+		}
+	case *control.Release:
+		l.sealed(c)
 	case *control.NodeCert:
 		if l.keep.nodes {
 			l.records["node "+c.Node] = record{e, c}

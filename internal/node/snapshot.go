@@ -70,6 +70,13 @@ func liveOf(snap *control.Snapshot, k keep) (*live, error) {
 		if !site.Active.IsZero() {
 			put(site.Generation, control.KindActivate, &control.Activate{Site: name, Release: site.Active})
 		}
+		if n := len(site.Forgotten); n > 0 {
+			c := &control.Forget{Site: name}
+			for _, f := range slices.Backward(site.Forgotten[max(0, n-control.MaxForgotten):]) {
+				c.Releases = append(c.Releases, f.Release)
+			}
+			put(site.Forgotten[n-1].Seq, control.KindForget, c)
+		}
 		for channel, p := range site.Previews {
 			put(p.Generation, control.KindChannel, &control.Channel{Site: name, Channel: channel, Release: p.Active})
 		}
