@@ -55,8 +55,9 @@ type Client struct {
 	where string // for errors
 	http  *http.Client
 
-	addrs []string     // host:port of several control nodes
-	at    atomic.Int32 // which is asked
+	addrs []string      // host:port of several control nodes
+	at    atomic.Int32  // which is asked
+	stall time.Duration // in place of stallWait; 0: as it is
 }
 
 // NewClient checks the configuration; it connects at the first call.
@@ -148,18 +149,20 @@ const (
 )
 
 // send makes one call, at another control node if the one that is asked may do
-// nothing, or goes away before it has answered a call that only reads.
+// nothing, or fails, hangs or goes away before it has answered a call that may be made twice.
 func (c *Client) send(req *http.Request, out any) error {
 	for begun := time.Now(); ; {
+		at := c.at.Load()
 		err := c.sendOnce(req, out)
-		var e *Error
-		refused := errors.As(err, &e)
-		again := refused && e.Elsewhere || !refused && err != nil && req.Method == http.MethodGet
-		if !again || len(c.addrs) < 2 || time.Since(begun) > elsewhereWait || req.Body != nil && req.GetBody == nil {
+		if !c.elsewhere(req, err) {
 			return err
 		}
-		c.at.Store((c.at.Load() + 1) % int32(len(c.addrs)))
-		c.http.CloseIdleConnections()
+		c.moveOn(at)
+		var e *Error
+		again := errors.As(err, &e) && e.Elsewhere || mayRepeat(req)
+		if !again || time.Since(begun) > elsewhereWait || req.Body != nil && req.GetBody == nil {
+			return err
+		}
 		timer := time.NewTimer(elsewherePause)
 		select {
 		case <-timer.C:
@@ -218,13 +221,14 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 }
 
 func (c *Client) sendOnce(req *http.Request, out any) error {
+	req, end := c.watch(req)
 	resp, err := c.start(req)
 	if err != nil {
-		return err
+		return end(err)
 	}
 	defer resp.Body.Close()
 	b, err := c.readAll(resp)
-	if err != nil {
+	if err = end(err); err != nil {
 		return err
 	}
 	if err := json.Unmarshal(b, out); err != nil {

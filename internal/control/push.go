@@ -2,7 +2,9 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,6 +22,12 @@ const (
 	uploadTries = 3
 	// uploadRetry is the wait before the second try, doubled for each further one.
 	uploadRetry = 500 * time.Millisecond
+	// resumeWait bounds how long a push goes on among control nodes without getting
+	// further: longer than they need to agree on another leader.
+	resumeWait = 30 * time.Second
+	// sealWait is what the control node may take for each file when it seals: it
+	// looks for every one, and asks another control node for them.
+	sealWait = 2 * time.Millisecond
 )
 
 // PushOptions is what Push is to do.
@@ -40,7 +48,7 @@ type PushOptions struct {
 
 // Progress is how far a push is. Totals are 0 until they are known.
 type Progress struct {
-	Stage       string // "hash", "compress", "missing", "upload", "seal", "activate"
+	Stage       string // "hash", "compress", "missing", "upload", "seal", "activate"; "resume": at another control node
 	Files, Of   int    // hashed or compressed files; in stage upload, sent blobs
 	Bytes, From int64  // hashed or compressed bytes; in stage upload, sent bytes (they may go back when a blob is tried again)
 }
@@ -85,41 +93,110 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error
 	for _, b := range m.Blobs() {
 		out.Bytes += b.Size
 	}
-	posted, err := p.announce(ctx, b, id)
-	if err != nil {
+	if err := p.bring(ctx, b, id, &out); err != nil || o.DryRun || o.KeepInactive {
 		return out, err
 	}
-	if posted.Release != id {
-		return out, fmt.Errorf("control node %s calls the release %s, not %s", c.where, posted.Release, id)
+	p.tell(Progress{Stage: "activate"})
+	act, err := p.activate(ctx, id)
+	out.Seq, out.Generation, out.Hosts = act.Seq, act.Generation, act.Hosts
+	return out, err
+}
+
+// bring gets a release to be sealed. When the control node that it talks to goes
+// away on the way, or has forgotten the push, it begins again at the next, which
+// says what it lacks; it gives up when nothing more has come through for resumeWait.
+func (p *pushing) bring(ctx context.Context, manifest []byte, id origin.Digest, out *Pushed) error {
+	at, last := time.Now(), int64(-1)
+	for announced := false; ; {
+		err := p.round(ctx, manifest, id, out, &announced)
+		if sent := p.total(); sent != last {
+			at, last = time.Now(), sent
+		}
+		if err == nil || !announced || !p.mayResume(err) || time.Since(at) > resumeWait {
+			return err
+		}
+		p.tell(Progress{Stage: "resume"})
+		if err := pause(ctx, elsewherePause); err != nil {
+			return err
+		}
 	}
-	out.Missing = posted.Missing
+}
+
+// mayResume: the push is not known to the control node that was asked now, or none
+// of several did what was asked.
+func (p *pushing) mayResume(err error) bool {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Status == http.StatusNotFound && e.Hint == postFirst || len(e.Missing) > 0 ||
+			len(p.c.addrs) > 1 && (e.Elsewhere || e.Status == http.StatusInternalServerError || e.Status == http.StatusServiceUnavailable)
+	}
+	return len(p.c.addrs) > 1 && worthRetry(err)
+}
+
+// round announces a release, sends what is missing and seals it.
+func (p *pushing) round(ctx context.Context, manifest []byte, id origin.Digest, out *Pushed, announced *bool) error {
+	posted, err := p.announce(ctx, manifest, id)
+	if err != nil {
+		return err
+	}
+	if posted.Release != id {
+		return fmt.Errorf("control node %s calls the release %s, not %s", p.c.where, posted.Release, id)
+	}
+	out.Missing, out.MissingVariants = posted.Missing, 0
 	p.missing(posted.Missing)
 	for _, b := range posted.Missing {
 		if p.folder.Made(b.Digest) {
 			out.MissingVariants++
 		}
 	}
-	if o.DryRun {
-		return out, nil
+	if *announced = true; p.o.DryRun {
+		return nil
 	}
 	err = p.upload(ctx, posted.Missing)
 	out.Sent, out.Variants, out.SentBytes = p.sent, p.variants, p.sentBytes
 	if err != nil {
-		return out, err
+		return err
 	}
 	p.tell(Progress{Stage: "seal"})
+	req, err := http.NewRequestWithContext(context.WithValue(ctx, extraWait{}, sealWait*time.Duration(out.Files)), http.MethodPost,
+		p.c.base+sitePath(p.o.Site, "/releases/"+id.String()+"/seal"), nil)
+	if err != nil {
+		return err
+	}
 	var sealed Sealed
-	if err := c.do(ctx, http.MethodPost, sitePath(o.Site, "/releases/"+id.String()+"/seal"), nil, &sealed); err != nil {
-		return out, err
+	if err := p.c.send(withRepeat(req), &sealed); err != nil {
+		return err
 	}
 	out.Missing, out.MissingVariants = nil, 0
-	if o.KeepInactive {
-		return out, nil
+	return nil
+}
+
+// activate makes the release active. When a control node went away without an
+// answer, it looks whether that was done before it asks another one.
+func (p *pushing) activate(ctx context.Context, id origin.Digest) (out Activated, err error) {
+	for begun := time.Now(); ; {
+		out, err = p.c.Activate(ctx, p.o.Site, p.o.Channel, id, p.o.IfGeneration)
+		var e *Error
+		if err == nil || len(p.c.addrs) < 2 || errors.As(err, &e) && e.Status < http.StatusInternalServerError || !worthRetry(err) || time.Since(begun) > resumeWait {
+			return out, err
+		}
+		list, listErr := p.c.Channels(ctx, p.o.Site)
+		if listErr != nil {
+			return out, err
+		}
+		channel := cmp.Or(p.o.Channel, origin.Prod)
+		for _, l := range list.Channels {
+			if l.Channel == channel && l.Release == id {
+				if out = (Activated{Seq: l.Generation, Generation: l.Generation}); channel != origin.Prod {
+					out.Hosts = l.Hosts
+				}
+				return out, nil
+			}
+		}
+		if err := pause(ctx, elsewherePause); err != nil {
+			return out, err
+		}
 	}
-	p.tell(Progress{Stage: "activate"})
-	act, err := c.Activate(ctx, o.Site, o.Channel, id, o.IfGeneration)
-	out.Seq, out.Generation, out.Hosts = act.Seq, act.Generation, act.Hosts
-	return out, err
 }
 
 // post sends a manifest, or a list of its pages.
@@ -129,7 +206,7 @@ func (c *Client) post(ctx context.Context, path, contentType string, b []byte, o
 		return err
 	}
 	req.Header.Set("Content-Type", contentType)
-	return c.send(req, out)
+	return c.send(withRepeat(req), out)
 }
 
 func channelQuery(channel string) string {
@@ -159,6 +236,13 @@ func (p *pushing) tell(now Progress) {
 	if p.o.Progress != nil {
 		p.o.Progress(now)
 	}
+}
+
+// total is how many bytes have arrived.
+func (p *pushing) total() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sentBytes
 }
 
 func (p *pushing) step(files int, n int64) {

@@ -19,6 +19,9 @@ import (
 // bodyStall bounds the wait for the next bytes of an upload.
 const bodyStall = 30 * time.Second
 
+// postFirst is the cure of a push that the control node does not know, or no more.
+const postFirst = "post the manifest first, with `perigee push`"
+
 // Posted answers a posted manifest: the release, and the blobs to upload.
 type Posted struct {
 	Release origin.Digest `json:"release"`
@@ -277,7 +280,7 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 	}
 	s.mu.Unlock()
 	if !known {
-		return nil, refuse(http.StatusNotFound, "post the manifest first, with `perigee push`", "release %s is not being pushed to %s", id, site)
+		return nil, refuse(http.StatusNotFound, postFirst, "release %s is not being pushed to %s", id, site)
 	}
 	m, err := s.manifest(id)
 	if err != nil {

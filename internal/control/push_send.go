@@ -129,8 +129,13 @@ func worthRetry(err error) bool {
 	if errors.As(err, &e) {
 		return e.Status == http.StatusInternalServerError || e.Status == http.StatusServiceUnavailable
 	}
+	return !isLocal(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+}
+
+// isLocal: a file of this machine cannot be read.
+func isLocal(err error) bool {
 	var local *fs.PathError
-	return !errors.As(err, &local) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
+	return errors.As(err, &local)
 }
 
 // counted tells how many bytes were read.

@@ -100,7 +100,7 @@ func batchError(err error) error {
 func (s *Server) wantedAt(site string, b origin.Blob) error {
 	size, ok := s.wanted(site, b.Digest)
 	if !ok {
-		return refuse(http.StatusNotFound, "post the manifest first, with `perigee push`", "no release that is being pushed to %s holds blob %s", site, b.Digest)
+		return refuse(http.StatusNotFound, postFirst, "no release that is being pushed to %s holds blob %s", site, b.Digest)
 	}
 	if size != b.Size {
 		return refuse(http.StatusUnprocessableEntity, "the file changed while it was sent: push again", "blob %s: %d bytes are announced, the manifest says %d", b.Digest, b.Size, size)

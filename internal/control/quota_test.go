@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"perigee.example/origin"
 )
@@ -70,7 +71,7 @@ func TestQuotas(t *testing.T) {
 
 // TestPushesOfOneSitePushOutNoOthers: the oldest of its own is forgotten.
 func TestPushesOfOneSitePushOutNoOthers(t *testing.T) {
-	s := &Server{open: map[openKey]*openRelease{}}
+	s := &Server{open: map[openKey]*openRelease{}, now: time.Now}
 	other := openKey{"a", origin.DigestOf([]byte("a"))}
 	s.setOpen(other, nil)
 	for i := range 2 * maxOpen {
