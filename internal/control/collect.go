@@ -83,6 +83,9 @@ func (s *Server) collectAt(ctx context.Context, now, olderThan time.Time) (swept
 	}
 	s.forgetOpen()
 	needed, err := s.mark(ctx, now)
+	if err == nil {
+		err = s.forgetProofs()
+	}
 	if err != nil {
 		return swept, err
 	}
@@ -109,6 +112,27 @@ func (s *Server) forgetOpen() {
 		kept = append(kept, k)
 	}
 	s.openOrder = kept
+}
+
+// forgetProofs forgets what sites have sent that is in their sealed releases now, or
+// that no push has asked for in openAge.
+func (s *Server) forgetProofs() error {
+	for _, k := range s.known.Load().Sites {
+		err := s.proofs.compact(k.Name, s.now().Add(-openAge), func(d origin.Digest) bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			h := s.held[k.Name]
+			if h == nil {
+				return false
+			}
+			_, there := h.blobs[d]
+			return there
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // mark finds out what is needed, and brings what nodes may fetch and what each site

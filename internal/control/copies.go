@@ -66,7 +66,7 @@ func (p *peers) prefer(peer ClusterPeer) {
 	}
 }
 
-func (p *peers) do(ctx context.Context, method, url string, body io.Reader, size int64) (*http.Response, error) {
+func (p *peers) do(ctx context.Context, method, url, site string, body io.Reader, size int64) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return nil, err
@@ -74,6 +74,9 @@ func (p *peers) do(ctx context.Context, method, url string, body io.Reader, size
 	req.ContentLength = size
 	if body != nil && size == 0 {
 		req.Body = http.NoBody
+	}
+	if site != "" {
+		req.Header.Set(siteField, site)
 	}
 	resp, err := p.http.Do(req)
 	if err != nil {
@@ -87,8 +90,8 @@ func (p *peers) do(ctx context.Context, method, url string, body io.Reader, size
 	return resp, nil
 }
 
-// lacks asks a peer which of the blobs it has not.
-func (p *peers) lacks(ctx context.Context, peer ClusterPeer, blobs []origin.Blob) (missing []origin.Blob, err error) {
+// lacks asks a peer which of the blobs that a site has sent it has not.
+func (p *peers) lacks(ctx context.Context, peer ClusterPeer, site string, blobs []origin.Blob) (missing []origin.Blob, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	for part := range slices.Chunk(blobs, maxAsked) {
@@ -96,7 +99,7 @@ func (p *peers) lacks(ctx context.Context, peer ClusterPeer, blobs []origin.Blob
 		if err != nil {
 			return nil, err
 		}
-		resp, err := p.do(ctx, http.MethodPost, "https://"+peer.Blobs+"/v1/missing", bytes.NewReader(b), int64(len(b)))
+		resp, err := p.do(ctx, http.MethodPost, "https://"+peer.Blobs+"/v1/missing", site, bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			return nil, err
 		}
@@ -111,15 +114,23 @@ func (p *peers) lacks(ctx context.Context, peer ClusterPeer, blobs []origin.Blob
 	return missing, nil
 }
 
+// sent notes that a site has sent blobs, which are here, and sees to the second copy.
+func (s *Server) sent(ctx context.Context, site string, blobs ...origin.Blob) error {
+	if err := s.proofs.add(site, blobs...); err != nil {
+		return err
+	}
+	return s.secondCopy(ctx, site, blobs...)
+}
+
 // secondCopy returns when another control node has synced all of the blobs,
-// which are here. Alone it has nothing to do.
-func (s *Server) secondCopy(ctx context.Context, blobs ...origin.Blob) error {
+// which are here, and knows whose they are. Alone it has nothing to do.
+func (s *Server) secondCopy(ctx context.Context, site string, blobs ...origin.Blob) error {
 	if s.peers == nil {
 		return nil
 	}
 	var errs []error
 	for _, peer := range s.peers.order() {
-		err := s.copyTo(ctx, peer, blobs)
+		err := s.copyTo(ctx, peer, site, blobs)
 		if err == nil {
 			s.peers.prefer(peer)
 			return nil
@@ -129,8 +140,8 @@ func (s *Server) secondCopy(ctx context.Context, blobs ...origin.Blob) error {
 	return noQuorum("no other control node takes a copy, so it does not count as stored: " + errors.Join(errs...).Error())
 }
 
-func (s *Server) copyTo(ctx context.Context, peer ClusterPeer, blobs []origin.Blob) error {
-	missing, err := s.peers.lacks(ctx, peer, blobs)
+func (s *Server) copyTo(ctx context.Context, peer ClusterPeer, site string, blobs []origin.Blob) error {
+	missing, err := s.peers.lacks(ctx, peer, site, blobs)
 	if err != nil {
 		return err
 	}
@@ -140,7 +151,7 @@ func (s *Server) copyTo(ctx context.Context, peer ClusterPeer, blobs []origin.Bl
 			return err
 		}
 		defer f.Close()
-		resp, err := s.peers.do(ctx, http.MethodPut, "https://"+peer.Blobs+"/v1/blobs/"+b.Digest.String(), f, b.Size)
+		resp, err := s.peers.do(ctx, http.MethodPut, "https://"+peer.Blobs+"/v1/blobs/"+b.Digest.String(), site, f, b.Size)
 		if err != nil {
 			return err
 		}
@@ -155,7 +166,7 @@ func (s *Server) pull(ctx context.Context, d origin.Digest) error {
 	}
 	var errs []error
 	for _, peer := range s.peers.order() {
-		resp, err := s.peers.do(ctx, http.MethodGet, "https://"+peer.Blobs+"/v1/blobs/"+d.String(), nil, 0)
+		resp, err := s.peers.do(ctx, http.MethodGet, "https://"+peer.Blobs+"/v1/blobs/"+d.String(), "", nil, 0)
 		if err == nil {
 			err = errors.New("it does not say how large the blob is")
 			if resp.ContentLength >= 0 && resp.ContentLength <= MaxBlobBytes {
@@ -257,6 +268,16 @@ func isControl(cs *tls.ConnectionState) bool {
 	return slices.Contains(cert.ExtKeyUsage, x509.ExtKeyUsageServerAuth) && cert.VerifyHostname(feed.ServerName) == nil
 }
 
+// sentElsewhere notes that a site has sent blobs to the control node that calls, so
+// that a push which goes on here need not send them again.
+func (s *Server) sentElsewhere(r *http.Request, blobs ...origin.Blob) error {
+	site := r.Header.Get(siteField)
+	if k, err := s.site(site); err != nil || !k.Push {
+		return nil // an older control node says none; or it is not in perigee.toml here
+	}
+	return s.proofs.add(site, blobs...)
+}
+
 // peerCall answers another control node at the blob door: GET of any blob, PUT of
 // one that it has, which of some are missing, and what is noted here alone.
 func (s *Server) peerCall(w http.ResponseWriter, r *http.Request) {
@@ -270,11 +291,17 @@ func (s *Server) peerCall(w http.ResponseWriter, r *http.Request) {
 			fail(http.StatusBadRequest, fmt.Errorf("%d blobs: %w", len(blobs), err))
 			return
 		}
-		missing := []origin.Blob{}
+		missing, here := []origin.Blob{}, []origin.Blob{}
 		for _, b := range blobs {
-			if !s.blobs.Keep(b.Digest, b.Size) {
+			if s.blobs.Keep(b.Digest, b.Size) {
+				here = append(here, b)
+			} else {
 				missing = append(missing, b)
 			}
+		}
+		if err := s.sentElsewhere(r, here...); err != nil {
+			fail(http.StatusInternalServerError, err)
+			return
 		}
 		w.Header().Set("Content-Type", "application/json")
 		if err := json.NewEncoder(w).Encode(missing); err != nil {
@@ -304,6 +331,10 @@ func (s *Server) peerCall(w http.ResponseWriter, r *http.Request) {
 		}
 		if err := s.blobs.Put(d, r.ContentLength, s.body(w, r, r.ContentLength+1)); err != nil {
 			fail(asError(err).Status, err)
+			return
+		}
+		if err := s.sentElsewhere(r, origin.Blob{Digest: d, Size: r.ContentLength}); err != nil {
+			fail(http.StatusInternalServerError, err)
 		}
 	case r.Method == http.MethodGet:
 		f, err := s.blobs.Open(d)

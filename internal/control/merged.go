@@ -36,7 +36,7 @@ func (s *Server) askAll(ctx context.Context, path string, take func(peer string,
 	var wg sync.WaitGroup
 	for _, peer := range s.peers.list {
 		wg.Go(func() {
-			resp, err := s.peers.do(ctx, http.MethodGet, "https://"+peer.Blobs+path, nil, 0)
+			resp, err := s.peers.do(ctx, http.MethodGet, "https://"+peer.Blobs+path, "", nil, 0)
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {

@@ -87,10 +87,10 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if err := s.blobs.Put(id, int64(len(b)), bytes.NewReader(b)); err != nil {
 		return nil, err
 	}
-	if err := s.secondCopy(r.Context(), origin.Blob{Digest: id, Size: int64(len(b))}); err != nil {
+	if err := s.secondCopy(r.Context(), site, origin.Blob{Digest: id, Size: int64(len(b))}); err != nil {
 		return nil, err
 	}
-	p := Posted{Release: id, Missing: s.blobs.Missing(m)}
+	p := Posted{Release: id, Missing: s.missing(site, m)}
 	if p.Missing == nil {
 		p.Missing = []origin.Blob{}
 	}
@@ -195,7 +195,7 @@ func (s *Server) putBlob(w http.ResponseWriter, r *http.Request) (any, error) {
 		return nil, err
 	}
 	stored := origin.Blob{Digest: d, Size: size}
-	return stored, s.secondCopy(r.Context(), stored)
+	return stored, s.sent(r.Context(), site, stored)
 }
 
 // bodyReader marks errors of the body, so that they can be told from the disk's.
@@ -286,14 +286,14 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, refuse(http.StatusNotFound, "push again", "the manifest of release %s cannot be read: %v", id, err)
 	}
-	if missing := s.blobs.Missing(m); len(missing) > 0 {
+	if missing := s.missing(site, m); len(missing) > 0 {
 		e := refuse(http.StatusConflict, "push again: only these are sent", "%d blobs of release %s are missing", len(missing), id)
 		e.Missing = missing
 		return nil, e
 	}
 	// Also those that were here before: a push that was cut off may have left
 	// them without another copy.
-	if err := s.secondCopy(r.Context(), append(m.Blobs(), s.manifestBlob(id)...)...); err != nil {
+	if err := s.secondCopy(r.Context(), site, append(m.Blobs(), s.manifestBlob(id)...)...); err != nil {
 		return nil, err
 	}
 	out := Sealed{Release: id, Files: len(m.Files)}

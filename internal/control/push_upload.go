@@ -77,8 +77,12 @@ func (s *Server) putBatch(w http.ResponseWriter, r *http.Request) (any, error) {
 	close(work)
 	wg.Wait()
 	err := context.Cause(ctx)
+	noted := s.proofs.add(site, stored...) // also what came before a mistake
 	if err == nil {
-		err = s.secondCopy(r.Context(), stored...)
+		err = noted
+	}
+	if err == nil {
+		err = s.secondCopy(r.Context(), site, stored...)
 	}
 	return Batched{Stored: len(stored)}, batchError(err)
 }
@@ -173,7 +177,7 @@ func (s *Server) putPart(w http.ResponseWriter, r *http.Request, site string, d 
 		return nil, err
 	}
 	blob := origin.Blob{Digest: d, Size: size}
-	return blob, s.secondCopy(r.Context(), blob)
+	return blob, s.sent(r.Context(), site, blob)
 }
 
 // contentRange reads "bytes FIRST-LAST/SIZE" that goes to the end.

@@ -186,6 +186,7 @@ func (r *refusals) ofPushes() {
 	r.want(400, asked{method: "PUT", path: blobs, contentType: origin.BatchType, body: "hello"})
 	r.want(422, asked{method: "PUT", path: blobs, contentType: origin.BatchType, body: origin.BatchLine(origin.Blob{Digest: blob, Size: 1}) + "x"})
 	r.want(413, asked{method: "PUT", path: blobs, contentType: origin.BatchType, body: strings.Repeat(line, origin.MaxBatchBytes/len(text)+1)})
+	r.want(200, asked{method: "PUT", path: blobs, contentType: origin.BatchType, body: line})
 
 	at := blobs + "/" + blob.String()
 	digest := map[string]string{"Content-Digest": ContentDigest(blob)}

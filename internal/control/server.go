@@ -72,6 +72,7 @@ type Server struct {
 	nodes  *nodeList
 	blobs  *origin.Blobs
 	pages  *pageStores
+	proofs *proofs
 	// readers are the manifests that are being read.
 	readers chan struct{}
 	feed    *feed.Server
@@ -190,6 +191,10 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 		return nil, err
 	}
 	s.pages = &pageStores{dir: filepath.Join(c.Dir, "pages"), of: map[string]*pageStore{}}
+	s.proofs = &proofs{dir: filepath.Join(c.Dir, provedDir), of: map[string]map[origin.Digest]struct{}{}}
+	if err = os.MkdirAll(s.proofs.dir, 0o700); err != nil {
+		return nil, err
+	}
 	s.readers = make(chan struct{}, maxReaders)
 	if err = s.openHold(); err != nil {
 		return nil, err

@@ -115,7 +115,7 @@ func (s *Server) snapshot(ctx context.Context) error {
 	if err := s.blobs.Put(made.Digest, made.Size, f); err != nil {
 		return err
 	}
-	if err := s.secondCopy(ctx, origin.Blob{Digest: made.Digest, Size: made.Size}); err != nil {
+	if err := s.secondCopy(ctx, "", origin.Blob{Digest: made.Digest, Size: made.Size}); err != nil {
 		return err
 	}
 	if _, err := s.command(ctx, KindSnapshot, made, free); err != nil {
