@@ -144,6 +144,16 @@ func TestCollect(t *testing.T) {
 	if again := f.push(t, PushOptions{}, map[string]string{"index.html": "one", "shared.txt": "shared"}); again != old || !f.has("one") {
 		t.Fatalf("pushed again it is %s, want %s", again, old)
 	}
+	if err := f.snapshot(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	f.ahead = 100 * blobAge
+	if _, err := f.collect(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := f.Server.blobs.Has(f.state.Snapshots[0].Digest); !ok {
+		t.Error("the snapshot of the log is gone")
+	}
 }
 
 // TestForgetByName: what is active somewhere is not forgotten, and a release that

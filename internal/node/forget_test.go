@@ -4,8 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"perigee.example/feed"
 	"perigee.example/internal/control"
 	"perigee.example/origin"
 )
@@ -122,5 +124,21 @@ func TestForgottenInTheJournal(t *testing.T) {
 	blog := j.live.records["forgotten blog"].command.(*control.Forget).Releases
 	if !slices.Equal(www, []origin.Digest{digest("c"), digest("b")}) || len(blog) != control.MaxForgotten || blog[0] != digest("newest") {
 		t.Errorf("www %v, blog %d", www, len(blog))
+	}
+}
+
+// A node that begins with a snapshot of the log knows what was forgotten before it.
+func TestForgottenInASnapshot(t *testing.T) {
+	one, two := origin.DigestOf([]byte("one")), origin.DigestOf([]byte("two"))
+	l, err := liveOf(&control.Snapshot{At: feed.Position{Epoch: 1, Seq: 9, Chain: strings.Repeat("0", 64)}, State: control.State{Sites: map[string]*control.SiteState{
+		"www": {Forgotten: []control.ForgottenRelease{{Release: one, Seq: 3}, {Release: two, Seq: 7}}},
+	}}}, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := l.records["forgotten www"]
+	c, ok := r.command.(*control.Forget)
+	if !ok || r.entry.Seq != 7 || !slices.Equal(c.Releases, []origin.Digest{two, one}) {
+		t.Errorf("%+v", r)
 	}
 }
