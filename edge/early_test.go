@@ -123,3 +123,34 @@ func TestEarlyIsBounded(t *testing.T) {
 		}
 	})
 }
+
+// Who waits for another's fetch pays for no miss; who then fetches by itself does,
+// or a client with many connections to private pages would pass [limit] misses.
+func TestFetchAfterWaitingCostsAMiss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &slowOrigin{cacheControl: "private"}
+		e := gatedEdge(t, o, 0)
+		e.SetLimits(Limits{Misses: 1})
+		var refused, served int
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for range 2 * missBurst {
+			wg.Go(func() {
+				w := httptest.NewRecorder()
+				e.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://s.test/mine", nil))
+				mu.Lock()
+				defer mu.Unlock()
+				switch w.Code {
+				case http.StatusOK:
+					served++
+				case http.StatusTooManyRequests:
+					refused++
+				}
+			})
+		}
+		wg.Wait()
+		if n := o.seen(); n != missBurst || served != missBurst || refused != missBurst {
+			t.Errorf("%d requests reached the origin, %d served, %d refused: %d misses were left", n, served, refused, missBurst)
+		}
+	})
+}
