@@ -284,6 +284,7 @@ func (x *exchange) response(h *responseHead) *http.Response {
 		Status: h.statusText, StatusCode: h.status, Proto: h.proto, ProtoMajor: 1, ProtoMinor: h.minor,
 		Header: h.header, ContentLength: h.length, Body: http.NoBody, Request: x.req, Close: h.close,
 	}
+	x.c.rest = keepAlive(h.header["Keep-Alive"])
 	b := &exchangeBody{x: x, keep: !h.close}
 	none := h.status == http.StatusNoContent || h.status == http.StatusNotModified
 	switch {

@@ -8,7 +8,9 @@ import (
 	"io"
 	"net/http"
 	"net/textproto"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Limits of what an upstream sends.
@@ -207,6 +209,22 @@ func (h *responseHead) framing() error {
 // undo none. Any other word ("binary", "identity") names nothing that could have been
 // applied: the body is what it is, and ends with the connection (§6.3 rule 4).
 var transferCodings = map[string]bool{"chunked": true, "compress": true, "x-compress": true, "deflate": true, "gzip": true, "x-gzip": true, "trailers": true}
+
+// keepAlive is what "Keep-Alive: timeout=5" says in seconds: after so long an idle
+// connection is closed over there, and a request that is on its way then is lost.
+// 0 is that nothing is said. No standard has the field; Node, Apache and others
+// send it.
+func keepAlive(lines []string) time.Duration {
+	for _, line := range lines {
+		for m := range strings.SplitSeq(line, ",") {
+			name, value, _ := strings.Cut(strings.Trim(m, " \t"), "=")
+			if n, err := strconv.ParseUint(value, 10, 16); err == nil && strings.EqualFold(name, "timeout") {
+				return max(time.Duration(n)*time.Second, time.Nanosecond)
+			}
+		}
+	}
+	return 0
+}
 
 func parseLength(s string) (int64, bool) {
 	if s == "" || len(s) > maxLengthDigits {

@@ -23,6 +23,9 @@ const (
 	// idleTimeout is below the 60 s after which many origins close: a request
 	// on a connection that is being closed is lost.
 	idleTimeout = 50 * time.Second
+	// idleMargin is how much earlier than a Keep-Alive field says a connection is
+	// let go of: a request must be there by then.
+	idleMargin = time.Second
 	// maxConnRequests and maxConnAge bound how often and how long a connection
 	// is used again: so that an origin whose name moves is followed, and what
 	// it holds for a connection is freed.
@@ -63,6 +66,7 @@ type conn struct {
 	raw  syscall.RawConn // not nil: it can be looked at without a read
 	born time.Time
 	uses int
+	rest time.Duration // how long it may be idle, as its last response says, or 0
 
 	// Of an idle connection: watched is nil while it is not watched, and closed
 	// when the watch has ended; sound then says that nothing was heard.
@@ -221,7 +225,7 @@ func (c *conn) park(now time.Time) bool {
 	t := c.t
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.closed || len(t.idle) >= maxIdleConns {
+	if t.closed || len(t.idle) >= maxIdleConns || c.rests() <= 0 {
 		return false
 	}
 	t.idle = append(t.idle, c)
@@ -232,6 +236,14 @@ func (c *conn) park(now time.Time) bool {
 		time.AfterFunc(watchAfter, t.watchIdle)
 	}
 	return true
+}
+
+// rests is how long c may be idle.
+func (c *conn) rests() time.Duration {
+	if c.rest != 0 {
+		return min(idleTimeout, c.rest-idleMargin)
+	}
+	return idleTimeout
 }
 
 // watchIdle starts to watch what has been idle for long enough, and calls itself
@@ -258,7 +270,7 @@ func (t *transport) watchIdle() {
 // startWatch watches c, which is idle; t.mu is held.
 func (c *conn) startWatch() {
 	c.watched, c.sound = make(chan struct{}), false
-	c.SetReadDeadline(c.parked.Add(idleTimeout))
+	c.SetReadDeadline(c.parked.Add(c.rests()))
 	go c.watch()
 }
 
@@ -277,7 +289,7 @@ func (c *conn) watch() {
 // reports whether the connection is good for another request; else it is closed.
 func (c *conn) claim() bool {
 	if c.watched == nil {
-		if !quiet(c.raw) {
+		if time.Since(c.parked) >= c.rests() || !quiet(c.raw) {
 			c.Close()
 			return false
 		}

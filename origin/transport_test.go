@@ -125,6 +125,34 @@ func TestUnknownTransferCoding(t *testing.T) {
 	}
 }
 
+// What an upstream says of how long it keeps a connection is believed, and a
+// second taken off: a request that crosses its end is lost.
+func TestKeepAliveTimeout(t *testing.T) {
+	for field, rest := range map[string]time.Duration{
+		"Keep-Alive: timeout=5": 4 * time.Second, "Keep-Alive: max=9, Timeout=3": 2 * time.Second, "Keep-Alive: timeout=1": 0, "Keep-Alive: timeout=0": 0,
+		"Keep-Alive: timeout=600": idleTimeout, "Keep-Alive: timeout=x": idleTimeout, "X: y": idleTimeout,
+	} {
+		bubble(t, func(t *testing.T, f *farm) {
+			p := single(t, f, answers("HTTP/1.1 200 OK\r\n"+field+"\r\nContent-Length: 0\r\n\r\n"))
+			get(t, p)
+			time.Sleep(rest - time.Millisecond)
+			get(t, p)
+			want := 1
+			if rest == 0 {
+				want = 2
+			}
+			if n := f.dialled("a:80"); n != want {
+				t.Errorf("%s: %d dials for two requests, want %d", field, n, want)
+			}
+			time.Sleep(rest + time.Millisecond)
+			get(t, p)
+			if n := f.dialled("a:80"); n != want+1 {
+				t.Errorf("%s: %d dials after that time", field, n)
+			}
+		})
+	}
+}
+
 // http-checklist 52: bytes that belong to no response end the connection.
 func TestExtraBytesEndTheConnection(t *testing.T) {
 	for name, text := range map[string]string{
