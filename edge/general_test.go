@@ -95,7 +95,7 @@ func TestMissesInTheLoop(t *testing.T) {
 // of one head and the start of the next is not lost.
 func TestCutBetweenHeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, err := New(Config{Sites: []Site{{Name: "s", Hosts: []string{"s.test"}, Origin: HandlerTransport(files{"/a": []byte("hello")})}}})
+		e, err := New(Config{Sites: []Site{{Name: "s", Hosts: []string{"s.test"}, Origin: HandlerTransport(files{"/a": []byte("hello"), "/other": []byte("other")})}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,8 +103,8 @@ func TestCutBetweenHeads(t *testing.T) {
 		c := dialLoop(t, e)
 		r := bufio.NewReader(c)
 		for cut := range len(askGated) {
-			io.WriteString(c, askGated+askGated[:cut])
-			if got := bodyOf(t, r); got != "hello" {
+			io.WriteString(c, "GET /other HTTP/1.1\r\nHost: s.test\r\n\r\n"+askGated[:cut])
+			if got := bodyOf(t, r); got != "other" {
 				t.Fatalf("cut at %d: %q", cut, got)
 			}
 			synctest.Wait()
