@@ -158,3 +158,47 @@ func TestLoopbackTLS(t *testing.T) {
 		t.Errorf("no handshake: %v", err)
 	}
 }
+
+// On a real socket: what an upstream says unasked on an idle connection is never
+// the answer to the next request.
+func TestLoopbackUnasked(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	const good, evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+	idle, said := make(chan struct{}), make(chan struct{})
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for r := bufio.NewReader(c); ; {
+					if _, err := http.ReadRequest(r); err != nil {
+						return
+					}
+					_, _ = io.WriteString(c, good)
+					<-idle
+					_, _ = io.WriteString(c, evil)
+					said <- struct{}{}
+				}
+			}()
+		}
+	}()
+	p, err := NewPool(PoolConfig{Origins: []string{"http://" + listener.Addr().String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for range 10 {
+		if got := get(t, p); got != "good" {
+			t.Fatalf("got %q", got)
+		}
+		idle <- struct{}{}
+		<-said
+	}
+}
