@@ -226,8 +226,20 @@ func TestCommandsAtThreeControlNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.everywhere(t, "fra1 removed", func(s *Server) bool { return !s.nodes.has("fra1") })
+	f.unknownEntry(t)
 	f.blobDoor(t)
 	f.noCopy(t)
+}
+
+// unknownEntry: a control node that does not have an entry says that another may: it
+// may have been cut off when the others wrote it.
+func (f *trio) unknownEntry(t *testing.T) {
+	t.Helper()
+	_, err := f.clients[0].Receipts(patient(t), 1_000_000, 0)
+	var e *Error
+	if !errors.As(err, &e) || e.Status != http.StatusNotFound || !e.Elsewhere {
+		t.Errorf("receipts of an entry that there is not: %v; want 404, and that another may have it", err)
+	}
 }
 
 func (f *trio) everywhere(t *testing.T, what string, ok func(*Server) bool) {

@@ -160,6 +160,9 @@ func (s *Server) receipts(_ http.ResponseWriter, r *http.Request) (any, error) {
 // entry reads one entry of the log.
 func (s *Server) entry(r *http.Request, seq uint64) (feed.Entry, any, error) {
 	for e, err := range s.feed.Log().Entries(r.Context(), seq) {
+		if err != nil && s.c.Cluster != nil && r.Context().Err() == nil { // another may have it
+			return e, nil, noQuorum(err.Error())
+		}
 		if err != nil {
 			return e, nil, err
 		}
@@ -175,7 +178,11 @@ func (s *Server) entry(r *http.Request, seq uint64) (feed.Entry, any, error) {
 	if first := s.feed.Log().First(); seq < first {
 		return feed.Entry{}, nil, refuse(http.StatusNotFound, "`perigee status` shows how far each node is", "entry %d is no longer on the log, which begins with seq %d", seq, first)
 	}
-	return feed.Entry{}, nil, refuse(http.StatusNotFound, "", "there is no entry %d: the log's head is %d", seq, s.feed.Log().Head().Seq)
+	none := refuse(http.StatusNotFound, "", "there is no entry %d: the log's head is %d", seq, s.feed.Log().Head().Seq)
+	// One that was cut off from the others, and led them before, does not know for a
+	// while that they went on.
+	none.Elsewhere = s.c.Cluster != nil
+	return feed.Entry{}, nil, none
 }
 
 // receiptsOf is called with reportMu held.
