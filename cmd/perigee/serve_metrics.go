@@ -222,7 +222,7 @@ func measureDisk(e *metrics.Emitter, d *edge.DiskStats) {
 	e.Value("perigee_edge_disk_records", float64(d.Records))
 	e.Value("perigee_edge_disk_segments", float64(d.Segments))
 	e.Value("perigee_edge_disk_written_bytes_total", float64(d.Written))
-	for what, n := range map[string]uint64{"damaged": d.Corrupt, "not written": d.Dropped} {
+	for what, n := range map[string]uint64{"damaged": d.Corrupt, "not written": d.Dropped, "not read": d.Overdue} {
 		e.Value("perigee_edge_disk_lost_total", float64(n), what)
 	}
 	e.Value("perigee_edge_disk_segments_evicted_total", float64(d.Evicted))

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"hash/crc32"
 	"os"
-
-	"perigee.example/internal/durable"
 )
 
 // A segment's part of the index is a file beside it: magic, the segment's id and
@@ -99,7 +97,7 @@ func (l *Log) sealOne(seg *segment) {
 		return
 	}
 	seg.synced.Store(true)
-	if err := durable.WriteFile(seg.path+indexExt, encodeIndex(seg, entries), 0o600); err != nil {
+	if err := l.sys.save(seg.path+indexExt, encodeIndex(seg, entries)); err != nil {
 		l.log.Warn("disk cache: the next start will scan a file, for its index could not be saved", "file", seg.path+segmentExt, "why", err)
 	}
 	if l.segs.isGone(seg) {

@@ -25,6 +25,7 @@ func (l *Log) evict(seg *segment, quota int64) (again int64) {
 			continue
 		}
 		e.seg = seg.id
+		forgone := l.forgone.Load()
 		hot, ok := l.idx.remove(e)
 		if !ok || !hot || again+int64(e.size) > quota || l.w.cur == nil {
 			continue
@@ -33,6 +34,7 @@ func (l *Log) evict(seg *segment, quota int64) (again int64) {
 			again += int64(e.size)
 			l.count.again.Add(1)
 			l.inFlight.Add(1)
+			j.at = forgone
 			l.put(j)
 		}
 	}
@@ -124,5 +126,8 @@ func (l *Log) unlinkAll() bool {
 		}
 	}
 	l.w.unwiped = false
+	if !l.suspect.Load() && !l.closed.Load() {
+		l.putState(stateOpen)
+	}
 	return true
 }

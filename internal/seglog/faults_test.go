@@ -393,10 +393,7 @@ func FuzzScan(f *testing.F) {
 		head[len(segmentMagic)] = 7
 		os.WriteFile(filepath.Join(dir, "00000001"+segmentExt), append(head, data...), 0o600)
 		os.WriteFile(filepath.Join(dir, "00000001"+indexExt), index, 0o600)
-		l, err := Open(Config{Dir: dir, Budget: 4 * testSegment, SegmentBytes: testSegment})
-		if err != nil {
-			t.Fatal(err)
-		}
+		l := openUnsynced(t, dir)
 		defer l.Close()
 		for _, n := range []uint64{1, 2} {
 			get(t, l, n, 20)

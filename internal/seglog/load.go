@@ -24,7 +24,15 @@ const (
 	stateBytes   = 128
 )
 
-func (l *Log) writeState(state string) error {
+// writeState writes the state down, and syncs it.
+func (l *Log) writeState(state string) error { return l.saveState(state, true) }
+
+// putState writes the state down for after a kill, if the disk takes it.
+func (l *Log) putState(state string) { l.saveState(state, false) }
+
+func (l *Log) saveState(state string, sync bool) error {
+	l.stateFile.Lock()
+	defer l.stateFile.Unlock()
 	b := fmt.Appendf(nil, "perigee-seglog 1 %s %s\n", state, bootID())
 	for len(b) < stateBytes {
 		b = append(b, ' ')
@@ -34,7 +42,7 @@ func (l *Log) writeState(state string) error {
 		return err
 	}
 	defer f.Close()
-	if err := l.sys.writeAt(f, b, 0); err != nil {
+	if err := l.sys.writeAt(f, b, 0); err != nil || !sync {
 		return err
 	}
 	return l.sys.sync(f)
@@ -66,10 +74,10 @@ func (l *Log) load() error {
 	if err != nil {
 		return err
 	}
-	l.suspect.Store(len(ids) > 0 && !l.leftWell())
 	state := stateOpen
-	if l.suspect.Load() {
+	if len(ids) > 0 && !l.leftWell() {
 		state = stateSuspect
+		l.suspect.Store(true)
 	}
 	if err := l.writeState(state); err != nil {
 		return err
@@ -79,12 +87,20 @@ func (l *Log) load() error {
 	}
 	ids = l.fit(ids)
 	for _, id := range ids {
-		l.loadSegment(id)
-	}
-	if l.suspect.Load() {
-		return l.writeState(stateSuspect)
+		if err := l.loadSegment(id); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// distrust makes the log suspect, after a kill too: it is written down before what
+// shows the damage is mended.
+func (l *Log) distrust() error {
+	if l.suspect.Swap(true) {
+		return nil
+	}
+	return l.writeState(stateSuspect)
 }
 
 // list returns the ids of the segments, rising. An index without its segment is
@@ -134,17 +150,20 @@ func (l *Log) fit(ids []uint32) []uint32 {
 	return ids
 }
 
-// loadSegment takes a segment in. One that cannot be read as such is removed.
-func (l *Log) loadSegment(id uint32) {
+// loadSegment takes a segment in. One that cannot be read as such is removed. An
+// error is that damage could not be written down.
+func (l *Log) loadSegment(id uint32) error {
 	seg := &segment{id: id, path: l.segmentPath(id), owner: &l.segs}
 	l.segs.next = max(l.segs.next, id+1)
 	if err := seg.open(l.sys); err != nil {
+		if err := l.distrust(); err != nil {
+			return err
+		}
 		l.count.corrupt.Add(1)
-		l.suspect.Store(true)
 		l.log.Warn("disk cache: a file is dropped", "file", seg.path+segmentExt, "why", err)
 		l.sys.remove(seg.path + segmentExt)
 		l.sys.remove(seg.path + indexExt)
-		return
+		return nil
 	}
 	l.segs.add(seg)
 	entries, there, err := l.readIndex(seg)
@@ -155,7 +174,9 @@ func (l *Log) loadSegment(id uint32) {
 			l.count.corrupt.Add(1)
 		}
 		if there || s.rotten { // a removal may be among what is lost
-			l.suspect.Store(true)
+			if err := l.distrust(); err != nil {
+				return err
+			}
 		}
 		entries = s.entries
 		// What follows is nothing, or a write that was cut short.
@@ -168,7 +189,9 @@ func (l *Log) loadSegment(id uint32) {
 		e := &entries[i]
 		l.apply(e)
 		if e.kind == kindNote {
-			l.loadNote(seg, e)
+			if err := l.loadNote(seg, e); err != nil {
+				return err
+			}
 		}
 		seg.said = seg.said || e.kind != kindValue && e.kind != kindPart
 	}
@@ -176,6 +199,7 @@ func (l *Log) loadSegment(id uint32) {
 	if err != nil {
 		l.toSeal(seg)
 	}
+	return nil
 }
 
 func (seg *segment) open(sys system) error {
@@ -199,14 +223,14 @@ func (seg *segment) open(sys system) error {
 	return nil
 }
 
-func (l *Log) loadNote(seg *segment, e *entry) {
+func (l *Log) loadNote(seg *segment, e *entry) error {
 	rec := make([]byte, e.size)
 	err := l.sys.readAt(seg.f, rec, e.offset())
 	h, ok := checkLead(rec, seg.nonce)
 	if err != nil || !ok || h.kind != kindNote {
 		l.count.corrupt.Add(1)
-		l.suspect.Store(true)
-		return
+		return l.distrust()
 	}
 	l.notes = append(l.notes, rec[headerBytes:][:h.head])
+	return nil
 }

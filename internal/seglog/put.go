@@ -120,6 +120,9 @@ const maxNoteBytes = 64 << 10
 
 // say writes down what Open must know.
 func (l *Log) say(h header, head []byte) {
+	if l.tainted.Load() {
+		return // everything goes, and so does what this is about; nobody waits for a disk that hangs
+	}
 	rec := encode(h, head, nil)
 	h, _ = parseHeader(rec)
 	done := make(chan error, 1)
@@ -141,18 +144,32 @@ func (l *Log) say(h header, head []byte) {
 // be: the disk hangs, say. Nothing is found from now on; the writing goroutine
 // removes the files when it can.
 func (l *Log) forgo() {
+	l.forgone.Add(1)
 	l.tainted.Store(true)
 	l.idx.clear()
 	select {
 	case l.wake <- struct{}{}:
 	default:
 	}
+	// Until they are removed, a kill leaves them to the next start. A disk that hangs
+	// may not take that either, and then nobody waits for it.
+	done := make(chan struct{})
+	go func() {
+		l.putState(stateSuspect)
+		close(done)
+	}()
+	t := time.NewTimer(maxWait)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+	}
 }
 
 // syncNotes brings what is written to the disk.
 func (l *Log) syncNotes() {
 	for _, seg := range l.segs.unsynced() {
-		if err := l.sys.sync(seg.f); err != nil {
+		if err := l.syncIn(seg, maxSyncWait); err != nil {
 			l.forgo()
 		}
 		seg.release()

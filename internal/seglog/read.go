@@ -69,7 +69,11 @@ func (l *Log) openEntry(e entry) *Object {
 	}
 	o := &Object{l: l, seg: seg, e: e}
 	buf := make([]byte, min(e.size, max(e.lead, firstRead)))
-	err := l.sys.readAt(seg.f, buf, e.offset())
+	err := l.readAt(seg, buf, e.offset())
+	if err == errOverdue {
+		o.Close()
+		return nil
+	}
 	var ok bool
 	if err == nil {
 		o.h, ok = checkLead(buf, seg.nonce)
@@ -169,7 +173,9 @@ func (o *Object) record() ([]byte, error) {
 	if len(o.lead) < int(o.e.size) {
 		rec := make([]byte, o.e.size)
 		n := copy(rec, o.lead)
-		if err := o.l.sys.readAt(o.seg.f, rec[n:], o.e.offset()+int64(n)); err != nil {
+		if err := o.l.readAt(o.seg, rec[n:], o.e.offset()+int64(n)); err == errOverdue {
+			return nil, err
+		} else if err != nil {
 			o.l.damaged(&o.e)
 			return nil, ErrCorrupt
 		}
@@ -200,7 +206,7 @@ func (o *Object) Verify(start, n int64) error {
 
 // WriteRange writes n bytes of the body from start to w, each block verified
 // before any of it is written. It returns how many it wrote. ErrCorrupt is the
-// disk's fault; other errors are w's.
+// disk's fault, and so is one that does not answer; other errors are w's.
 func (o *Object) WriteRange(w io.Writer, start, n int64) (sent int64, err error) {
 	if start < 0 || n < 0 || start+n > o.Size() {
 		return 0, io.ErrUnexpectedEOF
@@ -222,7 +228,10 @@ func (o *Object) WriteRange(w io.Writer, start, n int64) (sent int64, err error)
 		e := &o.parts[i]
 		seg := o.held[e.seg]
 		lead := make([]byte, e.lead)
-		err := o.l.sys.readAt(seg.f, lead, e.offset())
+		err := o.l.readAt(seg, lead, e.offset())
+		if err == errOverdue {
+			return sent, err
+		}
 		h, ok := checkLead(lead, seg.nonce)
 		want := min(int64(partBytes), o.Size()-i*partBytes)
 		if err != nil || !ok || h.kind != kindPart || h.id != o.h.id || h.part != uint32(i) || int64(h.body) != want || h.size() != int(e.size) {
@@ -243,10 +252,16 @@ func (o *Object) WriteRange(w io.Writer, start, n int64) (sent int64, err error)
 // writeBlocks writes a range of a record's body.
 func (l *Log) writeBlocks(w io.Writer, seg *segment, e *entry, lead []byte, h *header, start, n int64) (sent int64, err error) {
 	buf := blocks.Get().(*[blockBytes]byte)
-	defer blocks.Put(buf)
+	defer func() {
+		if err != errOverdue { // else it may still be written to
+			blocks.Put(buf)
+		}
+	}()
 	for i := int(start / blockBytes); n > 0; i++ {
 		block := buf[:h.blockLen(i)]
-		if err := l.sys.readAt(seg.f, block, e.offset()+int64(h.lead()+i*blockBytes)); err != nil || !checkBlock(lead, h, i, block) {
+		if err := l.readAt(seg, block, e.offset()+int64(h.lead()+i*blockBytes)); err == errOverdue {
+			return sent, err
+		} else if err != nil || !checkBlock(lead, h, i, block) {
 			l.damaged(e)
 			return sent, ErrCorrupt
 		}

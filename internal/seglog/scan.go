@@ -8,10 +8,14 @@ type scanned struct {
 	entries []entry
 	end     int64 // after the last good record
 	bad     int   // stretches that are no record
-	// rotten: something bad stands before something good. A write that was cut
-	// short has nothing behind it.
+	// rotten: something bad stands where no write that was cut short leaves it.
 	rotten bool
+	dirt   int64 // after the last octets that are no record and not zero
 }
+
+// pageBytes is what the system writes whole or not at all when a process is
+// killed: its pages are of this size, or of a multiple.
+const pageBytes = 4 << 10
 
 // scan reads the leads of all records of a segment. After something bad it looks
 // for the next record. A body that looks like one is not taken for it: who sent
@@ -19,11 +23,12 @@ type scanned struct {
 func (l *Log) scan(seg *segment) (s scanned) {
 	s.end = segmentHead
 	w := window{sys: l.sys, seg: seg}
-	inBad := false
-	for off := int64(segmentHead); off+headerBytes <= seg.bytes; {
+	inBad, off := false, int64(segmentHead)
+	for off+headerBytes <= seg.bytes {
 		b := w.at(off, headerBytes)
 		if b == nil { // unreadable
 			inBad, off = s.isBad(inBad), off+align
+			s.dirt = off
 			continue
 		}
 		if n := zeros(w.rest(off)); n >= headerBytes {
@@ -38,6 +43,9 @@ func (l *Log) scan(seg *segment) (s scanned) {
 			}
 		}
 		if !ok || b == nil || off+int64(h.size()) > seg.bytes {
+			if zeros(w.rest(off)) < align {
+				s.dirt = off + align
+			}
 			inBad, off = s.isBad(inBad), off+align
 			continue
 		}
@@ -53,7 +61,30 @@ func (l *Log) scan(seg *segment) (s scanned) {
 		off += int64(h.size())
 		s.end = off
 	}
+	if b := w.at(off, int(max(0, seg.bytes-off))); zeros(b) < len(b) {
+		s.isBad(inBad)
+		s.dirt = seg.bytes // less than a header: the file has been cut
+	}
+	if s.dirt > s.end && !w.torn(s.end, s.dirt) {
+		s.rotten = true
+	}
 	return s
+}
+
+// torn reports whether what stands between end and dirt can be the start of the
+// next record, whose write a kill has cut short. Then nobody has been told that it
+// was written. It ends with a page, and there is nothing of it from there on; a
+// record that is there to its end is a damaged one. What happens to end in zeros is
+// taken for damaged, which costs a validation.
+func (w *window) torn(end, dirt int64) bool {
+	cut := (dirt + pageBytes - 1) &^ (pageBytes - 1)
+	size := int64(headerBytes)
+	if b := w.at(end, headerBytes); b != nil {
+		if h, ok := parseHeader(b); ok {
+			size = int64(h.size())
+		}
+	}
+	return cut == dirt && cut < end+size && end+size <= w.seg.bytes
 }
 
 func (s *scanned) isBad(already bool) bool {

@@ -107,18 +107,24 @@ type Log struct {
 	sealed   chan struct{}
 	closing  sync.Once
 	closed   atomic.Bool
-	tainted  atomic.Bool // a removal or note may be lost: everything must go
-	w        writer      // the writing goroutine's own
-	retry    time.Duration
+	tainted  atomic.Bool   // a removal or note may be lost: everything must go
+	reads    chan struct{} // one for each that runs
+	overdue  atomic.Int32  // reads that somebody has given up waiting for, and that still run
+	// forgone counts the times that tainted was set. What was handed over before
+	// must go too, though it is written later.
+	forgone atomic.Uint64
+	w       writer // the writing goroutine's own
+	retry   time.Duration
 
-	suspect atomic.Bool
-	notes   [][]byte
-	count   counters
-	why     atomic.Pointer[string] // why it does not write, or nil
+	suspect   atomic.Bool
+	stateFile sync.Mutex
+	notes     [][]byte
+	count     counters
+	why       atomic.Pointer[string] // why it does not write, or nil
 }
 
 type counters struct {
-	corrupt, deadFiles, dropped, evicted, again, wiped, written atomic.Uint64
+	corrupt, deadFiles, dropped, evicted, again, wiped, written, overdue atomic.Uint64
 }
 
 // Stats is what a log has and has been through.
@@ -132,9 +138,10 @@ type Stats struct {
 	Dropped  uint64 // records that were not kept: the disk was too slow, or failing
 	Evicted  uint64 // segments that made way
 	Again    uint64 // records that were written again then
+	Overdue  uint64 // reads that were given up, or not tried, since the disk did not answer
 	Wiped    uint64 // times that everything was dropped for safety
 	Written  uint64 // bytes
-	Why      string // why nothing is written; "" when it is
+	Why      string // why nothing is written, or read; "" when it is
 }
 
 var (
@@ -165,7 +172,7 @@ func open(c Config, sys system) (*Log, error) {
 		dir: c.Dir, budget: c.Budget, segBytes: c.SegmentBytes, entries: int(max(minEntries, c.Budget/bytesPerEntry)),
 		live: c.Live, log: c.Log, now: c.Now, sys: sys,
 		work: make(chan job, 1<<10), wake: make(chan struct{}, 1), flushes: make(chan chan struct{}), seals: make(chan *segment, 1<<7),
-		quit: make(chan struct{}), sealed: make(chan struct{}), retry: firstRetry,
+		reads: make(chan struct{}, maxReads), quit: make(chan struct{}), sealed: make(chan struct{}), retry: firstRetry,
 	}
 	l.segs.m = map[uint32]*segment{}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
@@ -215,11 +222,13 @@ func (l *Log) Stats() Stats {
 	s := Stats{
 		Budget: l.budget, Records: int(l.idx.n.Load()), Corrupt: l.count.corrupt.Load(), Dead: l.count.deadFiles.Load(),
 		Dropped: l.count.dropped.Load(), Evicted: l.count.evicted.Load(), Again: l.count.again.Load(),
-		Wiped: l.count.wiped.Load(), Written: l.count.written.Load(),
+		Wiped: l.count.wiped.Load(), Written: l.count.written.Load(), Overdue: l.count.overdue.Load(),
 	}
 	s.Segments, s.Bytes = l.segs.size()
 	if why := l.why.Load(); why != nil {
 		s.Why = *why
+	} else if l.overdue.Load() > 0 {
+		s.Why = "a read does not come back"
 	}
 	return s
 }

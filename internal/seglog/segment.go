@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+
+	"perigee.example/internal/durable"
 )
 
 const (
@@ -29,6 +31,7 @@ type system interface {
 	readAt(f *os.File, b []byte, off int64) error
 	sync(f *os.File) error
 	remove(path string) error
+	save(path string, b []byte) error // whole, or not at all
 }
 
 type osSystem struct{}
@@ -59,6 +62,8 @@ func (osSystem) readAt(f *os.File, b []byte, off int64) error {
 func (osSystem) sync(f *os.File) error { return dataSync(f) }
 
 func (osSystem) remove(path string) error { return os.Remove(path) }
+
+func (osSystem) save(path string, b []byte) error { return durable.WriteFile(path, b, 0o600) }
 
 // segment is a file of records.
 type segment struct {

@@ -31,6 +31,7 @@ type job struct {
 	rec  []byte // without nonce
 	h    header
 	said bool       // Open must know it: if it is lost, everything must be
+	at   uint64     // Log.forgone when it was handed over
 	done chan error // buffered; nil: nobody waits
 }
 
@@ -56,6 +57,7 @@ type pending struct {
 // room.
 func (l *Log) enqueue(j job, wait time.Duration) error {
 	n := int64(len(j.rec))
+	j.at = l.forgone.Load()
 	for l.queued.Add(n) > maxQueued {
 		l.queued.Add(-n)
 		if wait <= 0 {
@@ -199,7 +201,7 @@ func (l *Log) empty() bool {
 func (l *Log) drop(j *job) {
 	l.inFlight.Add(-1)
 	l.count.dropped.Add(1)
-	if j.said {
+	if j.said && j.at == l.forgone.Load() { // else all has gone since
 		l.wipe()
 	}
 	if j.done != nil {
@@ -218,7 +220,7 @@ func (l *Log) put(j job) {
 			l.fail("cannot begin a file", err)
 		}
 	}
-	if w.failing {
+	if w.failing || j.at != l.forgone.Load() {
 		l.drop(&j)
 		return
 	}
