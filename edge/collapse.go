@@ -64,8 +64,9 @@ type outcome struct {
 type flights struct {
 	mu sync.Mutex
 	m  map[string]*flight // those that may be joined
-	// all of them, till they have ended: an invalidation is for each, also for
-	// those that nobody joins, and for those that others have taken the place of.
+	// all of them, till they have ended and nobody waits for them: an invalidation
+	// is for each, also for those that nobody joins, for those that others have taken
+	// the place of, and for those whose leader keeps what they brought.
 	all map[*flight]struct{}
 	// early are the fetches of those who did not wait for another's; vain counts
 	// by site how often in a row that was for nothing (early.go).
@@ -283,20 +284,21 @@ func (e *Edge) unlessDoomed(fl *flight, store func()) (done bool) {
 }
 
 // invalidate forgets all responses to a URI after an unsafe request to it
-// (RFC 9111 §4.4), those under way included.
-func (e *Edge) invalidate(primary string) {
+// (RFC 9111 §4.4), those under way included, but for what by brings: the response
+// to that very request.
+func (e *Edge) invalidate(primary string, by *flight) {
 	e.disk.Load().remove(primary, func() {
-		e.doom(primary)
+		e.doom(primary, by)
 		e.store.remove(primary)
 	})
 }
 
 // doom says that what fetches of a URI bring is not to be stored.
-func (e *Edge) doom(primary string) {
+func (e *Edge) doom(primary string, by *flight) {
 	e.flights.mu.Lock()
 	defer e.flights.mu.Unlock()
 	for fl := range e.flights.all {
-		if fl.primary != primary {
+		if fl.primary != primary || fl == by {
 			continue
 		}
 		fl.doomed = true

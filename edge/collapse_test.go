@@ -317,7 +317,7 @@ func TestInvalidationAgainstFill(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { call(t.Context(), e, newAnswer()) })
 		synctest.Wait()
-		e.invalidate("http://s.test/a")
+		e.invalidate("http://s.test/a", nil)
 		close(g.head)
 		close(g.body)
 		wg.Wait()

@@ -29,7 +29,8 @@ const (
 	// diskStripes is how many keys are read from the disk at a time, at most: who
 	// asks for a key that is being read waits for that.
 	diskStripes = 64
-	// maxEarly bounds the purges that wait for a disk that another process has.
+	// maxEarly bounds the purges, and the keys of invalidations, that wait for a
+	// disk that another process has.
 	maxEarly = 10_000
 	// diskRetry is how often a disk that cannot be opened is tried again.
 	diskRetry = 2 * time.Second
@@ -64,8 +65,10 @@ type disk struct {
 	door    door            // store.mu
 	filling map[string]bool // keys of large responses that are being written
 	closed  bool
-	early   []purgeNote // what was purged before it was open; Edge.applyMu
-	lost    bool        // some of that; Edge.applyMu
+	removed map[string]bool // keys that were invalidated before it was open; nil after
+	unknown bool            // some of those
+	early   []purgeNote     // what was purged before it was open; Edge.applyMu
+	lost    bool            // some of that; Edge.applyMu
 
 	stripes [diskStripes]sync.Mutex
 	done    chan struct{}
@@ -78,7 +81,7 @@ func (e *Edge) OpenDisk(c DiskConfig) error {
 	if c.Bytes < MinDiskBytes && c.SegmentBytes == 0 {
 		return fmt.Errorf("edge: a disk tier of %d bytes is too small: want %d at least", c.Bytes, int64(MinDiskBytes))
 	}
-	d := &disk{e: e, c: c, boot: boot{id: randomSeed(), base: e.now()}, wanted: make(chan string, maxWanted), filling: map[string]bool{}, done: make(chan struct{})}
+	d := &disk{e: e, c: c, boot: boot{id: randomSeed(), base: e.now()}, wanted: make(chan string, maxWanted), filling: map[string]bool{}, removed: map[string]bool{}, done: make(chan struct{})}
 	err := d.open()
 	e.disk.Store(d)
 	e.store.setTier(d)
@@ -134,7 +137,11 @@ func (d *disk) open() error {
 	if err != nil {
 		return err
 	}
-	d.restore(log)
+	for key := range d.removed {
+		log.Remove(diskKey(key), 0, true)
+	}
+	d.restore(log, d.unknown)
+	d.removed = nil
 	d.log.Store(log)
 	st := log.Stats()
 	d.e.log.Info("disk tier", "dir", d.c.Dir, "records", st.Records, "bytes", st.Bytes, "damaged", st.Corrupt)
@@ -218,8 +225,14 @@ func (d *disk) remove(key string, rest func()) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if log := d.log.Load(); log != nil {
+	switch log := d.log.Load(); {
+	case log != nil:
 		log.Remove(diskKey(key), 0, true)
+	case d.removed == nil: // it is closed
+	case len(d.removed) < maxEarly:
+		d.removed[key] = true
+	default:
+		d.unknown = d.unknown || !d.removed[key]
 	}
 	rest()
 }
@@ -400,7 +413,7 @@ func (x *exchange) secondTier(f found) found {
 func (d *disk) bring(e *Edge, o *stored, at *seglog.Object, watch *flight) bool {
 	b, err := at.Bytes()
 	if err != nil {
-		e.log.Warn("a response on disk is damaged, and dropped", "why", err)
+		e.log.Warn("a response on disk cannot be used", "why", err)
 		return false
 	}
 	body, ok := e.store.takeIn(b)

@@ -46,7 +46,7 @@ type farKeeper struct {
 	d      *disk
 	obj    *stored
 	stream *seglog.Stream
-	watch  *flight
+	flight *flight // by which it comes: nobody leaves it before the end
 	length int64
 }
 
@@ -60,9 +60,9 @@ func (d *disk) takesFar(n int64) bool {
 	return log != nil && n <= log.MaxValue()
 }
 
-// keepFar prepares to write o to disk; nil is that it is not to be.
-func (e *Edge) keepFar(o *stored, length int64) *farKeeper {
-	d := e.disk.Load()
+// keepFar prepares to write what fl brings to disk; nil is that it is not to be.
+func (e *Edge) keepFar(fl *flight, length int64) *farKeeper {
+	d, o := e.disk.Load(), fl.outcome.far
 	if d == nil || o == nil {
 		return nil
 	}
@@ -72,12 +72,11 @@ func (e *Edge) keepFar(o *stored, length int64) *farKeeper {
 	if log == nil || d.filling[o.key] {
 		return nil
 	}
-	k := &farKeeper{d: d, obj: o, length: length, stream: log.Create(diskKey(o.key), diskVariant(o.sel))}
+	k := &farKeeper{d: d, obj: o, flight: fl, length: length, stream: log.Create(diskKey(o.key), diskVariant(o.sel))}
 	if k.stream == nil {
 		return nil
 	}
 	d.filling[o.key] = true
-	k.watch = e.watch(o.key)
 	return k
 }
 
@@ -98,7 +97,7 @@ func (k *farKeeper) end(whole bool) {
 	k.d.mu.Lock()
 	defer k.d.mu.Unlock()
 	delete(k.d.filling, k.obj.key)
-	invalidated := e.unwatch(k.watch)
+	invalidated := e.isDoomed(k.flight)
 	hard, _ := e.purges.check(&k.obj.scopes, k.obj.asOf)
 	if !whole || hard || invalidated || k.stream.Size() != k.length {
 		k.stream.Abort()

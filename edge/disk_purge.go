@@ -55,7 +55,8 @@ func (d *disk) say(log *seglog.Log, n purgeNote, sync bool) {
 //
 // A note with a seq that this edge has not applied is of another feed, or of a
 // journal that has been lost: it then counts as a local one from before now.
-func (d *disk) restore(log *seglog.Log) {
+// unknown says that it is not known of all that was invalidated what it was.
+func (d *disk) restore(log *seglog.Log, unknown bool) {
 	e := d.e
 	e.applyMu.Lock()
 	defer e.applyMu.Unlock()
@@ -74,7 +75,7 @@ func (d *disk) restore(log *seglog.Log) {
 		}
 	}
 	start++
-	suspect := d.lost || log.Suspect()
+	suspect := d.lost || unknown || log.Suspect()
 	for _, n := range notes {
 		if n.Seq > applied {
 			n.Seq, n.Local = 0, start

@@ -350,6 +350,51 @@ func TestDiskInvalidatedMeanwhile(t *testing.T) {
 	}
 }
 
+// Nor what is about to be written to the disk meanwhile; and what is found there
+// before is doomed, since it is looked for there before it is used.
+func TestDiskInvalidatedWhileWritten(t *testing.T) {
+	w := newDiskWorld(t)
+	w.get("/page", 1, "fwd=")
+	d, key := w.edge.disk.Load(), keyOf(t, "http://shop.test/page")
+	list := w.edge.store.variants(key)
+	written := make(chan struct{})
+	d.remove(key, func() {
+		if _, ok := d.has(key); ok {
+			t.Error("it is forgotten in memory first, and can come back from the disk")
+		}
+		go func() {
+			d.writeOne(diskKey(key), key, list[0])
+			close(written)
+		}()
+		select {
+		case <-written:
+			t.Error("it is written while it is being removed")
+		case <-time.After(20 * time.Millisecond):
+		}
+		w.edge.doom(key, nil)
+		w.edge.store.remove(key)
+	})
+	<-written
+	w.edge.store.letGo(list...)
+	d.log.Load().Flush()
+	w.get("/page", 1, "fwd=uri-miss")
+}
+
+// What memory has is not replaced by what the disk had of it.
+func TestDiskIsOlder(t *testing.T) {
+	w := newDiskWorld(t)
+	w.warm("/page")
+	d, key := w.edge.disk.Load(), keyOf(t, "http://shop.test/page")
+	o, at := d.find(d.log.Load(), &w.sites[0], key, headerFields{})
+	if o == nil {
+		t.Fatal("it is not on disk")
+	}
+	at.Close()
+	if w.edge.store.put(o) {
+		t.Error("it is replaced")
+	}
+}
+
 // Where the log may have lost a removal, everything is validated first.
 func TestDiskSuspect(t *testing.T) {
 	w := newDiskWorld(t)
@@ -548,14 +593,16 @@ func TestDiskSlices(t *testing.T) {
 }
 
 // A process that takes over waits for the disk of the one before, and remembers
-// what is purged meanwhile.
+// what is purged and invalidated meanwhile.
 func TestDiskTakenOver(t *testing.T) {
 	w := newDiskWorld(t)
 	w.warm("/page")
 	w.warm("/other")
+	w.warm("/posted")
 	old := w.edge
 	w.start()
 	w.get("/page", 1, "fwd=uri-miss")
+	w.do("POST", "/posted")
 	purged(t, w.edge, Purge{URL: "http://shop.test/other"})
 	if why := w.edge.Stats().Disk.Why; why == "" {
 		t.Error("the disk of another process is in use")
@@ -569,6 +616,7 @@ func TestDiskTakenOver(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	old.Close()
+	w.get("/posted", 1, "fwd=uri-miss")
 	w.get("/other", 1, "fwd=uri-miss")
 	w.restart(true)
 	w.get("/other", 1, "fwd=uri-miss")

@@ -298,7 +298,7 @@ func (x *exchange) pass(why string) {
 	asOf, asked := e.asOf(), e.now()
 	x.peerAsOf = asOf
 	var before *flight
-	if q.method == http.MethodPost {
+	if q.method == http.MethodPost || q.method == http.MethodHead {
 		before = e.watch(x.key)
 		defer e.unwatch(before)
 	}
@@ -327,7 +327,7 @@ func (x *exchange) pass(why string) {
 		return
 	}
 	if q.method == http.MethodHead {
-		if o := x.headed(resp, asked, came); o != nil {
+		if o := x.headed(resp, before, asked, came); o != nil {
 			resp.Body.Close()
 			x.status.fwdStatus, x.status.stored = resp.StatusCode, true
 			x.answerStored(o, o.currentAge(came), "revalidated")
@@ -336,11 +336,10 @@ func (x *exchange) pass(why string) {
 	}
 	var keep *keeper
 	if !q.safe() && resp.StatusCode >= 200 && resp.StatusCode < 400 {
-		if before != nil && !e.unwatch(before) {
-			keep = x.posted(resp, asOf, asked, came)
+		if before != nil {
+			keep = x.posted(resp, before, asOf, asked, came)
 		}
-		x.invalidated(resp.Header)
-		keep.start()
+		x.invalidated(resp.Header, before)
 	}
 	x.passOn(resp, keep)
 }

@@ -52,7 +52,6 @@ func (e *Edge) ended(fl *flight) {
 	if e.flights.m[fl.key] == fl {
 		delete(e.flights.m, fl.key)
 	}
-	delete(e.flights.all, fl)
 	fl.ended = true
 	e.letGoOf(fl)
 }
@@ -63,6 +62,7 @@ func (e *Edge) letGoOf(fl *flight) {
 	if !fl.ended || fl.waiting > 0 {
 		return
 	}
+	delete(e.flights.all, fl)
 	for _, b := range fl.held {
 		e.store.arena.Release(b)
 	}

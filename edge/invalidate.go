@@ -6,9 +6,10 @@ import (
 )
 
 // invalidated forgets what an unsafe request has changed: its target, and what
-// Location and Content-Location name on the same origin (RFC 9111 §4.4).
-func (x *exchange) invalidated(h http.Header) {
-	x.e.invalidate(x.key)
+// Location and Content-Location name on the same origin (RFC 9111 §4.4). by, if it
+// is not nil, is the watch of the request itself.
+func (x *exchange) invalidated(h http.Header, by *flight) {
+	x.e.invalidate(x.key, by)
 	base := x.q.url()
 	for _, name := range []string{"Location", "Content-Location"} {
 		ref, err := url.Parse(h.Get(name))
@@ -20,7 +21,7 @@ func (x *exchange) invalidated(h http.Header) {
 		t, err := parseTarget(u.String(), "", x.q.tls)
 		if err == nil && t.authority == x.q.authority {
 			t.query = x.site.Query.apply(t.query)
-			x.e.invalidate(t.key())
+			x.e.invalidate(t.key(), by)
 		}
 	}
 	for i, group := range groupsOf(h["Cache-Group-Invalidation"]) { // RFC 9875 §3

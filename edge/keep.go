@@ -13,7 +13,7 @@ import (
 type keeper struct {
 	e      *Edge
 	obj    *stored
-	watch  *flight // since the request's own invalidations
+	watch  *flight // since before the request was sent on; its own invalidations do not count
 	build  arena.Builder
 	free   []byte // of the last block
 	room   int64  // reserved
@@ -24,7 +24,7 @@ type keeper struct {
 // posted prepares to keep the response to a POST as what a GET of the same URI
 // would bring, if it says that it is that: by a Content-Location that names the
 // target, and an explicit lifetime (RFC 9110 §9.3.3). Else nil.
-func (x *exchange) posted(resp *http.Response, asOf instant, asked, came time.Time) *keeper {
+func (x *exchange) posted(resp *http.Response, watch *flight, asOf instant, asked, came time.Time) *keeper {
 	q := x.q
 	location := resp.Header["Content-Location"]
 	if q.method != http.MethodPost || resp.StatusCode != http.StatusOK || len(location) != 1 || q.has("Authorization") || q.cc.noStore {
@@ -52,14 +52,7 @@ func (x *exchange) posted(resp *http.Response, asOf instant, asked, came time.Ti
 		return nil
 	}
 	obj.sel = selectingFields(varyNames(h["Vary"], x.site.KeyFields), q.fields())
-	return &keeper{e: x.e, obj: obj, build: x.e.store.arena.Build(), length: resp.ContentLength}
-}
-
-// start says that the invalidations of the request itself are over.
-func (k *keeper) start() {
-	if k != nil {
-		k.watch = k.e.watch(k.obj.key)
-	}
+	return &keeper{e: x.e, obj: obj, watch: watch, build: x.e.store.arena.Build(), length: resp.ContentLength}
 }
 
 // add takes down what goes to the client. It does nothing on nil.
@@ -94,7 +87,6 @@ func (k *keeper) end(whole bool) {
 	}
 	k.e.store.release(k.room)
 	defer k.build.Drop()
-	defer k.e.unwatch(k.watch)
 	hard, _ := k.e.purges.check(&k.obj.scopes, k.obj.asOf)
 	if !whole || k.over || hard || k.length >= 0 && k.length != k.obj.size {
 		return

@@ -278,7 +278,14 @@ func (s *store) varyOf(key string) (sel []selecting) {
 // It reports whether it did: whether there was room, and the one there is not
 // from after a purge that o is from before. It forgets that key was not
 // shareable. The caller holds the body, and goes on to; the store is one more.
-func (s *store) put(o *stored) bool {
+func (s *store) put(o *stored) bool { return s.putFor(o, nil) }
+
+// replace puts next in the place of old, unless old has left the store since.
+func (s *store) replace(old, next *stored) bool { return s.putFor(next, old) }
+
+// putFor is put, or with old replace: whether old is still there is asked in the
+// same moment, so that nobody who takes it out comes between.
+func (s *store) putFor(o, old *stored) bool {
 	if !o.isSlice() && !o.cc.noCache {
 		// A failing origin is not asked more often for that.
 		if from := aheadAge(o.lifetime, s.aheadDraw(o)); o.correctedInitialAge < from && o.status < 500 {
@@ -288,6 +295,9 @@ func (s *store) put(o *stored) bool {
 	record := appendRecord(nil, o, &s.boot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if old != nil && s.live(old.at) == nil {
+		return false
+	}
 	delete(s.marks, o.key)
 	cost := arena.Footprint(o.size) + arena.Footprint(int64(len(record))) + slotBytes
 	sh := s.shareOf(o)
@@ -296,6 +306,9 @@ func (s *store) put(o *stored) bool {
 	}
 	var standing evict.Standing
 	if old, oldest, n := s.same(o); old != 0 {
+		if o.fromDisk {
+			return false // what memory has is what was on disk, or newer
+		}
 		if s.other.after(o.asOf) && s.other.local >= o.asOf.local { // numbers may have begun anew: see Revalidate
 			return false // a purge lies between: o was asked for before it, v after
 		}
@@ -368,14 +381,6 @@ func (s *store) drop(id uint32) {
 	s.index.remove(id)
 	s.arena.Release(meta)
 	s.arena.Release(body)
-}
-
-// replace puts next in the place of old, unless old has left the store since.
-func (s *store) replace(old, next *stored) bool {
-	s.mu.RLock()
-	gone := s.live(old.at) == nil
-	s.mu.RUnlock()
-	return !gone && s.put(next)
 }
 
 // discard forgets one response, if it is still there.

@@ -36,8 +36,9 @@ func (e *Edge) freshened(site *Site, t *target, old *stored, resp *http.Response
 
 // headed updates what is stored by a 200 to HEAD (RFC 9111 §4.3.5): where
 // validators and length agree, the header; what does not agree is forgotten. It
-// returns the one that answers the request, or nil.
-func (x *exchange) headed(resp *http.Response, asked, came time.Time) (answer *stored) {
+// returns the one that answers the request, or nil. watch began before the request
+// was sent on: what was invalidated since, nothing of before it updates.
+func (x *exchange) headed(resp *http.Response, watch *flight, asked, came time.Time) (answer *stored) {
 	q, e := x.q, x.e
 	if resp.StatusCode != http.StatusOK || q.has("Authorization") || q.cc.noStore {
 		return nil
@@ -58,9 +59,11 @@ func (x *exchange) headed(resp *http.Response, asked, came time.Time) (answer *s
 		}
 		// The purges that it falls under stay those of its body: a HEAD without
 		// validators does not prove that the body is new.
-		if e.store.replace(old, next) {
-			answer = next
-		}
+		e.unlessDoomed(watch, func() {
+			if e.store.replace(old, next) {
+				answer = next
+			}
+		})
 	}
 	return answer
 }
@@ -153,7 +156,7 @@ func (w *fill) freshenOthers(old *stored, resp *http.Response, asked, came time.
 		next, _ := w.e.freshened(w.site, &w.target, o, resp, asked, came)
 		next.asOf = w.asOf
 		if storable(w.site, next.status, next.header, &next.cc, false, next.hasLifetime) == "" && !w.purged(next) {
-			w.e.store.replace(o, next)
+			w.e.unlessDoomed(w.fl, func() { w.e.store.replace(o, next) })
 		}
 	}
 }

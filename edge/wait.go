@@ -129,7 +129,7 @@ func (x *exchange) await(fl *flight, leader, boxed bool, f found) flightVerdict 
 		resp := x.e.claim(fl)
 		defer fl.cancel()
 		x.status.detail = string(o.why)
-		x.tee = x.e.keepFar(o.far, resp.ContentLength)
+		x.tee = x.e.keepFar(fl, resp.ContentLength)
 		x.passOn(resp, nil)
 	case !leader && (o.resp != nil || o.exclusive):
 		x.status.collapsed = false
