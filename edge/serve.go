@@ -37,6 +37,8 @@ const (
 	// maxAcceptPause bounds the pause after Accept failed, for want of file
 	// descriptors say.
 	maxAcceptPause = time.Second
+	// acceptSaidEvery is how often the log says that it does.
+	acceptSaidEvery = time.Minute
 )
 
 // Serve answers connections of ln until ctx ends, and then says "Connection:
@@ -147,7 +149,7 @@ func (e *Edge) answerRefused(w http.ResponseWriter, r *http.Request, bad *refuse
 }
 
 func (s *server) acceptAll(ctx context.Context, ln net.Listener) error {
-	pause := time.Millisecond
+	pause, said := time.Millisecond, time.Time{}
 	for {
 		nc, err := ln.Accept()
 		if err != nil {
@@ -157,7 +159,15 @@ func (s *server) acceptAll(ctx context.Context, ln net.Listener) error {
 			if errors.Is(err, net.ErrClosed) {
 				return err
 			}
-			s.e.log.Warn("accept failed", "listener", s.addr.String(), "why", err)
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				s.mu.Lock()
+				s.endIdle() // one that rests makes way for the one that comes
+				s.mu.Unlock()
+			}
+			if now := s.e.now(); said.IsZero() || now.Sub(said) >= acceptSaidEvery {
+				said = now
+				s.e.log.Warn("a connection could not be taken; it is tried again and again", "listener", s.addr.String(), "why", err)
+			}
 			select {
 			case <-time.After(pause):
 			case <-ctx.Done():
