@@ -8,7 +8,7 @@ STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 CROSS := linux/amd64 linux/arm64 darwin/arm64 freebsd/amd64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-browser test-upgrade test-fleet test-fleet-mutants soak race fuzz packets lint conformance-dns conformance-http bench bench-cache bench-dns bench-dns-size bench-http bench-purge test-zones-big test-push-big cross docs clean tools
+.PHONY: help build demo test test-browser test-upgrade test-fleet test-fleet-mutants soak race fuzz packets lint conformance-dns conformance-http bench bench-cache bench-dns bench-dns-size bench-http bench-purge test-zones-big test-push-big test-pull-big cross docs clean tools
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ bench-dns-size: build ## time, CPU and memory until zones of 1M and 10M names, a
 
 test-push-big: ## a push of 60,000 files and of one of 5 GiB: memory of the command, the control node and the edge (15 GiB of disk)
 	PERIGEE_BIG=1 $(GO) test ./cmd/perigee -run TestPushScale -v -timeout 60m
+
+test-pull-big: ## a film of 5 GiB through an edge with 32 MiB of memory and 256 MiB of disk, three ways, twice each: its memory
+	PERIGEE_BIG=1 $(GO) test ./cmd/perigee -run TestPullScale -v -timeout 60m
 
 test-zones-big: ## 20,000 zones and one of a million names, reloaded under queries, none of which may be lost
 	PERIGEE_BIG=1 $(GO) test ./cmd/perigee -run TestReloadUnderLoad -v -timeout 30m

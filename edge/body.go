@@ -17,8 +17,9 @@ const (
 	// next one is twice as large, up to chunkBytes. It is a page, so that a large
 	// body can be lent (arena.Lend).
 	firstChunkBytes = 4 << 10
-	// maxLag bounds how far a reader may stay behind a body that is no longer
-	// kept whole; beyond it that reader is cut off, and holds up nobody.
+	// maxLag bounds how far a body that is no longer kept whole runs ahead of its
+	// fastest reader, and, twice, how far another reader may stay behind that one;
+	// beyond it that reader is cut off, and holds up nobody.
 	maxLag = 1 << 20
 )
 
@@ -49,6 +50,7 @@ type growing struct {
 	first   *chunk        // nil once it is no longer kept
 	last    *chunk
 	size    int64
+	front   int64 // how far the fastest reader has come
 	length  int64 // as the origin declared it, or -1
 	done    bool
 	err     error
@@ -145,8 +147,9 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 			b := f.at.data[f.off:]
 			f.off = len(f.at.data)
 			f.pos += int64(len(b))
+			g.front = max(g.front, f.pos)
 			g.wakeWriter()
-			slow := g.first == nil && g.size-f.pos > 2*maxLag
+			slow := g.first == nil && g.front-f.pos > 2*maxLag
 			g.mu.Unlock()
 			if slow {
 				return nil, errTooSlow

@@ -109,3 +109,32 @@ func TestNoRoomForSlices(t *testing.T) {
 		w.edge.store.release(w.edge.store.budget / fillingShare)
 	})
 }
+
+// A client that is slower than the origin, and alone, gets a body whole that turns
+// out to be too large to keep, however far it is behind in that moment.
+func TestTooLargeForASlowClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGated("max-age=60")
+		e := gatedEdge(t, g, 64<<20) // keeps 8 MiB an object
+		close(g.head)
+		slow := &streamed{header: http.Header{}, stall: make(chan struct{})}
+		part := strings.Repeat("x", 64<<10)
+		for range 200 {
+			g.body <- part
+		}
+		close(g.body)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if call(t.Context(), e, slow) {
+				t.Error("it was cut off")
+			}
+		})
+		synctest.Wait() // it takes nothing, and the body is no longer kept
+		close(slow.stall)
+		wg.Wait()
+		synctest.Wait()
+		if got := len(slow.String()); got != 200*64<<10 {
+			t.Errorf("it has %d octets", got)
+		}
+	})
+}
