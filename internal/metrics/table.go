@@ -47,7 +47,7 @@ var Table = []Metric{
 	{"perigee_edge_disk_records", Gauge, "Records that can be found: a response has one, and one more for each MiB when it is larger than that.", nil},
 	{"perigee_edge_disk_segments", Gauge, "Its files.", nil},
 	{"perigee_edge_disk_written_bytes_total", Counter, "Octets written to them.", nil},
-	{"perigee_edge_disk_lost_total", Counter, "Records that were found damaged and dropped; that were not written, since the disk was slow or failing; that were not read, since it did not answer within a second.", []string{"why"}},
+	{"perigee_edge_disk_lost_total", Counter, "Records that were found damaged and dropped; that were not written, since the disk was slow or failing; that were not read, since it did not answer in time.", []string{"why"}},
 	{"perigee_edge_disk_segments_evicted_total", Counter, "Files that made way for others.", nil},
 	{"perigee_edge_disk_dead_files_total", Counter, "Files given up after an error of the disk.", nil},
 	{"perigee_edge_disk_wiped_total", Counter, "Times that everything was dropped, since something invalidated could not be written down.", nil},

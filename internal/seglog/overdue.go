@@ -9,7 +9,7 @@ import (
 const (
 	// maxReadWait is how long a request waits for one read. A disk that takes longer
 	// hangs: what it has is a miss until the read that hangs comes back.
-	maxReadWait = time.Second
+	maxReadWait = 5 * time.Second
 	// maxReads bounds the reads at a time, each with a goroutine and a buffer of a
 	// record at most; one more waits as long as for a read.
 	maxReads = 128
