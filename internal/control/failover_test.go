@@ -156,7 +156,7 @@ func TestActivationWithoutAnAnswer(t *testing.T) {
 	go func() {
 		c, err := first.Accept()
 		if err == nil {
-			_, err = io.ReadFull(c, make([]byte, 100))
+			io.ReadFull(c, make([]byte, 100)) // of the client's TLS: it is under way
 			var list ReleaseList
 			if list, err = f.client.Releases(bounded(t), "www"); err == nil {
 				_, err = f.client.Activate(bounded(t), "www", "", list.Releases[0].Release, nil)
