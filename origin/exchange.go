@@ -83,6 +83,7 @@ func (t *transport) attempt(req *http.Request, p *progress, fresh bool) (*http.R
 	p.enter(PhaseSend)
 	if hasBody(req) {
 		x.proceed, x.over, x.sent = make(chan struct{}), make(chan struct{}), make(chan struct{})
+		c.SetReadDeadline(time.Time{}) // the last response's, which was for its body
 		go x.send(head)
 	} else {
 		closeBody(req)

@@ -202,3 +202,42 @@ func TestLoopbackUnasked(t *testing.T) {
 		<-said
 	}
 }
+
+// On a real socket: the deadline that a response left on its connection is not
+// that of the next one, whose request may take longer to send.
+func TestLoopbackDeadlineLeft(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		_ = control.EnableFullDuplex()
+		_ = control.Flush()
+		_, _ = io.Copy(w, r.Body)
+	}))
+	defer server.Close()
+	p, err := NewPool(PoolConfig{Origins: []string{server.URL}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	get(t, p)
+	c := p.ups[0].transport.pop()
+	if c == nil || c.watched != nil {
+		t.Fatal("no connection is idle and not watched yet")
+	}
+	_ = c.SetReadDeadline(time.Unix(1, 0)) // it has passed while the request is sent
+	c.park(time.Now())
+	body, upload := io.Pipe()
+	req, err := http.NewRequest(http.MethodPost, "http://www.example.com/", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := p.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.WriteString(upload, "late")
+	_ = upload.Close()
+	if b, err := io.ReadAll(resp.Body); string(b) != "late" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+}
