@@ -70,7 +70,7 @@ func (c *conn) general() course {
 			return endIt
 		}
 		if len(d.buf) > 0 {
-			if v := c.turn(); v != byAllRules {
+			if v := c.turnHere(); v != byAllRules {
 				return c.put(v)
 			}
 			continue
@@ -80,6 +80,21 @@ func (c *conn) general() course {
 		}
 		return c.put(waitMore)
 	}
+}
+
+// turnHere is turn outside of rawLoop. It keeps the descriptor from being closed
+// meanwhile, at shutdown say: else its number could be another's by then, and what
+// is written go there.
+func (c *conn) turnHere() course {
+	if c.raw == nil {
+		return c.turn()
+	}
+	v := endIt
+	c.raw.Control(func(fd uintptr) { // an error is that it is closed
+		c.fd = fd
+		v = c.turn()
+	})
+	return v
 }
 
 // generalOne answers one request. It reports whether the connection can go on.
