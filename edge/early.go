@@ -90,10 +90,10 @@ func (x *exchange) goEarly(fl *flight) bool {
 	if !x.e.mayGo(fl) {
 		return false
 	}
-	x.early = true
 	if x.spared && !x.peer && !x.e.clients.miss(x.q.client, x.e.now()) {
+		x.e.stayed()
 		return false
 	}
-	x.spared = false
+	x.early, x.spared = true, false
 	return true
 }

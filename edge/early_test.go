@@ -154,3 +154,22 @@ func TestFetchAfterWaitingCostsAMiss(t *testing.T) {
 		}
 	})
 }
+
+// Who may go and cannot pay gives the place back at once: it waits on, and may be
+// asked again at the next fetch that it waits for.
+func TestWhoCannotPayKeepsNoPlace(t *testing.T) {
+	e := gatedEdge(t, &slowOrigin{}, 0)
+	e.SetLimits(Limits{Misses: 1})
+	const client = "192.0.2.1"
+	for e.clients.miss(client, e.now().Add(time.Hour)) { // it has none again for long
+	}
+	for range 2 {
+		fl := e.solo("key", purgeScopes{})
+		fl.early = earlyGo
+		x := &exchange{e: e, q: &request{client: client}, spared: true}
+		if x.goEarly(fl) || x.early || e.flights.early != 0 {
+			t.Errorf("it went: %v, %d are counted", x.early, e.flights.early)
+		}
+		e.unwatch(fl)
+	}
+}
