@@ -89,6 +89,7 @@ type follower struct {
 	at  *chunk
 	off int
 	pos int64
+	cut bool // it was too far behind
 }
 
 // expect says that who leads the fetch is going to follow; then it must, or
@@ -140,6 +141,10 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 	g := f.g
 	for {
 		g.mu.Lock()
+		if f.cut {
+			g.mu.Unlock()
+			return nil, errTooSlow
+		}
 		for f.off == len(f.at.data) && f.at.next != nil {
 			f.at, f.off = f.at.next, 0
 		}
@@ -147,7 +152,10 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 			b := f.at.data[f.off:]
 			f.off = len(f.at.data)
 			f.pos += int64(len(b))
-			g.front = max(g.front, f.pos)
+			if f.pos > g.front {
+				g.front = f.pos
+				g.cutOff()
+			}
 			g.wakeWriter()
 			slow := g.first == nil && g.front-f.pos > 2*maxLag
 			g.mu.Unlock()
@@ -172,6 +180,20 @@ func (f *follower) next(ctx context.Context) ([]byte, error) {
 		case <-changed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		}
+	}
+}
+
+// cutOff cuts off the readers that stay too far behind, those too that are in a
+// long write and do not ask: what comes after their place would be kept for them. mu
+// is held.
+func (g *growing) cutOff() {
+	if g.first != nil {
+		return
+	}
+	for f := range g.readers {
+		if g.front-f.pos > 2*maxLag {
+			f.cut, f.at, f.off = true, &chunk{}, 0
 		}
 	}
 }

@@ -138,3 +138,34 @@ func TestTooLargeForASlowClient(t *testing.T) {
 		}
 	})
 }
+
+// Nothing is kept for a client that takes nothing of such a body while another
+// reads on.
+func TestTooLargeKeepsNothingForWhoStalls(t *testing.T) {
+	e := gatedEdge(t, newGated(""), 0)
+	g := newGrowing(-1, e.store.arena)
+	stalled, fast := g.follow(false), g.follow(false)
+	go g.fill(t.Context(), strings.NewReader(strings.Repeat("x", 16*maxLag)), func(int64) bool { return false }, false)
+	if _, err := stalled.next(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for err := error(nil); err != io.EOF; {
+		if _, err = fast.next(t.Context()); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+	}
+	kept := 0
+	for c := stalled.at; c != nil; c = c.next {
+		kept += len(c.data)
+	}
+	if kept > 4*maxLag {
+		t.Errorf("%d octets are kept", kept)
+	}
+	if _, err := stalled.next(t.Context()); err != errTooSlow {
+		t.Errorf("it goes on: %v", err)
+	}
+	stalled.close()
+	fast.close()
+	g.letGoOf()
+	g.letGoOf()
+}
