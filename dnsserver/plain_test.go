@@ -9,6 +9,7 @@ import (
 
 	"perigee.example/dnsserver"
 	"perigee.example/internal/txtest"
+	"perigee.example/zones"
 )
 
 // checkPlain holds the hot path against the general one: the same outcome, and
@@ -69,6 +70,39 @@ func TestPlainQueries(t *testing.T) {
 		c := &dnsserver.Context{From: q.From, Transport: transport, State: k.state, Cookies: k.cookies}
 		if got := checkPlain(k.view, q.Wire, c, func(what string) { t.Errorf("%s: %s", text, what) }); got != (i < len(plain)) {
 			t.Errorf("%s: plain %v", text, got)
+		}
+	}
+}
+
+// The SOA of a negative answer is packed once a zone and moved behind each
+// question: wherever its names lead to, and however long the question is.
+func TestPlainNegatives(t *testing.T) {
+	for _, origin := range []string{"example.test", "."} {
+		for _, names := range []string{
+			"ns1 hostmaster", "@ @", ". .", "@ .", ". @", "ns1.example.org. hostmaster.ns1.example.org.", "ns1.example.org. ns1.example.org.", "a.b a.b.c.a.b",
+			"A.test. B.A.Test.", strings.Repeat("x", 63) + ".test. h." + strings.Repeat("x", 63) + ".test.",
+		} {
+			text := "$TTL 300\n@ IN SOA " + names + " 7 3600 900 604800 60\n@ IN NS ns1.example.net.\nns1.example.net.example.test. IN A 192.0.2.1\n"
+			if origin == "." {
+				text += "ns1.example.net. IN A 192.0.2.1\n"
+			}
+			v, err := dnsserver.NewView(dnsserver.ViewConfig{Zones: []*zones.Zone{parseZone(t, origin, []byte(text))}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, question := range []string{
+				"example.test", "no.example.test", "NO.Example.Test AAAA +noedns", "b.example.test MX", strings.Repeat("y", 63) + ".h.ns1.example.test", "x.a.b.c.a.b.example.test",
+				"no.example.test +opt=10:2464c4abcf10c957 +ecs=192.0.2.0/24", "a.b.c.d.e.f.g.h.i.example.test +tcp",
+			} {
+				q, err := txtest.ParseQuery(question)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := &dnsserver.Context{From: q.From, Transport: dnsserver.UDP}
+				if !checkPlain(v, q.Wire, c, func(what string) { t.Errorf("zone %s, SOA %s, %s: %s", origin, names, question, what) }) {
+					t.Errorf("zone %s, SOA %s: %s is not plain", origin, names, question)
+				}
+			}
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -291,6 +292,7 @@ func TestLookupAgreesWithTheRFC(t *testing.T) {
 			}
 			var r Result
 			z.Lookup(wireName(t, name), qtype, &r)
+			samePlain(t, z, wireName(t, name), qtype, &r)
 			got, want := describe(z, &r), m.lookup(name, qtype)
 			kinds[strings.Fields(got)[0]]++
 			if got != want {
@@ -306,6 +308,26 @@ func TestLookupAgreesWithTheRFC(t *testing.T) {
 	if kinds["refused"] > 200 {
 		t.Errorf("%d of 400 random zones were refused", kinds["refused"])
 	}
+}
+
+// samePlain holds Plain against what Lookup says of the same question: the same,
+// or nothing where there is more to say.
+func samePlain(t *testing.T, z *Zone, name []byte, qtype uint16, r *Result) {
+	t.Helper()
+	var at starts
+	depth, ok := z.relative(name, &at)
+	if !ok || qtype == typeANY {
+		return // which Plain is not for
+	}
+	kind, n, wire, count := z.Plain(name, at[:depth], qtype)
+	set, _ := z.RRset(r.Node, qtype)
+	cut := z.node(r.Node).flags()&flagCut != 0 // of DS, and of a wildcard with NS
+	switch {
+	case kind == 0 && (cut || r.Kind != Found && r.Kind != NoData && r.Kind != NXDomain):
+	case kind != r.Kind || n != r.Node, kind == Found && (count != set.Count || !bytes.Equal(wire, set.Wire)):
+		t.Fatalf("%s %s: plain %s of node %d, %d records; else %s of %d", FormatName(name), typeName(qtype), kind, n, count, r.Kind, r.Node)
+	}
+	runtime.KeepAlive(z)
 }
 
 func TestRRsets(t *testing.T) {

@@ -97,6 +97,8 @@ func sameAnswers(t *testing.T, a, b *Zone, rng *rand.Rand) {
 			var x, y Result
 			a.Lookup(wire, qtype, &x)
 			b.Lookup(wire, qtype, &y)
+			samePlain(t, a, wire, qtype, &x)
+			samePlain(t, b, wire, qtype, &y)
 			if describe(a, &x) != describe(b, &y) {
 				t.Fatalf("%s %s: %s, and whole %s", name, typeName(qtype), describe(a, &x), describe(b, &y))
 			}
