@@ -35,10 +35,12 @@ func setOptions(conn *net.UDPConn, options []option) error {
 }
 
 // noFragments keeps the kernel from believing path MTUs, which anybody can forge,
-// and from cutting replies to fit them. Ours fit every interface. Over IPv4 they
-// carry DF, so that no router cuts them either (RFC 9715 §3.1); and what is never
-// cut needs no identification (RFC 6864 §4.1), which the kernel would hash and
-// count up for each reply: 3 % of what an answer costs.
+// and from cutting replies to fit them. Ours fit every interface of 1,280 octets; a
+// smaller one, which only IPv4 allows, refuses the largest with EMSGSIZE, and who
+// waits for one comes by TCP. Over IPv4 they carry DF, so that no router cuts them
+// either (RFC 9715 §3.1); and what is never cut needs no identification (RFC 6864
+// §4.1), which the kernel would hash and count up for each reply: 3 % of what an
+// answer costs.
 func noFragments(conn *net.UDPConn, local netip.AddrPort) error {
 	options := []option{{"IP_MTU_DISCOVER", unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE}}
 	if local.Addr().Is6() {
