@@ -50,9 +50,12 @@ const spread = 128
 // up to control octets; 0 asks for none. Free gives it back.
 func New(size, control int) *Batch {
 	b := &Batch{size: size, stride: size + spread, control: control, controls: make([]byte, Size*control), used: Size}
-	if m, err := bigmem.Reserve(hugePage, true); err == nil && Size*b.stride <= hugePage {
-		b.memory, b.packets = m, m.Bytes() // one entry of the TLB in place of Size
-	} else {
+	if Size*b.stride <= hugePage {
+		if m, err := bigmem.Reserve(hugePage, true); err == nil {
+			b.memory, b.packets = m, m.Bytes() // one entry of the TLB in place of Size
+		}
+	}
+	if b.packets == nil {
 		b.packets = make([]byte, Size*b.stride)
 	}
 	for i := range b.headers {
@@ -69,7 +72,7 @@ const hugePage = 2 << 20
 // Free gives the memory of the packets back; the Batch is of no use then.
 func (b *Batch) Free() {
 	if b.memory != nil {
-		b.packets = nil
+		b.packets, b.vecs = nil, [Size]unix.Iovec{} // nothing leads there any more
 		b.memory.Free()
 	}
 }

@@ -131,12 +131,16 @@ func TestOddSizes(t *testing.T) {
 	b.Reply(0, make([]byte, 70_000), nil) // more than UDP can carry
 	b.Reply(1, nil, nil)
 	b.Reply(2, []byte("ok"), nil)
-	if sent, err := b.Send(s); sent != 1 || !errors.Is(err, syscall.EMSGSIZE) {
+	b.Reply(3, make([]byte, 70_000), nil)
+	b.Reply(5, []byte("the last"), nil)
+	if sent, err := b.Send(s); sent != 2 || !errors.Is(err, syscall.EMSGSIZE) {
 		t.Errorf("sent %d, %v", sent, err)
 	}
 	buf := make([]byte, 16)
-	if n, err := client.Read(buf); err != nil || string(buf[:n]) != "ok" {
-		t.Errorf("%q, %v", buf[:n], err)
+	for _, want := range []string{"ok", "the last"} {
+		if n, err := client.Read(buf); err != nil || string(buf[:n]) != want {
+			t.Errorf("%q, %v, want %q", buf[:n], err, want)
+		}
 	}
 }
 
