@@ -31,6 +31,9 @@ const (
 	blobAge = 24 * time.Hour
 	// openAge is how long a push is remembered to which nothing was added.
 	openAge = 24 * time.Hour
+	// lostKeep is how long nothing is forgotten or removed after the log has lost
+	// entries: what they needed is not known, and edges may be serving it.
+	lostKeep = logHorizon
 )
 
 // keepCollecting collects, as long as ctx lasts.
@@ -68,6 +71,12 @@ func (s *Server) collectAt(ctx context.Context, now, olderThan time.Time) (swept
 	defer s.collecting.Unlock()
 	if err := errors.Join(s.onHold(), s.quorum()); err != nil {
 		return swept, err
+	}
+	s.mu.Lock()
+	lost := s.lostAt
+	s.mu.Unlock()
+	if now.Sub(lost) < lostKeep {
+		return swept, fmt.Errorf("the log may have lost entries on %s, so what is needed is not known: until %s later everything stays; push every site again meanwhile, or restore a backup", lost.UTC().Format(time.DateOnly), lostKeep)
 	}
 	for _, k := range s.known.Load().Sites {
 		if !k.Push {
@@ -205,6 +214,9 @@ func (s *Server) releases(now time.Time) (sealed, gone []referral) {
 	for site, st := range s.state.Sites {
 		for i := range st.Releases {
 			sealed = append(sealed, referral{site: site, release: st.Releases[i].Release.Release})
+		}
+		for _, d := range st.activeUnsealed() {
+			sealed = append(sealed, referral{site: site, release: d})
 		}
 		for _, f := range st.Forgotten {
 			if now.Sub(f.At) < forgottenFor {

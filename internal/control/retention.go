@@ -63,6 +63,20 @@ func (s *SiteState) forget(e feed.Entry, releases []origin.Digest) {
 	}
 }
 
+// activeUnsealed are releases that are active and may not be activated: a control
+// node of a version that knows no Forget can write such an entry.
+func (s *SiteState) activeUnsealed() (list []origin.Digest) {
+	if !s.Active.IsZero() && s.find(s.Active) == nil {
+		list = append(list, s.Active)
+	}
+	for _, p := range s.Previews {
+		if s.find(p.Active) == nil {
+			list = append(list, p.Active)
+		}
+	}
+	return list
+}
+
 // forgotten finds a release among those that were forgotten.
 func (s *SiteState) forgotten(release origin.Digest) *ForgottenRelease {
 	for i := range s.Forgotten {

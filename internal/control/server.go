@@ -105,6 +105,7 @@ type Server struct {
 	// snapshotWanted says that the newest snapshot is to come from another one.
 	snapshotWanted bool
 	opened         time.Time
+	lostAt         time.Time // when the log began an epoch last: entries before it may be lost
 
 	clusterMu  sync.Mutex
 	standing   ClusterStatus
@@ -304,6 +305,7 @@ func (s *Server) fold(e feed.Entry) {
 		return
 	}
 	s.folded = e.Position()
+	s.noteEpoch(e)
 	command, err := DecodeCommand(e)
 	if err != nil {
 		s.log.Error("entry of the log left out", "err", err)
@@ -321,6 +323,13 @@ func (s *Server) fold(e feed.Entry) {
 		}
 	case *SnapshotMade:
 		s.took(*c)
+	}
+}
+
+// noteEpoch notes when entries were lost. Called as catchUp is.
+func (s *Server) noteEpoch(e feed.Entry) {
+	if e.Kind == feed.KindEpoch {
+		s.lostAt = time.UnixMilli(e.At)
 	}
 }
 

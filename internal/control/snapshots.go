@@ -255,6 +255,7 @@ func (s *Server) begin(ctx context.Context, first uint64) error {
 		if err != nil {
 			return err
 		}
+		s.noteEpoch(e)
 		if e.Kind != KindSnapshot {
 			continue
 		}
@@ -265,6 +266,10 @@ func (s *Server) begin(ctx context.Context, first uint64) error {
 		if m := command.(*SnapshotMade); m.At.Seq+1 >= first {
 			snaps = append(snaps, *m)
 		}
+	}
+	if len(snaps) == 0 && s.c.Cluster == nil { // it was never trimmed: Trim leaves the entry that names the snapshot
+		s.log.Error("the beginning of the log is lost, and there was no snapshot of it: releases and activations of that time are not known here any more; restore a backup, or push every site again", "first", first)
+		return nil
 	}
 	var errs []error
 	for _, m := range slices.Backward(snaps) {
