@@ -319,7 +319,8 @@ func (l *Log) EpochWhy() string {
 
 // Entries yields the entries from number seq on, up to the head at the time of
 // the call. Messages that cannot be read are left out: they show as a break
-// when the entries are verified. It ends with an error when the log cannot be read.
+// when the entries are verified. It ends with an error when the log cannot be read,
+// or was trimmed meanwhile.
 func (l *Log) Entries(ctx context.Context, seq uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		l.mu.Lock()
@@ -327,7 +328,10 @@ func (l *Log) Entries(ctx context.Context, seq uint64) iter.Seq2[Entry, error] {
 		l.mu.Unlock()
 		for ; at <= last; at++ {
 			e, err := l.read(ctx, at)
-			if errors.Is(err, jetstream.ErrMsgNotFound) || errors.Is(err, errUnreadable) {
+			switch {
+			case errors.Is(err, jetstream.ErrMsgNotFound) && l.trimmedPast(at):
+				err = fmt.Errorf("feed: the log was trimmed while it was read: %w", err)
+			case errors.Is(err, jetstream.ErrMsgNotFound), errors.Is(err, errUnreadable):
 				continue
 			}
 			if !yield(e, err) || err != nil {
@@ -335,6 +339,13 @@ func (l *Log) Entries(ctx context.Context, seq uint64) iter.Seq2[Entry, error] {
 			}
 		}
 	}
+}
+
+// trimmedPast reports that a message is before the first entry of the log.
+func (l *Log) trimmedPast(at uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return at < l.first.stream
 }
 
 // errUnreadable is an entry that Decode refuses.

@@ -110,7 +110,8 @@ func (l *Log) seek(ctx context.Context, at uint64) error {
 	}
 	l.first = firstEntry{e.Position(), at, e}
 	if l.last+1 < at { // this one was away for so long
-		l.last, l.head, l.segments = at-1, Position{}, nil
+		l.segments = nil
+		l.advance(at, &e)
 	}
 	return nil
 }

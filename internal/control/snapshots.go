@@ -159,9 +159,23 @@ func (s *Server) trim(ctx context.Context) error {
 			upTo = m.At.Seq
 		}
 	}
+	if !s.collecting.TryLock() { // a backup reads blobs; there is a next time
+		return nil
+	}
+	defer s.collecting.Unlock()
 	s.sweepSnapshots(snaps)
 	if upTo == 0 || s.feed.Log().First() > upTo {
 		return nil
+	}
+	newest := snaps[len(snaps)-1].Digest
+	f, err := s.openBlob(ctx, newest)
+	if err != nil {
+		return fmt.Errorf("the log is kept whole, since its newest snapshot is not at hand: %w", err)
+	}
+	_, err = ReadSnapshot(f, newest, true)
+	f.Close()
+	if err != nil {
+		return fmt.Errorf("the log is kept whole, since its newest snapshot cannot be read: %w", err)
 	}
 	if err := s.feed.Log().Trim(ctx, upTo+1); err != nil {
 		return err
