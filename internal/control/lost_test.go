@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"perigee.example/origin"
 )
@@ -29,4 +30,22 @@ func TestLogLostBeforeASnapshot(t *testing.T) {
 		t.Errorf("blobs are removed whose releases are lost: %+v, %v", swept, err)
 	}
 	wantStatus(t, func() error { _, err := f.local.Activate(bounded(t), "www", "", d, nil); return err }(), 404, "is not sealed here")
+}
+
+// TestTrimReadsItsSnapshot: the blob of the newest snapshot rots, so the log, which is all
+// that has the state now, stays whole.
+func TestTrimReadsItsSnapshot(t *testing.T) {
+	f := newFleet(t)
+	f.fill(t)
+	if err := f.snapshot(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	newest := f.state.Snapshots[0].Digest.String()[7:]
+	if err := os.WriteFile(filepath.Join(f.c.Dir, "blobs", newest[:2], newest), []byte("{}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.now = func() time.Time { return time.Now().Add(96 * time.Hour) }
+	if err := f.trim(bounded(t)); err == nil || f.feed.Log().First() != 1 {
+		t.Errorf("trimmed to %d behind a snapshot that nobody can read: %v", f.feed.Log().First(), err)
+	}
 }
