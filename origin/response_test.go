@@ -65,7 +65,7 @@ func FuzzParseResponse(f *testing.F) {
 
 // FuzzChunkedReader: what it takes for whole, net/http takes for the same.
 func FuzzChunkedReader(f *testing.F) {
-	for _, s := range []string{"0\r\n\r\n", "3\r\nabc\r\n0\r\nX: y\r\n\r\n", "3;a=b\r\nabc\r\n0\r\n\r\n", "3\nabc\n0\n\n", "ffffffffffffffff\r\n", "3\r\n000\r\n0 00\r\n\r\n"} {
+	for _, s := range []string{"0\r\n\r\n", "3\r\nabc\r\n0\r\nX: y\r\n\r\n", "3;a=b\r\nabc\r\n0\r\n\r\n", "3\nabc\n0\n\n", "ffffffffffffffff\r\n", "3\r\n000\r\n0 00\r\n\r\n", "3\t;\r\nabc\r\n0\r\n\r\n"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -79,6 +79,9 @@ func FuzzChunkedReader(f *testing.F) {
 			t.Fatal(err)
 		}
 		std, err := io.ReadAll(resp.Body)
+		if err != nil && (bytes.Contains(b, []byte("\t;")) || bytes.Contains(b, []byte(" ;"))) {
+			return // white space before an extension (RFC 9112 §7.1.1), which net/http refuses
+		}
 		if err != nil {
 			t.Fatalf("%q: %q is whole; net/http says %v", b, body, err)
 		}
