@@ -101,7 +101,7 @@ func (w *fill) carryOut(pass func(interim), here bool) {
 		}
 		return
 	}
-	if here = here && atHand(b.resp); here && b.keep(true) {
+	if here && atHand(b.resp) && b.keep(true) {
 		w.fl.cancel()
 		return
 	}
