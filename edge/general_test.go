@@ -329,3 +329,37 @@ func pairOf(t *testing.T, h http.HandlerFunc) (ours, theirs net.Conn) {
 	}
 	return ours, theirs
 }
+
+// TestBodyThatHasNotCome: who leads the fetch has what came before the rest comes.
+func TestBodyThatHasNotCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rest := make(chan struct{})
+		origin := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "10")
+			w.Header().Set("Cache-Control", "max-age=60")
+			io.WriteString(w, "hello")
+			w.(http.Flusher).Flush()
+			<-rest
+			io.WriteString(w, "world")
+		})
+		e, err := New(Config{Sites: []Site{{Name: "s", Hosts: []string{"s.test"}, Origin: HandlerTransport(origin)}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		c := dialLoop(t, e)
+		io.WriteString(c, "GET /a HTTP/1.1\r\nHost: s.test\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := make([]byte, 5)
+		if _, err := io.ReadFull(resp.Body, first); string(first) != "hello" {
+			t.Fatalf("%q, %v", first, err)
+		}
+		close(rest)
+		if all, err := io.ReadAll(resp.Body); string(all) != "world" || err != nil {
+			t.Errorf("%q, %v", all, err)
+		}
+	})
+}
