@@ -113,12 +113,7 @@ func (s *Server) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, attendWait)
 	defer cancel()
 	st := ClusterStatus{Name: s.c.Cluster.Name, Members: len(s.c.Cluster.Peers) + 1}
-	err := s.feed.Log().Refresh(ctx)
-	if err == nil {
-		s.mu.Lock()
-		err = s.catchUp(ctx)
-		s.mu.Unlock()
-	}
+	err := s.readOn(ctx)
 	if err == nil {
 		st.Leader, st.Current, err = s.feed.Log().Leader(ctx)
 	}
@@ -144,6 +139,16 @@ func (s *Server) refresh(ctx context.Context) {
 		}
 	}
 	s.standing = st
+}
+
+// readOn brings the state to where the log is now.
+func (s *Server) readOn(ctx context.Context) error {
+	if err := s.feed.Log().Refresh(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.catchUp(ctx)
 }
 
 // quorum refuses a command when the log has not been readable for too long.

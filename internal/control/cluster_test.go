@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -181,6 +182,7 @@ func TestCommandsAtThreeControlNodes(t *testing.T) {
 		t.Errorf("%d of three activations that were conditional on the same generation were made", won)
 	}
 
+	f.channelsAtOnce(t, pushed.Release)
 	var purges sync.WaitGroup
 	for i := range 3 {
 		for n := range 4 {
@@ -229,6 +231,25 @@ func TestCommandsAtThreeControlNodes(t *testing.T) {
 	f.unknownEntry(t)
 	f.blobDoor(t)
 	f.noCopy(t)
+}
+
+// channelsAtOnce: who asks another control node what is active, since the answer of
+// the one that made it so was lost, is told of it.
+func (f *trio) channelsAtOnce(t *testing.T, release origin.Digest) {
+	t.Helper()
+	for i := range 3 {
+		channel := fmt.Sprintf("preview-%d", i)
+		if _, err := f.clients[i].Activate(patient(t), "www", channel, release, nil); err != nil {
+			t.Fatal(err)
+		}
+		list, err := f.clients[(i+1)%3].Channels(patient(t), "www")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(list.Channels, func(c ListChannel) bool { return c.Channel == channel && c.Release == release }) {
+			t.Errorf("what ctl%d has made active is not known to the next one: %+v", i+1, list.Channels)
+		}
+	}
 }
 
 // unknownEntry: a control node that does not have an entry says that another may: it

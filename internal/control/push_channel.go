@@ -93,6 +93,14 @@ func (s *Server) getChannels(_ http.ResponseWriter, r *http.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
+	if s.c.Cluster != nil { // who asks after a lost answer must see what another has written
+		ctx, cancel := context.WithTimeout(r.Context(), attendWait)
+		err := s.readOn(ctx)
+		cancel()
+		if err != nil { // in a minority: what was known is better than nothing
+			s.log.Debug("channels as they were", "err", err)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.state.Sites[site]
