@@ -221,12 +221,13 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 }
 
 func (c *Client) sendOnce(req *http.Request, out any) error {
-	req, end := c.watch(req)
+	req, moved, end := c.watch(req)
 	resp, err := c.start(req)
 	if err != nil {
 		return end(err)
 	}
 	defer resp.Body.Close()
+	resp.Body = &watchedBody{resp.Body, moved}
 	b, err := c.readAll(resp)
 	if err = end(err); err != nil {
 		return err

@@ -57,11 +57,11 @@ func (c *Client) moveOn(from int32) {
 }
 
 // watch bounds how long a request may stand still: it returns the request to make,
-// and what ends the watch once the answer is read.
-func (c *Client) watch(req *http.Request) (*http.Request, func(error) error) {
+// what says that its answer goes on, and what ends the watch once that is read.
+func (c *Client) watch(req *http.Request) (_ *http.Request, moved func(), end func(error) error) {
 	wait := stallWait
 	if len(c.addrs) < 2 || strings.HasPrefix(req.URL.Path, "/v1/receipts") || strings.HasPrefix(req.URL.Path, "/v1/backup") { // which wait, or are long
-		return req, func(err error) error { return err }
+		return req, func() {}, func(err error) error { return err }
 	}
 	if c.stall > 0 { // a test's
 		wait = c.stall
@@ -72,13 +72,12 @@ func (c *Client) watch(req *http.Request) (*http.Request, func(error) error) {
 	wait += time.Duration(max(req.ContentLength, 0)/stallRate) * time.Second
 	ctx, cancel := context.WithCancelCause(req.Context())
 	timer := time.AfterFunc(wait, func() { cancel(errStalled) })
-	getBody := req.GetBody
+	moved = func() { timer.Reset(wait) }
 	req = req.WithContext(ctx)
-	req.GetBody = getBody
 	if req.Body != nil && req.Body != http.NoBody {
-		req.Body = &watchedBody{req.Body, func() { timer.Reset(wait) }}
+		req.Body = &watchedBody{req.Body, moved}
 	}
-	return req, func(err error) error {
+	return req, moved, func(err error) error {
 		timer.Stop()
 		if err != nil && context.Cause(ctx) == errStalled {
 			err = fmt.Errorf("control node %s: %w", c.where, errStalled)
