@@ -311,9 +311,11 @@ func (n *Node) setLost(lost bool, why error) {
 	}
 }
 
-// setBehind notes whether entries are known to be missing here.
+// setBehind notes whether entries are known to be missing here. They are as long as
+// the log goes on in a version that cannot be read.
 func (n *Node) setBehind(behind bool) {
 	n.mu.Lock()
+	behind = behind || n.tooOld != ""
 	news := n.behind != behind || !n.judged // whoever opened the node may hold itself for behind
 	n.behind, n.judged = behind, true
 	n.mu.Unlock()
