@@ -350,3 +350,34 @@ func entryAt(seq uint64, command any) (feed.Entry, error) {
 	e.Body = b
 	return e, err
 }
+
+// TestGatheredIsYoung: what is here already of a release that is sealed again is
+// spared by a collection that found it needed by nobody.
+func TestGatheredIsYoung(t *testing.T) {
+	f := newFleet(t)
+	_, id := writeRelease(t, f)
+	release, err := origin.ParseDigest(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := f.manifest(release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-48 * time.Hour)
+	for _, b := range m.Blobs() {
+		name := b.Digest.String()[7:]
+		if err := os.Chtimes(filepath.Join(f.c.Dir, "blobs", name[:2], name), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.gatherRelease(bounded(t), release); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Server.blobs.Sweep(func(origin.Digest) bool { return false }, time.Now().Add(-24*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if missing := f.Server.blobs.Missing(m); len(missing) > 0 {
+		t.Errorf("removed: %v", missing)
+	}
+}

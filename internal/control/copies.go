@@ -248,12 +248,7 @@ func (s *Server) gatherRelease(ctx context.Context, release origin.Digest) error
 		}
 	}
 	s.mu.Unlock()
-	var missing []origin.Blob
-	for _, b := range m.Blobs() {
-		if size, ok := s.blobs.Has(b.Digest); !ok || size != b.Size {
-			missing = append(missing, b)
-		}
-	}
+	missing := s.blobs.Missing(m) // the others are young now, and spared by a collection that runs
 	return each(ctx, uploaders, missing, func(ctx context.Context, b origin.Blob) error { return s.pull(ctx, b.Digest) })
 }
 

@@ -40,8 +40,7 @@ func TestTrimReadsItsSnapshot(t *testing.T) {
 	if err := f.snapshot(bounded(t)); err != nil {
 		t.Fatal(err)
 	}
-	newest := f.state.Snapshots[0].Digest.String()[7:]
-	if err := os.WriteFile(filepath.Join(f.c.Dir, "blobs", newest[:2], newest), []byte("{}\n"), 0o600); err != nil {
+	if err := spoil(f.c.Dir, f.state.Snapshots[0].Digest); err != nil {
 		t.Fatal(err)
 	}
 	f.now = func() time.Time { return time.Now().Add(96 * time.Hour) }
