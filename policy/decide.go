@@ -148,12 +148,12 @@ func (e *evaluation) choose(ref int32, ttl time.Duration) bool {
 	return chosen
 }
 
-// weighted returns the usable choice of a weighted level, or -1, that comes first in the
-// race that draw starts (rendezvous hashing). Each comes first as often as its
-// share of the weights says. What goes out, or is given another weight, changes
-// nothing in the times of the others: so only its own clients move, spread over
-// the rest in proportion, and come back when it does. Choices of weight 0 run
-// when nothing else is left; then all alike.
+// weighted returns which choice of a weighted level is taken, or -1 when none is
+// usable: of those that are, the one that comes first in the race that draw starts
+// (rendezvous hashing). Each comes first as often as its share of the weights says.
+// What goes out, or is given another weight, changes nothing in the times of the
+// others: so only its own clients move, spread over the rest in proportion, and come
+// back when it does. Choices of weight 0 run when nothing else is left; then all alike.
 func (e *evaluation) weighted(n *node, draw uint64) int {
 	best, at := math.Inf(1), -1
 	for i, pace := range n.paces {
