@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"strings"
@@ -40,10 +41,16 @@ type members struct {
 
 func newMembers(t *testing.T) *members {
 	t.Helper()
+	// An address of loopback that no other test has: between the choice of a port
+	// and a start or another one, nobody else's connection may get that port.
+	// Through NATS, members also tell each other the address that a connection comes
+	// from with the port of the door: were the doors at 127.0.0.1 they would find
+	// their way around the relays, which are there.
+	host := fmt.Sprintf("127.%d.%d.%d", 1+rand.N(254), rand.N(256), 1+rand.N(254))
 	m := &members{ca: newAuthority(t), dir: t.TempDir(), names: []string{"ctl1", "ctl2", "ctl3"}, doors: map[string]string{}, feeds: map[string]string{}, servers: map[string]*Server{}}
 	for _, name := range m.names {
 		for _, addrs := range []map[string]string{m.doors, m.feeds} {
-			ln, err := net.Listen("tcp", "127.0.0.1:0") // each must be known before the first starts
+			ln, err := net.Listen("tcp", host+":0") // each must be known before the first starts
 			if err != nil {
 				t.Fatal(err)
 			}
