@@ -96,7 +96,7 @@ func (l *limiter) judge(to netip.Addr, class byte, now time.Duration) Verdict {
 			return Passed
 		}
 	}
-	h := siphash.Sum64(l.key, l.network(new([9]byte), to, class))
+	h := l.hash(to, class)
 	set := &l.sets[h%limitSets]
 	set.mu.Lock() // nothing below can panic
 	verdict := l.add(set.bucket(uint32(h>>32)|1), now)
@@ -122,17 +122,16 @@ func (l *limiter) add(b *bucket, now time.Duration) Verdict {
 	return Dropped
 }
 
-// network is what is counted as one: class, family and prefix.
-func (l *limiter) network(b *[9]byte, to netip.Addr, class byte) []byte {
-	b[0] = class
+// hash is that of what is counted as one: class, family and prefix.
+func (l *limiter) hash(to netip.Addr, class byte) uint64 {
 	if to.Is4() {
 		a := to.As4()
-		b[1] = 4
-		return b[:2+copy(b[2:], a[:limitBits4/8])]
+		return siphash.Word(l.key, uint64(class)|4<<8|uint64(a[0])<<16|uint64(a[1])<<24|uint64(a[2])<<32, 2+limitBits4/8)
 	}
 	a := to.As16()
-	b[1] = 6
-	return b[:2+copy(b[2:], a[:limitBits6/8])]
+	b := [2 + limitBits6/8]byte{class, 6}
+	copy(b[2:], a[:])
+	return siphash.Sum64(l.key, b[:])
 }
 
 // bucket finds the bucket of tag, or gives it that of the set that has been

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"net/netip"
 	"time"
@@ -13,18 +14,13 @@ import (
 // share such a network, and so share their answers.
 func ResolverDraw(seed [16]byte, resolver netip.Addr) uint64 {
 	resolver = resolver.Unmap()
-	var b [7]byte // the family, then the network
-	n := 4
+	// The family, then the network.
 	if resolver.Is4() {
 		a := resolver.As4()
-		b[0] = 4
-		copy(b[1:], a[:MaxBits4/8])
-	} else {
-		a := resolver.As16()
-		b[0], n = 6, 7
-		copy(b[1:], a[:MaxBits6/8])
+		return siphash.Word(seed, 4|uint64(a[0])<<8|uint64(a[1])<<16|uint64(a[2])<<24, 1+MaxBits4/8)
 	}
-	return siphash.Sum64(seed, b[:n])
+	a := resolver.As16()
+	return siphash.Word(seed, 6|binary.LittleEndian.Uint64(a[:])<<(64-MaxBits6)>>(64-MaxBits6-8), 1+MaxBits6/8)
 }
 
 // mix spreads every bit of x over all of the result; it is a bijection (the

@@ -1,6 +1,9 @@
 package siphash
 
-import "testing"
+import (
+	"encoding/binary"
+	"testing"
+)
 
 // TestSipHash has the vectors of the paper's appendix A and of the reference
 // code's first lengths: key 00 01 … 0f, input 00 01 … of each length.
@@ -22,6 +25,9 @@ func TestSipHash(t *testing.T) {
 	} {
 		if got := Sum64(key, input[:test.length]); got != test.want {
 			t.Errorf("%d octets: %#x, want %#x", test.length, got, test.want)
+		}
+		if x := binary.LittleEndian.Uint64(input[:8]) & (1<<(8*test.length) - 1); test.length < 8 && Word(key, x, test.length) != test.want {
+			t.Errorf("Word of %d octets: %#x, want %#x", test.length, Word(key, x, test.length), test.want)
 		}
 	}
 }
