@@ -64,6 +64,7 @@ func BenchmarkAnswerMillion(b *testing.B) {
 		n := 1<<16 + rnd.Uint32N(223<<16)
 		clients[i] = [3]byte{byte(n >> 16), byte(n >> 8), byte(n)}
 	}
+	set.Prepare(st)
 	for _, name := range []string{"plain", "steer"} {
 		q, err := txtest.ParseQuery(name + ".example.test +ecs=193.99.144.0/24")
 		if err != nil {

@@ -85,7 +85,12 @@ func (s *Server) View() *View { return s.view.Load() }
 // SetState swaps the picture of the fleet. It must be of the View's policies:
 // when they change, set the View first and then its State; in between, all is
 // unknown where the number of endpoints differs.
-func (s *Server) SetState(st *policy.State) { s.state.Store(st) }
+func (s *Server) SetState(st *policy.State) {
+	if v := s.view.Load(); v != nil && v.policies != nil {
+		v.policies.Prepare(st)
+	}
+	s.state.Store(st)
+}
 
 // SetCookies swaps the secrets of server cookies; before the first call, and
 // with nil, none are given.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -126,6 +127,12 @@ func (a *atlas) locate(client netip.Prefix) area {
 func normal(client netip.Prefix) netip.Prefix {
 	if !client.IsValid() {
 		return netip.PrefixFrom(netip.IPv4Unspecified(), 32)
+	}
+	if client.Addr().Is4() { // of an option that was checked: as it is
+		b := client.Addr().As4()
+		if binary.BigEndian.Uint32(b[:])<<client.Bits() == 0 {
+			return client
+		}
 	}
 	if a := client.Addr(); a.Is4In6() && client.Bits() >= 96 {
 		client = netip.PrefixFrom(a.Unmap(), client.Bits()-96)

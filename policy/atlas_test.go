@@ -83,9 +83,14 @@ func TestDecideAllocatesNothing(t *testing.T) {
 	st := s.NewState()
 	st.Endpoints[3].Health = Down
 	var d Decision
-	for _, name := range []string{"geo0", "many"} {
+	planned := s.NewState()
+	s.Prepare(planned)
+	for i, name := range []string{"geo0", "many", "geo0"} {
 		root, _ := s.Root(name)
 		q := w.query()
+		if i == 2 {
+			st = planned
+		}
 		s.Decide(root, q, st, &d)
 		if n := testing.AllocsPerRun(500, func() {
 			q.Draw = w.rnd.Uint64()
@@ -268,6 +273,7 @@ func BenchmarkDecide(b *testing.B) {
 	c, roots := fleet(b, 1)
 	s := mustCompile(b, c, country(b, 1), roots...)
 	st := s.NewState()
+	s.Prepare(st)
 	rnd := rand.New(rand.NewPCG(1, 1))
 	clients := make([]Query, 1<<14)
 	for i := range clients {

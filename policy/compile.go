@@ -19,6 +19,7 @@ type Set struct {
 	nodes  []node // one for each policy
 	roots  []root
 	byName map[string]Name
+	paths  []int // by policy: the ways on which it leads to choices
 }
 
 // Name is a handle for a policy or endpoint that a name may be steered by. It
@@ -128,21 +129,9 @@ func ttlOf(p Policy) time.Duration {
 // checkPaths bounds the ways on which policies lead to choices: when the whole
 // fleet is down, Decide walks all of them.
 func (s *Set) checkPaths() error {
-	paths := make([]int, len(s.nodes))
-	var count func(ref int32) int
-	count = func(ref int32) int {
-		if ref < 0 {
-			return 1
-		}
-		if paths[ref] == 0 {
-			for _, to := range s.nodes[ref].to {
-				paths[ref] = min(paths[ref]+count(to), MaxPaths+1)
-			}
-		}
-		return paths[ref]
-	}
+	s.paths = make([]int, len(s.nodes))
 	for i, p := range s.cfg.Policies {
-		if count(int32(i)) > MaxPaths {
+		if s.ways(int32(i)) > MaxPaths {
 			return join([]error{&ConfigError{
 				Path: "policy." + tomlKey(p.Name),
 				Text: fmt.Sprintf("its nested policies lead to choices on more than %d ways", MaxPaths),
@@ -151,6 +140,19 @@ func (s *Set) checkPaths() error {
 		}
 	}
 	return nil
+}
+
+// ways counts the ways to choices from ref, up to one more than there may be.
+func (s *Set) ways(ref int32) int {
+	if ref < 0 {
+		return 1
+	}
+	if s.paths[ref] == 0 {
+		for _, to := range s.nodes[ref].to {
+			s.paths[ref] = min(s.paths[ref]+s.ways(to), MaxPaths+1)
+		}
+	}
+	return s.paths[ref]
 }
 
 // reach lists the endpoints that ref can lead to, in order.

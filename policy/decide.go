@@ -50,15 +50,19 @@ func (s *Set) Decide(root Name, q Query, st *State, d *Decision) {
 	r := &s.roots[root]
 	client := normal(q.Client)
 	where := r.atlas.locate(client)
+	key := blockKey(q.Draw, client.Addr().Is4(), where.start, where.length)
 	d.Endpoints, d.Why = d.Endpoints[:0], d.Why[:0]
-	d.TTL, d.Scope, d.Open = DefaultTTL, where.scope, false
-	e := evaluation{
-		s: s, atlas: &r.atlas, st: st, d: d, region: int(where.region), now: q.Now, only: q.Only,
-		key: blockKey(q.Draw, client.Addr().Is4(), where.start, where.length),
+	d.Scope = where.scope
+	if l := st.planned(s, root, where.region); l != nil && q.Only == nil {
+		to := &l.runners[0]
+		if len(l.runners) > 1 {
+			to = l.first(levelDraw(key, l.hash, l.ttl, q.Now))
+		}
+		d.Endpoints, d.TTL, d.Open = append(d.Endpoints, to.to), to.ttl, l.open
+		return
 	}
-	if r.ref >= 0 {
-		d.TTL = s.nodes[r.ref].ttl
-	}
+	d.TTL, d.Open = s.ttlOf(r.ref), false
+	e := evaluation{s: s, atlas: &r.atlas, st: st, d: d, region: int(where.region), key: key, now: q.Now, only: q.Only}
 	for !e.choose(r.ref, d.TTL) {
 		if e.level == openAll { // of those that Only leaves there is none here
 			d.Open = false

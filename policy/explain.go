@@ -26,16 +26,21 @@ type witness struct {
 // time: it asks the geography about every network around the client until the
 // rules differ.
 func (s *Set) Explain(root Name, q Query, st *State, d *Decision) {
-	name := s.roots[root].name
+	t := newTerrain(s, s.roots[root].name)
+	t.explain(t.around(normal(q.Client)), q, st, d)
+}
+
+// explain is Explain for a client whose surroundings are known: finding them is
+// most of the work.
+func (t *terrain) explain(where surroundings, q Query, st *State, d *Decision) {
+	name, client := t.root, normal(q.Client)
 	*d = Decision{Endpoints: d.Endpoints[:0], Why: d.Why[:0], TTL: DefaultTTL}
-	w := &witness{terrain: newTerrain(s, name), q: q, st: st, d: d}
-	client := normal(q.Client)
-	w.where = w.around(client)
+	w := &witness{terrain: t, q: q, st: st, d: d, where: where}
 	d.Scope = w.where.scope
 	block := w.where.block
 	w.key = blockKey(q.Draw, block.Addr().Is4(), unit(block.Addr()), block.Bits())
 	w.introduce(name, client)
-	if p := s.written(name); p != nil {
+	if p := t.s.written(name); p != nil {
 		d.TTL = ttlOf(*p)
 	}
 	for !w.up(name) {

@@ -54,6 +54,7 @@ func millionSet(t testing.TB) (*policy.Set, policy.Name, *policy.State) {
 		st.Endpoints[i].Health = policy.Up
 	}
 	st.Endpoints[1].Health = policy.Down
+	set.Prepare(st)
 	return set, root, st
 }
 

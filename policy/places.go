@@ -90,17 +90,20 @@ func (ps *Places) Lookup(addr netip.Addr) (Location, netip.Prefix) {
 // Within implements Geography.
 func (ps *Places) Within(p netip.Prefix) iter.Seq2[netip.Prefix, Location] {
 	return func(yield func(netip.Prefix, Location) bool) {
-		for _, b := range ps.blocks[ps.find(p.Addr()):] {
-			if !b.Prefix.Overlaps(p) {
+		last := lastAddr(p)
+		for at := ps.find(p.Addr()); at < len(ps.blocks); at++ {
+			b := &ps.blocks[at] // by pointer: a Place is 150 octets
+			if last.Less(b.Prefix.Addr()) {
 				return
 			}
 			if b.Location == (Location{}) {
 				continue
 			}
-			if b.Prefix.Bits() < p.Bits() {
-				b.Prefix = p
+			block := b.Prefix
+			if block.Bits() < p.Bits() {
+				block = p
 			}
-			if !yield(b.Prefix, b.Location) {
+			if !yield(block, b.Location) {
 				return
 			}
 		}

@@ -1,5 +1,7 @@
 package policy
 
+import "sync/atomic"
+
 // Health is what is known of one endpoint.
 type Health uint8
 
@@ -35,4 +37,6 @@ type EndpointState struct {
 type State struct {
 	Endpoints []EndpointState
 	Stale     bool // the picture is older than it should be: control or probes are lost
+
+	plan atomic.Pointer[plan] // of the Set that prepared it; see Set.Prepare
 }

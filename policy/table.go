@@ -7,11 +7,12 @@ import (
 
 const (
 	// topBits is how many leading bits of a unit find its bucket: an array of
-	// 512 KiB, of which the networks in use touch a part.
+	// 256 KiB, of which the networks in use touch a part.
 	topBits = 16
 
-	// perStep is how many blocks of a bucket share an entry of its index.
-	perStep = 4
+	// perStep is how many blocks of a bucket share an entry of its index, and how
+	// many it has without one: of IPv4 a line of the cache.
+	perStep = 16
 
 	// maxWalk bounds the blocks that are looked at, one by one, to find what
 	// covers most of a client that is larger than they are. Beyond, it is
@@ -30,16 +31,11 @@ const (
 // Blocks are aligned to their size. So a bucket, which is all units with the
 // same topBits, lies in one block whole, or begins with one of its own.
 type table[C uint32 | uint64] struct {
-	cells   []C
-	buckets []bucket // by topBits, and one more
-	steps   []uint32 // of large buckets: see search
-	wide    []wide   // by middle
-}
-
-// bucket is where the blocks that begin in it stand.
-type bucket struct {
-	first uint32 // in cells
-	steps uint32 // its first entry in steps, when it is large
+	cells []C
+	first []uint32 // by topBits, and one more: the first cell that begins there or behind
+	index []uint32 // by topBits: the first entry in steps of a bucket with more than perStep cells; nil when there is none
+	steps []uint32 // see makeSteps
+	wide  []wide   // by middle
 }
 
 // wide is an inner node of the binary trie of blocks with more than maxWalk
@@ -58,18 +54,18 @@ func (f family) rest() int { return f.maxBits - topBits }
 func (t *table[C]) shift(f family) int { return bits.Len64(uint64(^C(0))) - f.rest() }
 
 func newTable[C uint32 | uint64](f family, runs []run[uint16], blocks, regions int) table[C] {
-	t := table[C]{cells: make([]C, 0, blocks), buckets: make([]bucket, 1<<topBits+1)}
-	shift, top := t.shift(f), 0
+	t := table[C]{cells: make([]C, 0, blocks), first: make([]uint32, 1<<topBits+1)}
+	shift, next, last := t.shift(f), 0, 0 // the first bucket without its first cell, and that of the cell before
 	cut(f, runs, func(start uint64, length int, region uint16) {
-		for ; top <= int(start>>f.rest()); top++ {
-			t.buckets[top].first = uint32(len(t.cells))
+		if top := int(start >> f.rest()); top >= next {
+			t.makeSteps(f, last)
+			fill(t.first[next:top+1], uint32(len(t.cells)))
+			next, last = top+1, top
 		}
 		t.cells = append(t.cells, C(start&(1<<f.rest()-1))<<shift|C(length)<<16|C(region))
 	})
-	for ; top < len(t.buckets); top++ {
-		t.buckets[top].first = uint32(len(t.cells))
-	}
-	t.index(f)
+	t.makeSteps(f, last)
+	fill(t.first[next:], uint32(len(t.cells)))
 	s := summary[C]{t: &t, f: f, cover: make([]uint64, regions)}
 	s.node(0, len(t.cells), 0, 0)
 	t.wide = s.wide
@@ -77,55 +73,60 @@ func newTable[C uint32 | uint64](f family, runs []run[uint16], blocks, regions i
 	return t
 }
 
+// fill sets all of list. Of a small world most of the table is made here.
+func fill(list []uint32, value uint32) {
+	if len(list) == 0 {
+		return
+	}
+	list[0] = value
+	for n := 1; n < len(list); n *= 2 {
+		copy(list[n:], list[:n])
+	}
+}
+
 // stepBits is how many bits behind topBits the index of a bucket of n blocks
 // has entries for; 0 for none.
-func stepBits(n uint32) int { return max(0, bits.Len32(n/(2*perStep))) }
+func (f family) stepBits(n uint32) int { return min(bits.Len32((n-1)/perStep), f.rest()) }
 
-// index makes the entries of steps: for each value of the next stepBits, the
-// first cell that begins there or behind it.
-func (t *table[C]) index(f family) {
-	shift := t.shift(f)
-	for i := range t.buckets[:1<<topBits] {
-		b := &t.buckets[i]
-		end := t.buckets[i+1].first
-		k := min(stepBits(end-b.first), f.rest())
-		if k == 0 {
-			continue
-		}
-		b.steps = uint32(len(t.steps))
-		at := b.first
-		for v := range uint64(1) << k {
-			for at < end && uint64(t.cells[at]>>shift) < v<<(f.rest()-k) {
-				at++
-			}
-			t.steps = append(t.steps, at)
-		}
-		t.steps = append(t.steps, end)
+// makeSteps makes the entries of steps for a bucket that has all its cells, the
+// last ones so far: for each value of the next stepBits, the first cell that begins
+// there or behind it.
+func (t *table[C]) makeSteps(f family, bucket int) {
+	at, end := t.first[bucket], uint32(len(t.cells))
+	if end-at <= perStep {
+		return
 	}
+	if t.index == nil {
+		t.index = make([]uint32, 1<<topBits)
+	}
+	shift, k := t.shift(f), f.stepBits(end-at)
+	t.index[bucket] = uint32(len(t.steps))
+	for v := range uint64(1) << k {
+		for at < end && uint64(t.cells[at]>>shift) < v<<(f.rest()-k) {
+			at++
+		}
+		t.steps = append(t.steps, at)
+	}
+	t.steps = append(t.steps, end)
 }
 
 // find returns the cell of the block that holds unit u.
 func (t *table[C]) find(f family, u uint64) int {
 	top := u >> f.rest()
-	b, next := &t.buckets[top], t.buckets[top+1].first
-	lo, hi := b.first, next // of those that begin in the bucket
+	lo, hi := t.first[top], t.first[top+1] // of those that begin in the bucket
 	low := u & (1<<f.rest() - 1)
-	if k := min(stepBits(hi-lo), f.rest()); k > 0 {
-		at := b.steps + uint32(low>>(f.rest()-k))
+	if hi-lo > perStep {
+		at := t.index[top] + uint32(low>>(f.rest()-f.stepBits(hi-lo)))
 		lo, hi = t.steps[at], t.steps[at+1]
 	}
-	// The last cell that begins at or before u is cells[lo-1], or one behind it.
-	above := C(low)<<t.shift(f) | (1<<24 - 1)
-	for hi-lo > 2*perStep {
-		if middle := (lo + hi) / 2; t.cells[middle] <= above {
-			lo = middle + 1
-		} else {
-			hi = middle
-		}
-	}
-	// Halving guesses wrong at each second step; going on one by one, once.
-	for lo < hi && t.cells[lo] <= above {
-		lo++
+	// Before the first cell that begins behind u. Halving would guess wrong at each
+	// second step, so it does not branch: a borrow is a cell that begins behind u.
+	above := low<<t.shift(f) | (1<<24 - 1)
+	for n := hi - lo; n > 0; {
+		half := (n + 1) / 2
+		_, behind := bits.Sub64(above, uint64(t.cells[lo+half-1]), 0)
+		lo += half &^ -uint32(behind)
+		n -= half
 	}
 	return int(lo) - 1
 }
