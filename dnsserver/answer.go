@@ -190,7 +190,7 @@ func (a *answer) found(s *servedZone, node zones.NodeID) {
 	if qtype == typeANY {
 		qtype = s.anyType(node)
 	}
-	if st := s.steer[node]; st != nil {
+	if st := s.steer.get(node); st != nil {
 		switch {
 		case !st.alias && (qtype == typeA || qtype == typeAAAA):
 			a.addresses(s, node, st, qtype)
@@ -245,7 +245,7 @@ func (a *answer) negative(s *servedZone) {
 
 // alias follows a CNAME, steered or not. It is true when the answer goes on.
 func (a *answer) alias(s *servedZone, node zones.NodeID) bool {
-	if st := s.steer[node]; st != nil && st.alias {
+	if st := s.steer.get(node); st != nil && st.alias {
 		if a.decide(st, nil); len(a.out.Decision.Endpoints) > 0 {
 			target := a.v.endpoints[a.out.Decision.Endpoints[0]].target
 			return a.cname(target, seconds(a.out.Decision.TTL), nil) && a.q.qtype != typeCNAME && a.q.qtype != typeANY

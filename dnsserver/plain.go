@@ -11,15 +11,16 @@ import (
 // The hot path. A plain query has one question of class IN for a common type,
 // and an OPT or nothing behind it; and its answer is one RRset, the addresses of
 // one endpoint, or nothing. It is answered here, from its first octet to the
-// reply's last. Whatever else a query or its answer is, is left to answer.go,
-// which could answer the plain ones too, in twice the time: it keeps 3 KiB of
-// state for chains, proofs and compression that these do not have. Tests and
-// fuzzers hold the two against each other.
+// reply's last; plain_names.go has short chains and referrals, which write names.
+// Whatever else a query or its answer is, is left to answer.go, which could answer
+// the plain ones too, in twice the time: it keeps 3 KiB of state for long chains,
+// proofs and compression that these do not have. Tests and fuzzers hold the two
+// against each other.
 
 const (
 	// A plain name has at most so many octets and labels: what is longer is
 	// seldom asked for, and would need more room to be cleared for each query.
-	plainName   = 128
+	plainOctets = 128
 	plainLabels = 16
 	// chattersEnd is above the ports of chatters.
 	chattersEnd = 512
@@ -51,8 +52,8 @@ func (v *View) plainly(dst, packet []byte, q *plainQuestion, c *Context, out *Ou
 	if e.do && s.zone.HasSignatures() {
 		return dst, false
 	}
-	kind, node, records, count := s.zone.Plain(q.name[:q.size], q.below(), q.qtype)
-	r := plainReply{records: records, count: count}
+	kind, node, records, count, suffix := s.zone.Plain(q.text[:q.size], q.above(s), q.qtype)
+	r := plainReply{flags: flagAA, records: records, count: count}
 	switch kind {
 	case zones.Found:
 		if uint64(1)<<q.qtype&verbatimTypes == 0 { // 0 for a shift of 64 and more
@@ -64,12 +65,16 @@ func (v *View) plainly(dst, packet []byte, q *plainQuestion, c *Context, out *Ou
 		if kind == zones.NXDomain {
 			r.rcode = rcodeNXDomain
 		}
+	case zones.CNAME, zones.Referral:
+		return v.plainNames(dst, packet[:end], q, &e, c, out, plainStep{s, kind, node, records, suffix})
 	default:
 		return dst, false
 	}
 	*out = Outcome{Decision: policy.Decision{Endpoints: out.Decision.Endpoints[:0], Why: out.Decision.Why[:0]}}
-	if kind == zones.Found && s.mayBeSteered(node) && !r.steer(v, s, node, q, &e, c, out) {
-		return dst, false
+	if kind == zones.Found {
+		if st := s.steer.get(node); st != nil && !r.steer(v, st, q, &e, c, out) {
+			return dst, false
+		}
 	}
 	b, ok := r.write(dst, packet[:end], q, &e, c, out)
 	if ok {
@@ -81,12 +86,17 @@ func (v *View) plainly(dst, packet []byte, q *plainQuestion, c *Context, out *Ou
 
 // plainQuestion is the question of a plain query.
 type plainQuestion struct {
-	zone    *servedZone     // to answer from
-	name    [plainName]byte // in lower case
-	labels  [plainLabels]uint8
-	size    int // of name, in octets
+	plainName
+	zone  *servedZone // to answer from
+	qtype uint16
+}
+
+// plainName is a name in lower case.
+type plainName struct {
+	text    [plainOctets]byte
+	labels  [plainLabels]uint8 // where they start
+	size    int                // in octets
 	nlabels int
-	qtype   uint16
 }
 
 // look reads the question of a packet and finds its zone. It is false, and zone
@@ -99,7 +109,15 @@ func (q *plainQuestion) look(v *View, packet []byte) bool {
 	if binary.BigEndian.Uint64(packet[2:])&plainMask != plainHead || packet[10] != 0 || packet[11] > 1 || !q.read(packet[headerLen:]) {
 		return false
 	}
-	at := v.table.findAt(q.name[:q.size], q.labels[:q.nlabels], 0)
+	rest := packet[headerLen+q.size:]
+	if len(rest) < 4 || binary.BigEndian.Uint16(rest[2:]) != classIN {
+		return false
+	}
+	q.qtype = binary.BigEndian.Uint16(rest)
+	if uint64(1)<<q.qtype&plainTypes == 0 && q.qtype != typeHTTPS && q.qtype != typeSVCB {
+		return false
+	}
+	at := v.table.findAt(q.text[:q.size], q.labels[:q.nlabels], 0)
 	if at < 0 {
 		return false
 	}
@@ -107,34 +125,33 @@ func (q *plainQuestion) look(v *View, packet []byte) bool {
 	return true
 }
 
-// below is where the labels below the zone's origin start.
-func (q *plainQuestion) below() []uint8 { return q.labels[:q.nlabels-q.zone.labels] }
+// above is where the labels above the origin of a zone that the name is in start.
+func (n *plainName) above(s *servedZone) []uint8 { return n.labels[:n.nlabels-s.labels] }
 
-// read reads the question at the start of b.
-func (q *plainQuestion) read(b []byte) bool {
-	i, n := 0, 0
+// read reads the name at the start of b.
+func (n *plainName) read(b []byte) bool {
+	i, labels := 0, 0
 	for {
-		if i >= len(b) || i >= plainName {
+		if i >= len(b) || i >= plainOctets {
 			return false
 		}
 		label := int(b[i])
 		if label == 0 {
 			break
 		}
-		if label > maxLabelLen || n == plainLabels {
+		if label > maxLabelLen || labels == plainLabels {
 			return false
 		}
-		q.labels[n] = uint8(i)
-		n++
+		n.labels[labels] = uint8(i)
+		labels++
 		i += 1 + label
 	}
-	q.size, q.nlabels = i+1, n
-	if q.size+4 > len(b) {
+	n.size, n.nlabels = i+1, labels
+	if n.size > len(b) {
 		return false
 	}
-	lowerTo(q.name[:q.size], b)
-	q.qtype = binary.BigEndian.Uint16(b[q.size:])
-	return binary.BigEndian.Uint16(b[q.size+2:]) == classIN && (uint64(1)<<q.qtype&plainTypes != 0 || q.qtype == typeHTTPS || q.qtype == typeSVCB)
+	lowerTo(n.text[:n.size], b)
+	return true
 }
 
 // readPlain reads what is behind the question: nothing, or an OPT that asks for
@@ -154,6 +171,7 @@ type plainReply struct {
 	records  []byte // as zones.RRset.Wire
 	count    int
 	ttl      uint32
+	flags    uint16 // AA
 	rcode    uint16
 	scope    int
 	steered  bool      // records still need ttl
@@ -162,9 +180,8 @@ type plainReply struct {
 
 // steer decides for an address name. It is false when the choice is not the
 // addresses of one endpoint, or needs an explanation.
-func (r *plainReply) steer(v *View, s *servedZone, node zones.NodeID, q *plainQuestion, e *edns, c *Context, out *Outcome) bool {
-	st := s.steer[node]
-	if st == nil || q.qtype != typeA && q.qtype != typeAAAA {
+func (r *plainReply) steer(v *View, st *steered, q *plainQuestion, e *edns, c *Context, out *Outcome) bool {
+	if q.qtype != typeA && q.qtype != typeAAAA {
 		return true
 	}
 	if st.alias || st.mixed {
@@ -183,37 +200,56 @@ func (r *plainReply) steer(v *View, s *servedZone, node zones.NodeID, q *plainQu
 // write appends the reply to dst. It is false when it does not fit.
 func (r *plainReply) write(dst, query []byte, q *plainQuestion, e *edns, c *Context, out *Outcome) ([]byte, bool) {
 	var opt optReply
-	if e.cookie.present && c.Cookies != nil {
-		opt.cookie = true
-		out.ValidCookie, opt.server = e.cookie.check(c.Cookies, c.From.Addr(), c.Now)
-	}
+	e.plainOptions(&opt, c, out)
 	size := len(query) + len(r.records) + e.replyLen(&opt, r.rcode)
 	if size > e.limit(c.Transport) {
 		return dst, false
 	}
 	base := len(dst)
 	b := append(append(dst, query...), r.records...)
-	h := b[base:]
-	records := h[len(query):]
-	authority := uint16(0)
+	records := b[base+len(query):]
+	authority := 0
 	switch {
 	case r.negative != nil:
 		authority = 1
 		r.negative.move(records, q.size)
 	case r.steered:
-		for each := addressLen(q.qtype); len(records) >= each; records = records[each:] {
-			binary.BigEndian.PutUint32(records[pointerLen+4:], r.ttl)
-		}
+		setTTL(records, addressLen(q.qtype), r.ttl)
 	}
-	binary.BigEndian.PutUint16(h[2:], flagQR|flagAA|binary.BigEndian.Uint16(query[2:])&flagRD|r.rcode)
-	binary.BigEndian.PutUint16(h[6:], uint16(r.count))
-	binary.BigEndian.PutUint16(h[8:], authority)
+	r.head(b[base:], authority)
 	if e.present { // ARCOUNT is that of the query: the OPT
 		b = e.appendOPT(b, &opt, r.rcode, uint8(r.scope), 0)
 	}
+	r.note(e, out)
+	return b, true
+}
+
+// setTTL sets the TTL of records of one size.
+func setTTL(records []byte, each int, ttl uint32) {
+	for ; len(records) >= each; records = records[each:] {
+		binary.BigEndian.PutUint32(records[pointerLen+4:], ttl)
+	}
+}
+
+// plainOptions fills in what the reply's OPT says of our own.
+func (e *edns) plainOptions(opt *optReply, c *Context, out *Outcome) {
+	if e.cookie.present && c.Cookies != nil {
+		opt.cookie = true
+		out.ValidCookie, opt.server = e.cookie.check(c.Cookies, c.From.Addr(), c.Now)
+	}
+}
+
+// head makes the header of a reply from that of the query.
+func (r *plainReply) head(h []byte, authority int) {
+	binary.BigEndian.PutUint16(h[2:], flagQR|r.flags|binary.BigEndian.Uint16(h[2:])&flagRD|r.rcode)
+	binary.BigEndian.PutUint16(h[6:], uint16(r.count))
+	binary.BigEndian.PutUint16(h[8:], uint16(authority))
+}
+
+// note fills in the outcome.
+func (r *plainReply) note(e *edns, out *Outcome) {
 	out.Rcode, out.Answers, out.TTL = r.rcode, r.count, r.ttl
 	out.HasECS, out.Scope = e.ecs.present, r.scope
-	return b, true
 }
 
 // negative is the SOA of a zone as it stands behind a question for the origin.
@@ -256,10 +292,3 @@ func (n *negative) move(record []byte, size int) {
 		binary.BigEndian.PutUint16(p, binary.BigEndian.Uint16(p)+by)
 	}
 }
-
-// mayBeSteered is false for most names that are not: a look at the map costs as
-// much as finding the name.
-func (s *servedZone) mayBeSteered(node zones.NodeID) bool { return s.steerBits&steerBit(node) != 0 }
-
-// steerBit is one of 64 bits for a node.
-func steerBit(node zones.NodeID) uint64 { return 1 << (uint32(node) * (fibonacci >> 32) >> 26) }

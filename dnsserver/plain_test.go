@@ -1,6 +1,7 @@
 package dnsserver_test
 
 import (
+	"bytes"
 	"reflect"
 	"strings"
 	"testing"
@@ -34,6 +35,9 @@ func checkPlain(v *dnsserver.View, packet []byte, c *dnsserver.Context, fail fun
 	if !reflect.DeepEqual(got, want) {
 		fail("the outcome of the hot path differs")
 	}
+	if bytes.Equal(reply, general) {
+		return true
+	}
 	var one, two dns.Msg
 	if one.Unpack(reply) != nil || two.Unpack(general) != nil || !strings.EqualFold(one.String(), two.String()) {
 		fail("the reply of the hot path differs")
@@ -46,14 +50,15 @@ func TestPlainQueries(t *testing.T) {
 	k := openEverything(t)
 	plain := []string{
 		"static.example.test", "STATIC.Example.TEST +noedns", "static.example.test +tcp +bufsize=4096", "www.example.test AAAA +ecs=198.18.1.0/24",
-		"www.example.test +ecs=2001:db8:100::/48 +tcp", "www.example.test +do", "text.example.test TXT", "any.example.test", "empty.example.test",
+		"chain.example.test", "chain.example.test AAAA +ecs=198.18.1.0/24", "out.example.test +ecs=198.18.1.0/24", "into.example.test +opt=10:2464c4abcf10c957", "www.nsec.test", "sub.example.test NS",
+		"www.sub.example.test +noedns", "ns.sub.example.test AAAA +do", "x.open.signed.test +tcp", "www.example.test +ecs=2001:db8:100::/48 +tcp", "www.example.test +do", "text.example.test TXT", "any.example.test", "empty.example.test",
 		"example.test AAAA", "ns1.example.test AAAA", "x.ns1.example.test", "X.NS1.example.test MX", "x.empty.example.test", "no.other.test HTTPS",
 		"www.other.test SRV", "no.signed.test", "www.signed.test", "x.wild.signed.test", "static.example.test +opt=10:2464c4abcf10c957",
 		"static.example.test +ecs=0.0.0.0/0", "www.example.test +opt=65001:00",
 	}
 	other := []string{
-		"chain.example.test", "alias.example.test", "loop.example.test", "www.old.example.test", "www.deep.example.test", "www.sub.example.test",
-		"sub.example.test NS", "sub.example.test DS", "example.test SOA", "example.test MX", "www.example.org", "example.test AXFR +tcp",
+		"alias.example.test", "loop.example.test", "www.old.example.test", "www.deep.example.test", "www.nsec.test +do", "chain.example.test MX", "into.example.test AAAA",
+		"chain.example.test CNAME", "x.sub.signed.test +do", "sub.example.test DS", "example.test SOA", "example.test MX", "www.example.org", "example.test AXFR +tcp",
 		"www.example.test ANY", "www.example.test +class=CH", "www.example.test +edns=1", "www.example.test +twoopts", "www.example.test +questions=2",
 		"www.example.test +opcode=4", "www.example.test +nsid", "www.signed.test +do", "www.signed.test HTTPS", "big.example.test TXT +bufsize=512",
 		"a.b.c.d.e.f.g.h.i.j.k.l.m.n.o.p.example.test", strings.Repeat("a", 60) + "." + strings.Repeat("b", 60) + ".example.test",

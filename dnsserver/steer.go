@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"perigee.example/policy"
@@ -15,6 +16,56 @@ type steered struct {
 	root  policy.Name
 	alias bool // an alias name: the zone owns a CNAME there, and every endpoint has a target
 	mixed bool // an address name whose endpoints may lack a family that it has
+}
+
+// steerTable finds what is steered by node, in open addressing: with a map, one
+// that is not cost as much to find out as its name. The zero value is empty.
+type steerTable struct {
+	bits  uint64 // has the bit of each node in slots: most that are not end there
+	shift uint
+	slots []steerSlot // by half full; to is nil in a free one
+}
+
+type steerSlot struct {
+	node zones.NodeID
+	to   *steered
+}
+
+// newSteerTable makes a table for up to n nodes.
+func newSteerTable(n int) steerTable {
+	k := bits.Len(uint(2*n - 1))
+	return steerTable{shift: uint(32 - k), slots: make([]steerSlot, 1<<k)}
+}
+
+// spread is the node's hash.
+func (t *steerTable) spread(node zones.NodeID) uint32 { return uint32(node) * (fibonacci >> 32) }
+
+// get is what steers a node, or nil.
+func (t *steerTable) get(node zones.NodeID) *steered {
+	h := t.spread(node)
+	if t.bits>>(h>>26)&1 == 0 {
+		return nil
+	}
+	return t.find(node, h)
+}
+
+func (t *steerTable) find(node zones.NodeID, h uint32) *steered {
+	for i := int(h >> t.shift); ; i = (i + 1) & (len(t.slots) - 1) {
+		if s := &t.slots[i]; s.to == nil || s.node == node {
+			return s.to
+		}
+	}
+}
+
+// put enters a node that is not in the table yet.
+func (t *steerTable) put(node zones.NodeID, to *steered) {
+	h := t.spread(node)
+	t.bits |= 1 << (h >> 26)
+	i := int(h >> t.shift)
+	for t.slots[i].to != nil {
+		i = (i + 1) & (len(t.slots) - 1)
+	}
+	t.slots[i] = steerSlot{node, to}
 }
 
 // serve makes the table of steered names of a zone. The errors are of
@@ -33,7 +84,7 @@ func (v *View) serve(z *zones.Zone) (*servedZone, []error) {
 		}
 		return s, nil
 	}
-	s.steer = make(map[zones.NodeID]*steered, len(bindings))
+	s.steer = newSteerTable(len(bindings))
 	names := make(map[string]Binding, len(bindings)) // by wire name
 	var errs []error
 	for _, b := range bindings {
@@ -85,8 +136,7 @@ func (v *View) bind(s *servedZone, b Binding, names map[string]Binding) *Binding
 			return e
 		}
 	}
-	s.steerBits |= steerBit(node)
-	s.steer[node] = &steered{root: root, alias: alias, mixed: b.Mixed && !alias}
+	s.steer.put(node, &steered{root: root, alias: alias, mixed: b.Mixed && !alias})
 	return nil
 }
 

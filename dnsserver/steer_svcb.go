@@ -131,7 +131,7 @@ func (a *answer) addTarget(t *targets, to svcbTarget) {
 // addHost appends a name's addresses, steered or not. Owner and offset are
 // those of message.addSet.
 func (a *answer) addHost(s *servedZone, node zones.NodeID, at int, owner []byte) {
-	st := s.steer[node]
+	st := s.steer.get(node)
 	scope, count := a.scope, a.m.count[sectionAdditional]
 	for _, rrtype := range [...]uint16{typeA, typeAAAA} {
 		set, ok := s.zone.RRset(node, rrtype)
@@ -154,7 +154,7 @@ func (a *answer) addHost(s *servedZone, node zones.NodeID, at int, owner []byte)
 // addCNAME appends a CNAME, steered or not, and returns its target.
 func (a *answer) addCNAME(s *servedZone, node zones.NodeID, owner []byte) []byte {
 	scope := a.scope
-	if st := s.steer[node]; st != nil && st.alias {
+	if st := s.steer.get(node); st != nil && st.alias {
 		if a.decide(st, nil); len(a.out.Decision.Endpoints) > 0 {
 			m := &a.m
 			target := a.v.endpoints[a.out.Decision.Endpoints[0]].target

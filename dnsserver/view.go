@@ -61,13 +61,11 @@ func (l zoneList) with(i int, s *servedZone) zoneList {
 
 // servedZone is one zone with what steers names in it.
 type servedZone struct {
-	zone   *zones.Zone
-	origin string
-	labels int                       // of the origin, the root not counted
-	steer  map[zones.NodeID]*steered // nil when nothing is
-	// steerBits has the steerBit of each node in steer.
-	steerBits uint64
-	negative  negative
+	zone     *zones.Zone
+	origin   string
+	labels   int // of the origin, the root not counted
+	steer    steerTable
+	negative negative
 	// unsteered is why nothing is, in a zone that is signed elsewhere.
 	unsteered []error
 }
@@ -143,6 +141,7 @@ func NewView(c ViewConfig) (*View, error) {
 	}
 	if c.Policies != nil {
 		v.unknown = c.Policies.NewState()
+		c.Policies.Prepare(v.unknown)
 		if have := len(v.unknown.Endpoints); have != len(c.Endpoints) {
 			return nil, fmt.Errorf("%d endpoints for policies that have %d: give one for each, in order", len(c.Endpoints), have)
 		}

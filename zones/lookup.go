@@ -103,42 +103,52 @@ func (z *Zone) Lookup(name []byte, qtype uint16, r *Result) {
 }
 
 // Plain is Lookup and RRset in one for the most common outcomes: Found, with the
-// records and how many they are, NoData and NXDomain. Any other is 0, and
-// Lookup's. name is well formed, in lower case and in the zone; labels are where
-// those before the origin start.
-func (z *Zone) Plain(name []byte, labels []uint8, qtype uint16) (kind Kind, n NodeID, wire []byte, count int) {
+// records and how many they are, NoData, NXDomain, CNAME, with its record, and
+// Referral, with the NS records of the cut and where its name begins. Any other is
+// 0, and Lookup's. name is well formed, in lower case and in the zone, qtype is
+// not DS; labels are where those before the origin start.
+func (z *Zone) Plain(name []byte, labels []uint8, qtype uint16) (kind Kind, n NodeID, wire []byte, count, suffix int) {
 	h := z.base.key.seed
 	end := len(name) - len(z.origin)
-	suffix := end
+	suffix = end
 	n, d := Apex, z.node(Apex)
 	for i := len(labels) - 1; i >= 0; i-- {
 		if d.flags()&(flagCut|flagDNAME) != 0 {
-			return 0, 0, nil, 0
+			break
 		}
 		start := int(labels[i])
 		h2 := z.base.key.label(h, name[start:suffix])
 		child, cd := z.find(h2, name[start:end])
 		if cd == nil || cd.flags()&flagHash != 0 {
 			if d.flags()&flagWild == 0 {
-				return NXDomain, n, nil, 0
+				return NXDomain, n, nil, 0, 0
 			}
 			var buf [maxNameBytes + 2]byte
 			star := append(append(buf[:0], 1, '*'), name[suffix:end]...)
-			n, d = z.find(z.base.key.label(h, star[:2]), star)
+			if n, d = z.find(z.base.key.label(h, star[:2]), star); d.flags()&flagCut != 0 {
+				return 0, 0, nil, 0, 0
+			}
+			suffix = 0
 			break
 		}
 		h, suffix, n, d = h2, start, child, cd
 	}
+	switch flags := d.flags(); {
+	case flags&flagCut != 0:
+		wire, count = d.set(typeNS)
+		return Referral, n, wire, count, suffix
+	case flags&flagDNAME != 0 && suffix > 0:
+		return 0, 0, nil, 0, 0
+	}
 	wire, count = d.set(qtype)
 	switch {
-	case d.flags()&flagCut != 0:
-		return 0, 0, nil, 0
 	case wire != nil:
-		return Found, n, wire, count
+		return Found, n, wire, count, 0
 	case d.flags()&flagCNAME != 0:
-		return 0, 0, nil, 0
+		wire, count = d.set(typeCNAME)
+		return CNAME, n, wire, count, 0
 	}
-	return NoData, n, nil, 0
+	return NoData, n, nil, 0, 0
 }
 
 // missing answers for a name below its closest encloser n (RFC 4592 §3.3.1),
