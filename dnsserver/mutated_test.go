@@ -14,11 +14,11 @@ import (
 	"perigee.example/internal/txtest"
 )
 
-// TestMutatedPackets asks with broken copies of good queries, 200,000 of them
+// TestMutatedPackets asks with broken copies of good queries, 100,000 of them
 // or as many as $PERIGEE_PACKETS says: "make packets" asks ten million. What
 // checkReply says must hold of each.
 func TestMutatedPackets(t *testing.T) {
-	n := 200_000
+	n := 100_000
 	if testing.Short() {
 		n = 10_000
 	}

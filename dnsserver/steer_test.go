@@ -12,7 +12,6 @@ import (
 	"github.com/miekg/dns"
 
 	"perigee.example/dnsserver"
-	"perigee.example/internal/geo"
 	"perigee.example/internal/txtest"
 	"perigee.example/policy"
 	"perigee.example/zones"
@@ -37,7 +36,7 @@ var (
 
 func newRealWorld(t testing.TB, seed uint64) *realWorld {
 	t.Helper()
-	db, err := geo.Builtin()
+	db, err := realGeography()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +282,7 @@ func (w *realWorld) blind(name string) bool {
 // times and holds every reply against the rules as written (Explain), against
 // AAAA and TCP, and against those of twenty clients in its scope.
 func TestSteeredReplies(t *testing.T) {
-	const fleets, questions, neighbours = 8, 250, 20
+	const fleets, questions, neighbours = 5, 400, 20
 	short, compared, explained := 0, 0, 0
 	scopes := map[int]int{}
 	for seed := range uint64(fleets) {
@@ -352,6 +351,7 @@ func TestSteeredReplies(t *testing.T) {
 func steeredQuestion(t testing.TB) (*realWorld, []byte, *dnsserver.Context) {
 	w := newRealWorld(t, 1)
 	c := &dnsserver.Context{From: netip.MustParseAddrPort("202.156.1.16:53"), Transport: dnsserver.UDP, State: w.set.NewState(), Now: 1_700_000_000 * time.Second}
+	w.set.Prepare(c.State)
 	for i := range w.names {
 		q, err := txtest.ParseQuery(fmt.Sprintf("n%d.example.test +ecs=193.99.144.0/24", i))
 		if err != nil {
