@@ -43,10 +43,13 @@ func contenders(c *config) []contender {
 		files: map[string]string{"perigee.toml": perigeeConfig}, args: []string{"serve", "dns", "-c", "{DIR}/perigee.toml", "--state", "{DIR}/state"}}
 	one, two := perigee, perigee
 	one.name, one.note, one.mix = "perigee", "limits, cookies and counters on", append(slices.Clone(signed), "steered", "weighted")
+	beside := one
+	beside.name, beside.note, beside.program = "beside", "another binary", c.beside
 	two.name, two.note, two.mix, two.threads = "perigee-2", "two threads on the one processor", []string{"mix"}, 2
 	return []contender{
 		{name: "c-echo", program: filepath.Join(c.dir, "echo"), note: "the floor", mix: []string{"mix", "ecs", "paced"}, args: []string{"{PORT}"}},
 		one,
+		beside,
 		two,
 		{name: "gdnsd", program: "gdnsd", mix: append(slices.Clone(plainMixes), "steered", "weighted"), zone: gdnsdZone,
 			files: map[string]string{"config": gdnsdConfig, "zones/bench.test": "$INCLUDE {ZONE}\n"}, args: []string{"-c", "{DIR}", "start"}},

@@ -28,6 +28,7 @@ import (
 // config is one run.
 type config struct {
 	perigee string // the binary
+	beside  string // another one, such as that of the commit before
 	src     string // folder of echo.c and flood.c
 	dir     string // of everything that is made
 	rounds  int
@@ -47,6 +48,7 @@ func main() {
 	var c config
 	var only, mixes string
 	flag.StringVar(&c.perigee, "perigee", "bin/perigee", "the perigee `binary`")
+	flag.StringVar(&c.beside, "beside", "", "another perigee `binary`, to compare with")
 	flag.StringVar(&c.src, "src", "bench", "the `folder` of echo.c and flood.c")
 	flag.IntVar(&c.rounds, "rounds", 3, "interleaved rounds")
 	flag.Float64Var(&c.seconds, "seconds", 2, "seconds of load for each server in each round")
@@ -72,6 +74,11 @@ func run(c *config) (err error) {
 	defer os.RemoveAll(c.dir)
 	if c.perigee, err = filepath.Abs(c.perigee); err != nil {
 		return err
+	}
+	if c.beside != "" {
+		if c.beside, err = filepath.Abs(c.beside); err != nil {
+			return err
+		}
 	}
 	for _, name := range []string{"echo", "flood"} {
 		if err := pinned.Compile(c.src, c.dir, name); err != nil {

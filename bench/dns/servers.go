@@ -39,7 +39,7 @@ func (s *server) answers(mix string) bool {
 func startAll(c *config) ([]*server, error) {
 	var running []*server
 	for _, k := range contenders(c) {
-		if len(c.only) > 0 && !slices.Contains(c.only, k.name) || !k.wanted(c.mixes) {
+		if k.program == "" || len(c.only) > 0 && !slices.Contains(c.only, k.name) || !k.wanted(c.mixes) {
 			continue
 		}
 		if _, err := exec.LookPath(k.program); err != nil {
@@ -85,7 +85,7 @@ func (k *contender) start(c *config) (*server, error) {
 			return nil, err
 		}
 	}
-	if k.program == c.perigee {
+	if _, own := k.files["perigee.toml"]; own {
 		if err := os.Chmod(filepath.Join(dir, "state"), 0o700); err != nil {
 			return nil, err
 		}
