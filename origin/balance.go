@@ -72,6 +72,9 @@ type circuit struct {
 // that the request could be tried elsewhere, so that it may be the trial of an
 // upstream whose circuit is open.
 func (p *Pool) choose(tried []bool, retry bool) (u *upstream, trial bool) {
+	if len(p.ups) == 1 {
+		return p.chooseOnly()
+	}
 	var snap health.Snapshot
 	if p.checker != nil {
 		snap = p.checker.Snapshot()
@@ -107,11 +110,29 @@ func (p *Pool) choose(tried []bool, retry bool) (u *upstream, trial bool) {
 	} else {
 		u = last // never fail without trying
 	}
+	return u, u.take(now)
+}
+
+// chooseOnly is choose where there is no choice.
+func (p *Pool) chooseOnly() (u *upstream, trial bool) {
+	u = p.ups[0]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var now time.Time
+	if u.open != 0 {
+		now = time.Now()
+	}
+	return u, u.take(now)
+}
+
+// take counts a request as under way, and reports whether it is a trial; Pool.mu is
+// held.
+func (u *upstream) take(now time.Time) (trial bool) {
 	trial = u.open != 0 && !u.trial && !now.Before(u.openUntil)
 	u.trial = u.trial || trial
 	u.inFlight++
 	u.requests++
-	return u, trial
+	return trial
 }
 
 // merge joins two lists that are in the order of the upstreams.

@@ -42,6 +42,11 @@ type exchange struct {
 
 	mu   sync.Mutex // guards whose the connection's read deadline is
 	head bool       // the final head has come: the deadline is the body's
+
+	// What it brings, here since each would be allocated for each.
+	resp   http.Response
+	body   exchangeBody
+	length lengthReader
 }
 
 // roundTrip sends req and returns the response once its head is complete. A
@@ -67,7 +72,11 @@ func (t *transport) roundTrip(req *http.Request, repeat bool, p *progress) (*htt
 }
 
 func (t *transport) attempt(req *http.Request, p *progress, fresh bool) (*http.Response, error) {
-	head, err := requestHead(req)
+	room := heads.Get().(*[]byte)
+	head, err := appendRequestHead((*room)[:0], req)
+	if *room = head; !hasBody(req) { // else it is sent beside this
+		defer heads.Put(room)
+	}
 	if err != nil {
 		p.enter(PhaseSend)
 		closeBody(req)
@@ -79,7 +88,7 @@ func (t *transport) attempt(req *http.Request, p *progress, fresh bool) (*http.R
 		return nil, err
 	}
 	x := &exchange{c: c, req: req, p: p}
-	x.stop = context.AfterFunc(req.Context(), func() { c.Close() })
+	x.stop = afterFunc(req.Context(), func() { c.Close() })
 	p.enter(PhaseSend)
 	if hasBody(req) {
 		x.proceed, x.over, x.sent = make(chan struct{}), make(chan struct{}), make(chan struct{})
@@ -99,6 +108,17 @@ func (t *transport) attempt(req *http.Request, p *progress, fresh bool) (*http.R
 	return resp, err
 }
 
+// afterFunc is context.AfterFunc. A context that has such a method is asked itself:
+// package context would put one of its own between.
+func afterFunc(ctx context.Context, f func()) (stop func() bool) {
+	if own, ok := ctx.(interface {
+		AfterFunc(f func()) func() bool
+	}); ok {
+		return own.AfterFunc(f)
+	}
+	return context.AfterFunc(ctx, f)
+}
+
 func hasBody(req *http.Request) bool { return req.Body != nil && req.Body != http.NoBody }
 
 func closeBody(req *http.Request) {
@@ -107,24 +127,27 @@ func closeBody(req *http.Request) {
 	}
 }
 
-// requestHead is the head of req as it is sent: what the caller gave, and the
-// framing. It refuses what would be read as something else.
-func requestHead(req *http.Request) ([]byte, error) {
+// heads is room for those of requests.
+var heads = sync.Pool{New: func() any { return new([]byte) }}
+
+// appendRequestHead appends the head of req as it is sent: what the caller gave, and
+// the framing. It refuses what would be read as something else.
+func appendRequestHead(b []byte, req *http.Request) ([]byte, error) {
 	method, target, host := req.Method, req.URL.RequestURI(), req.Host
 	if method == "" {
 		method = http.MethodGet
 	}
 	if !isToken(method) {
-		return nil, fmt.Errorf("method %q is no token", method)
+		return b, fmt.Errorf("method %q is no token", method)
 	}
 	for _, s := range []string{target, host} {
 		for i := range len(s) {
 			if s[i] <= ' ' || s[i] == 0x7f {
-				return nil, fmt.Errorf("request target or host %q holds a byte that it cannot hold", s)
+				return b, fmt.Errorf("request target or host %q holds a byte that it cannot hold", s)
 			}
 		}
 	}
-	b := make([]byte, 0, 1024)
+	b = slices.Grow(b, 1024)
 	for _, s := range [...]string{method, " ", target, " HTTP/1.1\r\nHost: ", host, "\r\n"} {
 		b = append(b, s...)
 	}
@@ -140,7 +163,7 @@ func requestHead(req *http.Request) ([]byte, error) {
 		}
 		for _, value := range req.Header[name] {
 			if !isToken(name) || !plainText(value) {
-				return nil, fmt.Errorf("field %q of the request is malformed", name)
+				return b, fmt.Errorf("field %q of the request is malformed", name)
 			}
 			b = append(append(append(append(b, name...), ": "...), value...), "\r\n"...)
 		}
@@ -167,7 +190,12 @@ func (x *exchange) send(head []byte) {
 		defer close(x.sent)
 		defer x.req.Body.Close()
 	}
-	_, x.sendErr = x.c.Write(head)
+	if x.c.look != nil {
+		head = head[x.c.look.send(head):]
+	}
+	if len(head) > 0 {
+		_, x.sendErr = x.c.Write(head)
+	}
 	if x.sendErr == nil && body {
 		x.sendErr = x.sendBody()
 	}
@@ -281,12 +309,14 @@ func (x *exchange) headError(err error) error {
 // response makes the response of a final head. With no body to come, the
 // connection is free at once.
 func (x *exchange) response(h *responseHead) *http.Response {
-	resp := &http.Response{
+	resp := &x.resp
+	*resp = http.Response{
 		Status: h.statusText, StatusCode: h.status, Proto: h.proto, ProtoMajor: 1, ProtoMinor: h.minor,
 		Header: h.header, ContentLength: h.length, Body: http.NoBody, Request: x.req, Close: h.close,
 	}
 	x.c.rest = keepAlive(h.header["Keep-Alive"])
-	b := &exchangeBody{x: x, keep: !h.close}
+	b := &x.body
+	b.x, b.keep = x, !h.close
 	none := h.status == http.StatusNoContent || h.status == http.StatusNotModified
 	switch {
 	case x.req.Method == http.MethodHead || none:
@@ -301,7 +331,8 @@ func (x *exchange) response(h *responseHead) *http.Response {
 		x.end(b.keep)
 		return resp
 	case h.length > 0:
-		b.src = &lengthReader{x.c.r, h.length}
+		x.length = lengthReader{x.c.r, h.length}
+		b.src = &x.length
 	default: // ends with the connection (RFC 9112 §6.3 rule 8)
 		b.src, b.keep = x.c.r, false
 	}
@@ -339,7 +370,9 @@ func (b *exchangeBody) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	between := b.x.c.t.c.BetweenTimeout
-	b.x.c.SetReadDeadline(time.Now().Add(between))
+	if b.src != &b.x.length || b.x.c.r.Buffered() == 0 { // else it is a copy of what has come
+		b.x.c.SetReadDeadline(time.Now().Add(between))
+	}
 	n, err := b.src.Read(p)
 	switch {
 	case err == nil:
@@ -370,7 +403,8 @@ func (b *exchangeBody) Buffered() int64 {
 }
 
 // Close ends the exchange. A body that was not read to its end costs the
-// connection, unless what is left has already come.
+// connection, unless all that is left has already come: that is passed over, and the
+// connection is used again.
 func (b *exchangeBody) Close() error {
 	if l, ok := b.src.(*lengthReader); ok && b.err == nil && b.keep && l.left <= int64(b.x.c.r.Buffered()) {
 		b.x.c.r.Discard(int(l.left))

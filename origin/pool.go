@@ -226,7 +226,8 @@ func (p *Pool) Close() {
 // query matter; they reach the upstream byte for byte.
 func (p *Pool) RoundTrip(req *http.Request) (*http.Response, error) {
 	retry := replayable(req)
-	tried := make([]bool, len(p.ups))
+	var room [MaxOrigins]bool
+	tried := room[:len(p.ups)]
 	limit := min(maxTries, len(p.ups))
 	for n := 1; ; n++ {
 		u, trial := p.choose(tried, retry)

@@ -2,12 +2,13 @@
 
 package origin
 
-import (
-	"net"
-	"syscall"
-)
+import "net"
 
-// rawOf says that a connection cannot be looked at: it is watched.
-func rawOf(net.Conn) syscall.RawConn { return nil }
+type glance struct{}
 
-func quiet(syscall.RawConn) bool { return false }
+// glanceAt says that a connection cannot be looked at: it is watched.
+func glanceAt(net.Conn) *glance { return nil }
+
+func (*glance) quiet() bool { return false }
+
+func (*glance) send([]byte) int { return 0 }

@@ -148,6 +148,7 @@ func (h *responseHead) statusLine(line string) error {
 // parseFields reads field lines up to an empty one, which must be the last.
 func parseFields(s string) (http.Header, error) {
 	h := http.Header{}
+	lines := make([]string, 0, min(strings.Count(s, "\n"), maxResponseFields)) // room for the values of all fields
 	for n := 0; ; n++ {
 		line, rest, err := cutLine(s)
 		if err != nil {
@@ -171,7 +172,12 @@ func parseFields(s string) (http.Header, error) {
 			return nil, fmt.Errorf("malformed head: the value of %.40s holds a control byte", name)
 		}
 		name = textproto.CanonicalMIMEHeaderKey(name)
-		h[name] = append(h[name], value)
+		if have := h[name]; have != nil {
+			h[name] = append(have, value)
+			continue
+		}
+		lines = append(lines, value)
+		h[name] = lines[len(lines)-1 : len(lines) : len(lines)]
 	}
 }
 
@@ -250,26 +256,4 @@ func listed(lines []string, token string) bool {
 		}
 	}
 	return false
-}
-
-// plainText reports that s has no control byte but tab (RFC 9110 §5.5).
-func plainText(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-// isToken reports a token (RFC 9110 §5.6.2).
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if c >= '0' && c <= '9' || c >= 'A' && c <= 'Z' || c >= 'a' && c <= 'z' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0 {
-			continue
-		}
-		return false
-	}
-	return s != ""
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -62,8 +61,8 @@ var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, readBu
 type conn struct {
 	net.Conn
 	t    *transport
-	r    *bufio.Reader   // while it is in use
-	raw  syscall.RawConn // not nil: it can be looked at without a read
+	r    *bufio.Reader // while it is in use
+	look *glance       // not nil: it can be looked at without a read
 	born time.Time
 	uses int
 	rest time.Duration // how long it may be idle, as its last response says, or 0
@@ -154,7 +153,7 @@ func (t *transport) connect(ctx context.Context, p *progress) (*conn, error) {
 		}
 		nc = secure
 	}
-	c := &conn{Conn: nc, t: t, raw: rawOf(nc), born: time.Now()}
+	c := &conn{Conn: nc, t: t, look: glanceAt(nc), born: time.Now()}
 	c.read()
 	return c, nil
 }
@@ -229,7 +228,7 @@ func (c *conn) park(now time.Time) bool {
 		return false
 	}
 	t.idle = append(t.idle, c)
-	if c.parked, c.watched = now, nil; c.raw == nil {
+	if c.parked, c.watched = now, nil; c.look == nil {
 		c.startWatch()
 	} else if !t.looking {
 		t.looking = true
@@ -289,7 +288,7 @@ func (c *conn) watch() {
 // reports whether the connection is good for another request; else it is closed.
 func (c *conn) claim() bool {
 	if c.watched == nil {
-		if time.Since(c.parked) >= c.rests() || !quiet(c.raw) {
+		if time.Since(c.parked) >= c.rests() || !c.look.quiet() {
 			c.Close()
 			return false
 		}
