@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bytes"
+	"crypto/tls"
 	"strings"
 	"testing"
 	"time"
@@ -47,8 +48,39 @@ func BenchmarkLine(b *testing.B) {
 			b.ReportAllocs()
 			var line []byte
 			for b.Loop() {
-				line = r.appendJSON(line[:0])
+				var none lastLine
+				line = r.appendJSON(line[:0], &none)
 			}
 		})
+	}
+}
+
+// TestLinesOfABatch: what a line has in common with the one before it is copied, and
+// each is what it would be alone.
+func TestLinesOfABatch(t *testing.T) {
+	first := AccessRecord{Time: time.Unix(1_795_000_000, 123_456_789), Client: "192.0.2.17", Site: "s", Method: "GET", Host: "s.test", Path: "/a", Status: 200, Cache: "hit"}
+	records := []AccessRecord{first, first}
+	for _, change := range []func(r *AccessRecord){
+		func(r *AccessRecord) { r.Path = "/b" }, func(r *AccessRecord) { r.Path = "" }, func(r *AccessRecord) { r.Path = "/\"" },
+		func(r *AccessRecord) { r.Time = r.Time.Add(1) }, func(r *AccessRecord) { r.Client = "" }, func(r *AccessRecord) { r.Site = "t" },
+		func(r *AccessRecord) { r.Method = "HEAD" }, func(r *AccessRecord) { r.Host = "t.test" }, func(r *AccessRecord) { r.Status = 304 },
+		func(r *AccessRecord) { r.Bytes = 1 }, func(r *AccessRecord) { r.Duration = time.Second }, func(r *AccessRecord) { r.Cache = "miss" },
+		func(r *AccessRecord) { r.Release = "r" }, func(r *AccessRecord) { r.CacheStatus = "c" }, func(r *AccessRecord) { r.Referer = "f" },
+		func(r *AccessRecord) { r.UserAgent = "u" }, func(r *AccessRecord) { r.TLS = &tls.ConnectionState{Version: tls.VersionTLS13} },
+	} {
+		r := records[len(records)-1]
+		change(&r)
+		records = append(records, r, r)
+	}
+	for _, l := range []*LineLog{{}, {combined: true}} {
+		var lines, alone []byte
+		var last lastLine
+		for i := range records {
+			var none lastLine
+			lines, alone = l.form(lines, &records[i], &last), l.form(alone, &records[i], &none)
+		}
+		if !bytes.Equal(lines, alone) {
+			t.Errorf("\n%s\nis not\n%s", lines, alone)
+		}
 	}
 }

@@ -138,6 +138,10 @@ type AccessRecord struct {
 	Release     string
 	CacheStatus string
 	TLS         *tls.ConnectionState
+
+	// plain: the values that the loop has checked, or made, are there, short and of
+	// visible ASCII without what JSON escapes: client, method, host, cache and status.
+	plain bool
 }
 
 // Edge is a cache with its sites, releases and purges. It is an http.Handler,

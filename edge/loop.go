@@ -355,6 +355,7 @@ func (c *conn) answer(d *desk, now time.Time) (bool, error) {
 func (c *conn) record(d *desk, body *Body) {
 	e, h, r := c.s.e, &d.head, &d.done[len(d.done)-1].rec
 	r.TLS, r.Client, r.Site, r.Method, r.Host = c.state, e.clientOf(c.peer, h), body.Site.Name, h.method, body.target.host
+	r.plain = true
 	r.Path, r.Release, r.Proto = e.secrets.path(body.target.path, body.target.query), body.Release, "HTTP/1.1"
 	r.Referer, r.UserAgent = e.secrets.reference(h.value1("Referer")), h.value1("User-Agent")
 	status := d.out[body.status[0]:body.status[1]]
@@ -384,21 +385,24 @@ func (c *conn) account(d *desk, n int64) {
 	if e.access != nil {
 		now = e.now()
 	}
+	var last lastLine
+	var sum tally
 	for i := range d.done {
 		a := &d.done[i]
 		r := &a.rec
 		r.Bytes = min(r.Bytes, max(0, n-(a.end-r.Bytes)))
-		a.stats.count(c.shard, pathFast, r.Cache, r.Status, r.Bytes)
+		sum.add(c.shard, a.stats, r)
 		if e.access == nil {
 			continue
 		}
 		r.Duration = now.Sub(r.Time)
 		if e.lines != nil {
-			d.line = e.lines.form(d.line, r)
+			d.line = e.lines.form(d.line, r, &last)
 		} else {
 			e.access.Log(r.clone())
 		}
 	}
+	sum.flush(c.shard)
 	if len(d.line) > 0 {
 		e.lines.lines.Put(d.line, len(d.done))
 		d.line = d.line[:0]

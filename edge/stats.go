@@ -33,16 +33,47 @@ type siteStats struct {
 
 // count counts one answer; shard is any number.
 func (s *siteStats) count(shard uint32, path int, cache string, status int, bytes int64) {
+	s.countAll(shard, path, cache, status, 1, bytes)
+}
+
+// countAll counts times answers that are alike, of so many bytes together.
+func (s *siteStats) countAll(shard uint32, path int, cache string, status int, times uint64, bytes int64) {
 	n := &s.shards[shard%statShards]
 	i := 0
 	for i < len(caches) && caches[i] != cache {
 		i++
 	}
-	n.requests[path][i].Add(1)
+	n.requests[path][i].Add(times)
 	if class := status / 100; class >= 1 && class <= 5 {
-		n.classes[class].Add(1)
+		n.classes[class].Add(times)
 	}
 	n.bytes.Add(uint64(max(bytes, 0)))
+}
+
+// tally gathers answers of the loop that are alike, and counts them at once: each
+// count is three additions that other processors must see.
+type tally struct {
+	stats  *siteStats // nil: there are none
+	cache  string
+	status int
+	times  uint64
+	bytes  int64
+}
+
+func (t *tally) add(shard uint32, s *siteStats, r *AccessRecord) {
+	if t.stats != s || t.cache != r.Cache || t.status != r.Status {
+		t.flush(shard)
+		*t = tally{stats: s, cache: r.Cache, status: r.Status}
+	}
+	t.times++
+	t.bytes += max(0, r.Bytes)
+}
+
+func (t *tally) flush(shard uint32) {
+	if t.stats != nil {
+		t.stats.countAll(shard, pathFast, t.cache, t.status, t.times, t.bytes)
+		t.stats = nil
+	}
 }
 
 // SiteStats is what one site has answered.
