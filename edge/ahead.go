@@ -127,7 +127,8 @@ func (x *exchange) refreshAhead(f found) {
 // aheadDraw is the draw for one life of a response: other for each key and each
 // life, and at each edge, which has a seed of its own.
 func (s *store) aheadDraw(o *stored) uint64 {
-	b := binary.BigEndian.AppendUint64(nil, s.seed)
+	var room [256]byte
+	b := binary.BigEndian.AppendUint64(room[:0], s.seed)
 	b = binary.BigEndian.AppendUint64(b, uint64(o.responseTime.UnixNano()))
 	sum := sha256.Sum256(append(b, o.key...))
 	return binary.BigEndian.Uint64(sum[:8])

@@ -26,8 +26,6 @@ const (
 var (
 	errTooSlow  = errors.New("the client reads too slowly for a response too large to keep")
 	errNoReader = errors.New("every client has gone")
-	// errWouldWait ends nothing: fill is to be called again.
-	errWouldWait = errors.New("the body cannot be kept at once")
 )
 
 // chunk is a part of a body on its way. Chunks form a list, so that a body too
@@ -229,9 +227,8 @@ func (g *growing) move() chan struct{} {
 
 // fill reads body to its end. keep is asked before each chunk, of n octets,
 // whether the whole is still to be kept; once it says no, octets are let go
-// when the readers have had them, and the reading waits for the fastest. With
-// here it returns errWouldWait instead of that, and can be called again.
-func (g *growing) fill(ctx context.Context, body io.Reader, keep func(n int64) bool, here bool) error {
+// when the readers have had them, and the reading waits for the fastest.
+func (g *growing) fill(ctx context.Context, body io.Reader, keep func(n int64) bool) error {
 	size, allowed := int64(firstChunkBytes), int64(0)
 	for {
 		n := size
@@ -245,9 +242,6 @@ func (g *growing) fill(ctx context.Context, body io.Reader, keep func(n int64) b
 				allowed = max(allowed, n)
 				buf = g.build.Next(int(n))
 				allowed -= int64(len(buf))
-			}
-			if buf == nil && here {
-				return errWouldWait
 			}
 			if buf == nil {
 				err = g.letGo(ctx)

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"context"
 	"net/http"
 	"sync"
 	"time"
@@ -28,8 +27,7 @@ type flight struct {
 	joined  time.Time // by who came last
 	ready   chan struct{}
 	interim chan interim // for the leader's client; nil: nobody listens
-	ctx     context.Context
-	cancel  context.CancelFunc
+	ctx     flightContext
 
 	held []arena.Extent // for those who wait, who lets go of them is told in hold.go
 
@@ -167,9 +165,22 @@ func (e *Edge) unwatch(fl *flight) bool {
 // newFlight makes a flight; flights.mu is held. ended or unwatch is its end.
 func (e *Edge) newFlight(key, primary string, scopes purgeScopes) *flight {
 	fl := &flight{key: key, primary: primary, scopes: scopes, asOf: e.asOf(), began: e.now(), ready: make(chan struct{}), waiting: 1}
-	fl.ctx, fl.cancel = context.WithCancel(e.ctx)
+	if e.ctx.Err() != nil {
+		fl.cancel()
+	}
 	e.flights.all[fl] = struct{}{}
 	return fl
+}
+
+func (fl *flight) cancel() { fl.ctx.cancel() }
+
+// endFlights ends all flights; e.ctx has ended.
+func (e *Edge) endFlights() {
+	e.flights.mu.Lock()
+	defer e.flights.mu.Unlock()
+	for fl := range e.flights.all {
+		fl.cancel()
+	}
 }
 
 // leave says that a request no longer wants the outcome. The last one to

@@ -232,6 +232,7 @@ func New(c Config) (*Edge, error) {
 // Close ends fetches under way. Connections are Serve's to end: cancel its context.
 func (e *Edge) Close() {
 	e.cancel()
+	e.endFlights()
 	e.CloseDisk()
 }
 

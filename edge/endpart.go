@@ -40,7 +40,7 @@ func (w *fill) keepEnd(resp *http.Response, obj *stored) (outcome, bool) {
 	obj.part, obj.size = &part{start: total - n, total: total, end: true}, n
 	g := newGrowing(n, w.e.store.arena)
 	g.letGoOf() // nobody follows it
-	(&bodyFill{fill: w, obj: obj, body: g, resp: &http.Response{Body: io.NopCloser(bytes.NewReader(body))}}).keep(false)
+	(&bodyFill{fill: w, obj: obj, body: g, resp: &http.Response{Body: io.NopCloser(bytes.NewReader(body))}}).keep()
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return outcome{resp: resp, status: resp.StatusCode}, true
 }

@@ -35,6 +35,7 @@ type fill struct {
 	exact      bool
 	shield     *Peer   // to fetch through; nil: from the origin
 	asOf       instant // of the response
+	here       bool    // by the goroutine of who leads
 }
 
 // newFill prepares the leader's fetch. The client's conditions and range stay
@@ -48,7 +49,7 @@ func (x *exchange) newFill(fl *flight, f found) *fill {
 	delete(h, "Range")
 	delete(h, "Pragma")
 	delete(h, "Cache-Control")
-	w := &fill{e: e, fl: fl, site: site, target: q.target, header: h, fields: headerFields(q.header.Clone()),
+	w := &fill{e: e, fl: fl, site: site, target: q.target, header: h, fields: q.fields(),
 		auth: q.has("Authorization"), old: f.obj, onError: f.onError, cutOff: f.cutOff, limit: -1, shield: x.via()}
 	if f.obj != nil && f.use == useNone {
 		w.old = nil
@@ -69,18 +70,20 @@ func (x *exchange) newFill(fl *flight, f found) *fill {
 
 // run carries the flight out: it settles it, and stores what may be stored.
 func (w *fill) run() {
-	w.carryOut(func(i interim) {
+	w.fl.ctx.values = withInterim(context.Background(), func(i interim) {
 		select {
 		case w.fl.interim <- i:
 		default:
 		}
-	}, false)
+	})
+	w.carryOut(false)
 }
 
-// carryOut is run. here says that it is the goroutine of who leads: it gets the
-// interim responses by pass as they come, and does not wait for a body that has
-// not come, since it is to follow that.
-func (w *fill) carryOut(pass func(interim), here bool) {
+// carryOut is run. With here, it is the goroutine of who leads: it gets the interim
+// responses by the values of the flight's context, and does not wait for a body that
+// has not come, since it is to follow that.
+func (w *fill) carryOut(here bool) {
+	w.here = here
 	defer w.survive()
 	over := true
 	defer func() {
@@ -88,8 +91,7 @@ func (w *fill) carryOut(pass func(interim), here bool) {
 			w.e.ended(w.fl)
 		}
 	}()
-	ctx := withInterim(w.fl.ctx, pass)
-	o := w.fetch(ctx, w.old)
+	o := w.fetch(&w.fl.ctx, w.old)
 	b := &bodyFill{fill: w, obj: o.obj, body: o.body, resp: o.resp}
 	if o.body != nil {
 		o.resp = nil
@@ -101,25 +103,12 @@ func (w *fill) carryOut(pass func(interim), here bool) {
 		}
 		return
 	}
-	if here && atHand(b.resp) && b.keep(true) {
-		w.fl.cancel()
-		return
-	}
 	over = false
 	if !here {
 		b.run()
 		return
 	}
 	go b.run()
-}
-
-// atHand reports that a whole body can be read without a wait.
-func atHand(resp *http.Response) bool {
-	if resp.ContentLength == 0 {
-		return true
-	}
-	b, ok := resp.Body.(interface{ Buffered() int64 })
-	return ok && resp.ContentLength > 0 && b.Buffered() >= resp.ContentLength
 }
 
 // bodyFill is the second part of a fill, which has a body to read.
@@ -135,32 +124,24 @@ func (b *bodyFill) run() {
 	defer b.survive()
 	defer b.e.ended(b.fl)
 	defer b.fl.cancel()
-	b.keep(false)
+	b.keep()
 }
 
-// keep reads the body, for all who follow it, and stores it. With here it does
-// not wait; false then says that it is to be called once more without.
-func (b *bodyFill) keep(here bool) bool {
-	later := false
+// keep reads the body, for all who follow it, and stores it.
+func (b *bodyFill) keep() {
 	defer func() {
-		if !later {
-			b.e.store.release(b.reserved)
-			b.body.letGoOf()
-			b.resp.Body.Close()
-		}
+		b.e.store.release(b.reserved)
+		b.body.letGoOf()
+		b.resp.Body.Close()
 	}()
-	err := b.body.fill(b.fl.ctx, b.resp.Body, b.room, here)
-	if later = err == errWouldWait; later {
-		return false
-	}
+	err := b.body.fill(&b.fl.ctx, b.resp.Body, b.room)
 	if err != nil {
 		b.e.log.Warn("response cut short", "url", b.e.shown(&b.target), "why", err)
-		return true
+		return
 	}
 	b.e.store.release(b.reserved) // it is counted as stored from now on
 	b.reserved = 0
 	b.commit(b.obj, b.body)
-	return true
 }
 
 // room reserves n octets more of the store, if the body is still to be kept.
@@ -358,11 +339,15 @@ func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored)
 		}
 		return outcome{resp: resp, why: why, far: far, status: resp.StatusCode}
 	}
-	o := outcome{obj: obj, own: own, body: newGrowing(resp.ContentLength, w.e.store.arena), resp: resp, status: resp.StatusCode}
-	o.body.resp = resp
-	if o.exclusive = !obj.shareable(came); o.exclusive {
+	o := outcome{obj: obj, own: own, status: resp.StatusCode, exclusive: !obj.shareable(came)}
+	if o.exclusive {
 		w.e.store.mark(w.fl.primary, came)
 	}
+	if w.here && p == nil && atHand(resp) && w.keepWhole(obj, resp) {
+		return o
+	}
+	o.body, o.resp = newGrowing(resp.ContentLength, w.e.store.arena), resp
+	o.body.resp = resp
 	return o
 }
 

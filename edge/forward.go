@@ -43,9 +43,9 @@ func isUnkeyed(name string) bool {
 var conditional = []string{"If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range"}
 
 // endToEnd returns a copy of h without the fields that must not travel: hop
-// by hop, and named by Connection.
-func endToEnd(h http.Header) http.Header {
-	out := make(http.Header, len(h)+8)
+// by hop, and named by Connection. It has room for more fields.
+func endToEnd(h http.Header, more int) http.Header {
+	out := make(http.Header, len(h)+more) // up to eight are one piece of memory
 	for name, lines := range h {
 		if !hopByHop[name] {
 			out[name] = lines[:len(lines):len(lines)]
@@ -68,7 +68,7 @@ func endToEnd(h http.Header) http.Header {
 // without those that must not travel and those that no key covers, and then
 // ours, so that no Connection field of the client can remove them.
 func (e *Edge) forwarded(site *Site, q *request) http.Header {
-	out := endToEnd(q.header)
+	out := endToEnd(q.header, 8)
 	for name := range out {
 		plain := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-"))
 		if isUnkeyed(plain) && !slices.Contains(site.KeyFields, name) || plain != name && (hopByHop[plain] || framing[plain]) {
@@ -132,7 +132,7 @@ func (e *Edge) looped(h http.Header) bool {
 // received cleans the header of a response from the origin: what is kept and
 // what is sent on both start from it. Tags are ours alone.
 func received(h http.Header) http.Header {
-	out := endToEnd(h)
+	out := endToEnd(h, 1)
 	delete(out, "Content-Length")
 	delete(out, asOfField)
 	for _, name := range tagFields {

@@ -102,7 +102,7 @@ func (c *conn) generalOne(r *http.Request) (goesOn bool) {
 	if c.ctx == nil {
 		c.ctx, c.gone = context.WithCancel(context.Background())
 	}
-	w := &responseWriter{c: c, header: make(http.Header, 16), left: -1, bodyless: r.Method == http.MethodHead}
+	w := &responseWriter{c: c, left: -1, bodyless: r.Method == http.MethodHead}
 	defer func() {
 		switch cause := recover(); cause {
 		case nil:
@@ -115,6 +115,8 @@ func (c *conn) generalOne(r *http.Request) (goesOn bool) {
 	c.writing = true
 	c.watch.begin(c)
 	x := &exchange{e: c.s.e, w: w, r: r, ctx: c.ctx, snap: c.snap, client: c.peer, watch: &c.watch}
+	c.x = x
+	defer func() { c.x = nil }()
 	x.serveRequest(c.state)
 	goesOn = w.finish()
 	c.writing = !goesOn

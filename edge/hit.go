@@ -189,9 +189,7 @@ func (s *Snapshot) hitStored(dst []byte, h *head, o *stored, age time.Duration, 
 	default:
 		dst = append(dst, o.head...)
 	}
-	dst = append(dst, "Age: "...)
-	dst = strconv.AppendInt(dst, int64(age/time.Second), 10)
-	dst = append(dst, "\r\n"...)
+	dst = appendAge(dst, age)
 	status := cacheStatus{hit: true, ttl: o.ttl(age), hasTTL: true}
 	return s.finishHead(dst, h, &status, body, o.key), true
 }
@@ -222,6 +220,12 @@ func (b *Body) choose(h *head, v *validators) bool {
 		b.Status, b.start, b.size = http.StatusPartialContent, r.start, r.length
 	}
 	return true
+}
+
+func appendAge(dst []byte, age time.Duration) []byte {
+	dst = append(dst, "Age: "...)
+	dst = strconv.AppendInt(dst, int64(age/time.Second), 10)
+	return append(dst, "\r\n"...)
 }
 
 func (b *Body) appendContentRange(dst []byte, size int64) []byte {

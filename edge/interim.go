@@ -32,6 +32,15 @@ func withInterim(ctx context.Context, pass func(interim)) context.Context {
 	}})
 }
 
+// interims are the values by which interim responses of a fetch that the connection's
+// goroutine carries out reach the exchange that it is in.
+func (c *conn) interims() context.Context {
+	if c.values == nil {
+		c.values = withInterim(context.Background(), func(i interim) { c.x.inform(i) })
+	}
+	return c.values
+}
+
 // inform passes an interim response on: not to HTTP/1.0, which knows none
 // (RFC 9110 §15.2), and early hints over HTTP/1.1 only if the site says so,
 // since some clients take them for the response.

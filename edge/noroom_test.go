@@ -145,7 +145,7 @@ func TestTooLargeKeepsNothingForWhoStalls(t *testing.T) {
 	e := gatedEdge(t, newGated(""), 0)
 	g := newGrowing(-1, e.store.arena)
 	stalled, fast := g.follow(false), g.follow(false)
-	go g.fill(t.Context(), strings.NewReader(strings.Repeat("x", 16*maxLag)), func(int64) bool { return false }, false)
+	go g.fill(t.Context(), strings.NewReader(strings.Repeat("x", 16*maxLag)), func(int64) bool { return false })
 	if _, err := stalled.next(t.Context()); err != nil {
 		t.Fatal(err)
 	}

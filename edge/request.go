@@ -15,7 +15,7 @@ type request struct {
 
 // readRequest makes a request of what was read, by the same rules as Hit.
 func readRequest(r *http.Request, client string, tls bool) (*request, error) {
-	q := &request{method: r.Method, header: endToEnd(r.Header), client: client, cc: noDirectives()}
+	q := &request{method: r.Method, header: endToEnd(r.Header, 0), client: client, cc: noDirectives()}
 	switch r.Method {
 	case http.MethodTrace:
 		return q, refuse(http.StatusMethodNotAllowed, "TRACE is not answered")

@@ -34,7 +34,12 @@ type responseWriter struct {
 }
 
 // Header implements http.ResponseWriter.
-func (w *responseWriter) Header() http.Header { return w.header }
+func (w *responseWriter) Header() http.Header {
+	if w.header == nil { // most answers are packed and have none
+		w.header = make(http.Header, 16)
+	}
+	return w.header
+}
 
 // WriteHeader implements http.ResponseWriter. An interim head goes out at once.
 func (w *responseWriter) WriteHeader(status int) {
@@ -133,7 +138,7 @@ func (w *responseWriter) compose() {
 	d := w.c.desk
 	d.out = appendStatusLine(d.out, w.status)
 	if w.c.last || w.c.s.last() {
-		w.header["Connection"] = []string{"close"}
+		w.Header()["Connection"] = []string{"close"}
 	}
 	w.appendFields()
 	if _, ok := w.header["Date"]; !ok {

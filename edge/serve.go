@@ -259,9 +259,11 @@ type conn struct {
 	last    bool      // it has been announced that the connection closes
 
 	// Of answers by all rules.
-	ctx   context.Context // ends when the client has gone; nil: none was needed yet
-	gone  func()          // ends ctx
-	watch watch
+	ctx    context.Context // ends when the client has gone; nil: none was needed yet
+	gone   func()          // ends ctx
+	watch  watch
+	x      *exchange       // the one that is being answered
+	values context.Context // see interims
 
 	// For net/http, once it has the connection.
 	mem   []byte // all of the read buffer

@@ -239,7 +239,7 @@ func (w *fill) runSlice(head *stored, key string, want byteRange) {
 	}
 	g := newGrowing(want.length, w.e.store.arena)
 	w.e.settle(w.fl, outcome{obj: obj, body: g, status: resp.StatusCode})
-	(&bodyFill{fill: w, obj: obj, body: g, resp: resp}).keep(false)
+	(&bodyFill{fill: w, obj: obj, body: g, resp: resp}).keep()
 }
 
 // fetchSlice asks for a slice of head. Whatever is not that slice of that very
@@ -247,7 +247,7 @@ func (w *fill) runSlice(head *stored, key string, want byteRange) {
 // another by now, and its validator and length are held against head's all the same.
 func (w *fill) fetchSlice(head *stored, key string, want byteRange) (*stored, *http.Response, error) {
 	asked := w.e.now()
-	resp, asOf, err := w.send(w.fl.ctx, w.header)
+	resp, asOf, err := w.send(&w.fl.ctx, w.header)
 	if err != nil {
 		return nil, nil, err
 	}

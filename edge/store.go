@@ -292,7 +292,12 @@ func (s *store) putFor(o, old *stored) bool {
 			o.aheadAge = from
 		}
 	}
-	record := appendRecord(nil, o, &s.boot)
+	room := recordRoom.Get().(*[]byte)
+	defer recordRoom.Put(room)
+	record := appendRecord((*room)[:0], o, &s.boot)
+	if cap(record) <= maxRoom {
+		*room = record
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old != nil && s.live(old.at) == nil {
@@ -335,6 +340,11 @@ func (s *store) putFor(o, old *stored) bool {
 	s.tier.took(o)
 	return true
 }
+
+// recordRoom is room for records in the making, of maxRoom octets at most.
+var recordRoom = sync.Pool{New: func() any { return new([]byte) }}
+
+const maxRoom = 64 << 10
 
 // setTier gives the store a second tier, which hears of what is used and new.
 func (s *store) setTier(d *disk) {

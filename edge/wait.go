@@ -28,7 +28,7 @@ func (x *exchange) fetch(f found) {
 			e.stayed()
 		}
 	}()
-	scopes := purgeScopes{site: x.site.Name, resource: string(q.appendResource(nil))}
+	scopes := purgeScopes{site: x.site.Name, resource: x.resource()}
 	for try := 1; ; try++ {
 		var fl *flight
 		leader := true
@@ -80,11 +80,21 @@ func (x *exchange) fetch(f found) {
 	}
 }
 
+// resource is the target's (appendResource). It ends the key, if no port comes
+// between.
+func (x *exchange) resource() string {
+	if q := x.q; q.authority != q.host {
+		return string(q.appendResource(nil))
+	}
+	return x.key[len(x.q.scheme())+len("://"):]
+}
+
 // lead carries a fetch out that x leads, in this goroutine.
 func (x *exchange) lead(w *fill) {
 	x.watch.leads(x.e, w.fl)
 	defer x.watch.leads(x.e, nil)
-	w.carryOut(x.inform, true)
+	w.fl.ctx.values = x.w.(*responseWriter).c.interims()
+	w.carryOut(true)
 }
 
 // flightVerdict is what becomes of a request that waited for a flight.
@@ -208,6 +218,9 @@ func (x *exchange) serveOutcome(o *outcome, leader bool) bool {
 			x.rec.Cache = "revalidated"
 		}
 		x.status.stored = !o.stale && leader
+		if o.own == nil && x.packed(obj, age) {
+			return true
+		}
 		x.storedHeader(obj, age)
 		x.ownHeader(o, leader)
 		x.serve(obj.status, &obj.validators, x.source(obj))
