@@ -1,6 +1,7 @@
 package origin
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -198,6 +199,53 @@ func FuzzParseDigest(f *testing.F) {
 	})
 }
 
+// wholeJSON is a manifest as encoding/json writes it at once.
+func wholeJSON(t *testing.T, m *Manifest) string {
+	t.Helper()
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(m); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestCanonicalIsJSON: what is written file by file is what encoding/json makes of the
+// whole, with every part of a manifest there or not.
+func TestCanonicalIsJSON(t *testing.T) {
+	if f, v := reflect.TypeFor[File]().NumField(), reflect.TypeFor[Variant]().NumField(); f != 5 || v != 3 {
+		t.Errorf("File has %d fields and Variant %d: appendFile has to write them all", f, v)
+	}
+	long := manifestOf("index.html", "<p>", "a\"&<>\u2028.txt", "x", "é/日.js", "y")
+	f := long.Files["index.html"]
+	f.Variants = []Variant{{Coding: "br", Digest: DigestOf([]byte("br")), Size: 2}, {Coding: "gzip", Digest: DigestOf([]byte("gzip")), Size: 1}}
+	f.Size = 3000
+	long.Files["index.html"] = f
+	headers := []HeaderRule{{For: "/*", Set: []Field{{"X-A", "<&>"}}}, {For: "/a", Remove: []string{"X-A"}}}
+	redirects := []Redirect{{From: "/a", To: "/b?x=1&y=2", Status: 301, Force: true}}
+	for i, m := range []*Manifest{
+		manifestOf(), manifestOf("a", ""), long,
+		{Version: ManifestVersion, Files: map[string]File{}, Headers: headers},
+		{Version: ManifestVersion, Files: long.Files, Redirects: redirects},
+		{Version: ManifestVersion, Files: long.Files, Headers: headers, Redirects: redirects},
+	} {
+		got, _, err := m.Canonical()
+		if err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		if want := wholeJSON(t, m); string(got) != want {
+			t.Errorf("%d:\n%s\nwant\n%s", i, got, want)
+		}
+		if _, err := ParseManifest(got); err != nil {
+			t.Errorf("%d: %v", i, err)
+		}
+		if _, err := ParseManifest(append(got, ' ')); err == nil {
+			t.Errorf("%d: taken with a space behind it", i)
+		}
+	}
+}
+
 func FuzzParseManifest(f *testing.F) {
 	for _, m := range []*Manifest{manifestOf(), manifestOf("a.txt", "x"), manifestOf("a/b.html", "x", "é/日.js", "y")} {
 		b, _, err := m.Canonical()
@@ -215,6 +263,9 @@ func FuzzParseManifest(f *testing.F) {
 		again, id, err := m.Canonical()
 		if err != nil || string(again) != string(b) || id != DigestOf(b) {
 			t.Errorf("%q came back as %q (%v)", b, again, err)
+		}
+		if want := wholeJSON(t, m); want != string(b) {
+			t.Errorf("%q is not %q", b, want)
 		}
 		for path := range m.Files {
 			if path == "" || path[0] == '/' || strings.Contains("/"+path+"/", "/../") || strings.ContainsAny(path, "\\\x00\r\n") {

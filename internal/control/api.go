@@ -274,13 +274,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, v any, err error
 	}
 	h.Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	b, err := json.Marshal(v)
-	if err != nil {
-		s.log.Error("answer not written", "err", err)
-		return
+	// Not json.Marshal: what is missing of a large release are tens of MiB, and that copies them.
+	if err := json.NewEncoder(w).Encode(v); err != nil { // most likely the caller's connection is gone
+		s.log.Debug("answer not written", "call", r.Method+" "+r.URL.Path, "err", err)
 	}
-	// An error here is the caller's connection, which is gone.
-	_, _ = w.Write(append(b, '\n'))
 }
 
 // asError gives every error a status.

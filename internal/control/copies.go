@@ -241,10 +241,11 @@ func (s *Server) gatherRelease(ctx context.Context, release origin.Digest) error
 	if err != nil {
 		return err
 	}
+	blobs := m.Blobs()
 	s.mu.Lock()
 	for site, st := range s.state.Sites {
 		if st.find(release) != nil {
-			s.refer(site, release, m)
+			s.refer(site, release, blobs)
 		}
 	}
 	s.mu.Unlock()

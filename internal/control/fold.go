@@ -93,13 +93,12 @@ func (s *Server) referTo(site string, release origin.Digest) {
 		s.log.Error("manifest of a sealed release cannot be read: nodes cannot fetch it; push it again", "site", site, "release", release.String(), "err", err)
 		return
 	}
-	s.refer(site, release, m)
+	s.refer(site, release, m.Blobs())
 }
 
 // refer notes the blobs of a sealed release: those that nodes may fetch, and
 // that its site holds.
-func (s *Server) refer(site string, release origin.Digest, m *origin.Manifest) {
-	blobs := m.Blobs()
+func (s *Server) refer(site string, release origin.Digest, blobs []origin.Blob) {
 	if s.marking != nil {
 		s.marking.late = append(s.marking.late, referral{site, release, blobs})
 	}

@@ -136,10 +136,10 @@ func (s *Server) proved(site string, d origin.Digest) bool {
 	return ok || s.proofs.has(site, d)
 }
 
-// missing are the blobs of a release that its site has to send: those that are not
-// here, and those that it has never sent. The others are young again (origin.Blobs.Keep).
-func (s *Server) missing(site string, m *origin.Manifest) (missing []origin.Blob) {
-	for _, b := range m.Blobs() {
+// missing are those of a release's blobs that its site has to send: what is not here,
+// and what it has never sent. The others are young again (origin.Blobs.Keep).
+func (s *Server) missing(site string, blobs []origin.Blob) (missing []origin.Blob) {
+	for _, b := range blobs {
 		if !s.proved(site, b.Digest) || !s.blobs.Keep(b.Digest, b.Size) {
 			missing = append(missing, b)
 		}

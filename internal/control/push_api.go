@@ -75,14 +75,14 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if _, err := s.unchanged(k, channel, m); err != nil {
 		return nil, err
 	}
-	id := origin.DigestOf(b)
+	id, blobs, files := origin.DigestOf(b), m.Blobs(), len(m.Files)
 	remark(r, "release %s", id)
-	if err := s.fits(site, id, m); err != nil {
+	if err := s.fits(site, id, files, blobs); err != nil {
 		return nil, err
 	}
 	// Before anything is called stored: from here on a collection that begins spares it.
 	s.mu.Lock()
-	s.setOpen(openKey{site, id}, m.Blobs())
+	s.setOpen(openKey{site, id}, blobs)
 	s.mu.Unlock()
 	if err := s.blobs.Put(id, int64(len(b)), bytes.NewReader(b)); err != nil {
 		return nil, err
@@ -90,7 +90,7 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if err := s.secondCopy(r.Context(), site, origin.Blob{Digest: id, Size: int64(len(b))}); err != nil {
 		return nil, err
 	}
-	p := Posted{Release: id, Missing: s.missing(site, m)}
+	p := Posted{Release: id, Missing: s.missing(site, blobs)}
 	if p.Missing == nil {
 		p.Missing = []origin.Blob{}
 	}
@@ -286,19 +286,20 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if err != nil {
 		return nil, refuse(http.StatusNotFound, "push again", "the manifest of release %s cannot be read: %v", id, err)
 	}
-	if missing := s.missing(site, m); len(missing) > 0 {
+	out := Sealed{Release: id, Files: len(m.Files)}
+	for _, f := range m.Files {
+		out.Bytes += f.Size
+	}
+	blobs := m.Blobs()
+	if missing := s.missing(site, blobs); len(missing) > 0 {
 		e := refuse(http.StatusConflict, "push again: only these are sent", "%d blobs of release %s are missing", len(missing), id)
 		e.Missing = missing
 		return nil, e
 	}
 	// Also those that were here before: a push that was cut off may have left
 	// them without another copy.
-	if err := s.secondCopy(r.Context(), site, append(m.Blobs(), s.manifestBlob(id)...)...); err != nil {
+	if err := s.secondCopy(r.Context(), site, slices.Concat(blobs, s.manifestBlob(id))...); err != nil {
 		return nil, err
-	}
-	out := Sealed{Release: id, Files: len(m.Files)}
-	for _, f := range m.Files {
-		out.Bytes += f.Size
 	}
 	again := errors.New("sealed already")
 	_, err = s.command(r.Context(), KindRelease, Release{Site: site, Release: id, Files: out.Files, Bytes: out.Bytes}, func(st *State) error {
@@ -307,13 +308,13 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 				return again
 			}
 		}
-		return s.quota(site, id, len(m.Files), m.Blobs())
+		return s.quota(site, id, out.Files, blobs)
 	})
 	if err != nil && err != again {
 		return nil, err
 	}
 	s.mu.Lock()
-	s.refer(site, id, m) // also after a push that healed a lost blob
+	s.refer(site, id, blobs) // also after a push that healed a lost blob
 	s.mu.Unlock()
 	return out, nil
 }

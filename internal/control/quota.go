@@ -93,8 +93,8 @@ func (s *Server) quota(site string, id origin.Digest, files int, blobs []origin.
 }
 
 // fits is quota without mu.
-func (s *Server) fits(site string, id origin.Digest, m *origin.Manifest) error {
+func (s *Server) fits(site string, id origin.Digest, files int, blobs []origin.Blob) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.quota(site, id, len(m.Files), m.Blobs())
+	return s.quota(site, id, files, blobs)
 }
