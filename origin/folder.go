@@ -72,10 +72,11 @@ func ManifestOf(ctx context.Context, dir string, progress func(FolderProgress)) 
 }
 
 // Open opens a blob of the manifest for reading. The file may have changed
-// since it was hashed: who stores it must check the digest, as Blobs.Put does.
+// since it was hashed: who stores it must check the digest, as Blobs.Put does. One that
+// is no file any more is an error.
 func (f *Folder) Open(d Digest) (*os.File, error) {
 	if name, ok := f.local[d]; ok {
-		return f.root.Open(name)
+		return openRegular(f.root, name)
 	}
 	if f.made != "" {
 		return os.Open(f.madeName(d))

@@ -132,10 +132,11 @@ func worthRetry(err error) bool {
 	return !isLocal(err) && !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// isLocal: a file of this machine cannot be read.
+// isLocal: a file of this machine cannot be read, or is none any more.
 func isLocal(err error) bool {
 	var local *fs.PathError
-	return errors.As(err, &local)
+	var no *origin.PathError
+	return errors.As(err, &local) || errors.As(err, &no)
 }
 
 // counted tells how many bytes were read.
