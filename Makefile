@@ -31,7 +31,7 @@ test-upgrade: ## upgrades and ends under full load: a million queries, 40,000 re
 	PERIGEE_TEST_QUERIES=1000000 PERIGEE_TEST_REQUESTS=40000 $(GO) test ./cmd/perigee -count=1 -v -run 'TestUpgrade|TestEndEdge'
 
 test-fleet: tools ## a fleet in network namespaces, with kills, cuts and lost packets at random; SEED=n repeats a round, ROUNDS=n
-	PERIGEE_FLEET_SEED=$(SEED) PERIGEE_FLEET_ROUNDS=$(or $(ROUNDS),3) PERIGEE_FLEET_STEPS=$(or $(STEPS),8) $(GO) test -race -count=1 -v -timeout 30m -run '^TestFleet$$' ./internal/fleet
+	PERIGEE_FLEET_SEED=$(SEED) PERIGEE_FLEET_ROUNDS=$(or $(ROUNDS),3) PERIGEE_FLEET_STEPS=$(or $(STEPS),8) PERIGEE_FLEET_FAULTS=$(or $(FAULTS),2) PERIGEE_FLEET_DISKS=$(DISKS) $(GO) test -race -count=1 -v -timeout 30m -run '^TestFleet$$' ./internal/fleet
 
 test-fleet-mutants: tools ## builds of perigee that break one promise each: every one must be caught by a round of test-fleet
 	$(GO) test -tags fleetmutants -count=1 -v -timeout 60m -run '^TestMutants$$' ./internal/fleet

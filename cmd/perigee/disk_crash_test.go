@@ -363,83 +363,35 @@ func (r *crashRig) rot() {
 	}
 }
 
-// envMountWorld says that this process has a mount namespace of its own.
-const envMountWorld = "PERIGEE_EDGE_MOUNT_WORLD"
-
-// inMountWorld runs the test again in a mount namespace of its own, and reports
-// whether this is that run.
-func inMountWorld(t *testing.T) bool {
-	t.Helper()
-	if os.Getenv(envMountWorld) != "" {
-		return true
-	}
-	txtest.Need(t, "unshare", "mkfs.xfs", "xfs_io", "mount")
-	c := exec.Command("unshare", "-m", "--propagation", "private", os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=3h")
-	c.Env = append(os.Environ(), envMountWorld+"=1")
-	out, err := c.CombinedOutput()
-	t.Logf("%s", out)
-	switch {
-	case bytes.Contains(out, []byte("--- SKIP")) || bytes.Contains(out, []byte("unshare failed")):
-		t.Skip("no mounts here: that needs root, and for a loss of power loop devices")
-	case err != nil:
-		t.Fatal(err)
-	case !bytes.Contains(out, []byte("--- PASS: "+t.Name())):
-		t.Fatal("the test in its own world did not run")
-	}
-	return false
-}
-
-func runTool(args ...string) error {
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, out)
-	}
-	return nil
-}
-
 // F6: an edge whose machine loses power again and again: what was not synced is
 // gone, and every answer is right all the same.
 func TestEdgePowerLoss(t *testing.T) {
-	if !inMountWorld(t) {
+	if !txtest.OwnMounts(t) {
 		return
 	}
-	at, image := t.TempDir(), filepath.Join(t.TempDir(), "disk.xfs")
-	mount := func() (err error) {
-		for range 5 { // other tests take loop devices too
-			if err = runTool("mount", "-o", "loop", image, at); err == nil {
-				return nil
-			}
-			time.Sleep(20 * time.Millisecond)
-		}
-		return err
-	}
-	f, err := os.Create(image)
+	at := t.TempDir()
+	disk, err := txtest.NewDisk(filepath.Join(t.TempDir(), "disk.xfs"), at, 700<<20)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(f.Truncate(700<<20), f.Close(), runTool("mkfs.xfs", "-q", image)); err != nil {
 		t.Skip(err)
 	}
-	if err := mount(); err != nil {
-		t.Skip(err)
-	}
-	defer func() { runTool("umount", at) }()
+	defer func() { _ = disk.Unmount() }() // the namespace's end does it, too
 	r := newCrashRig(t, filepath.Join(at, "state"))
 	losses := sizeFromEnv(t, envEdgeLosses, fewLosses)
 	for i := range losses {
 		p := r.start(true)
 		r.run(time.Duration(r.random.Int64N(int64(2*time.Second))), func() {
 			if i%2 == 1 { // between two losses the log is on the disk
-				if err := runTool("sync", "-f", at); err != nil {
+				if err := txtest.Tool("sync", "-f", at); err != nil {
 					t.Error(err)
 				}
 			}
-			if err := runTool("xfs_io", "-x", "-c", "shutdown", at); err != nil {
+			if err := disk.LosePower(); err != nil {
 				t.Error(err)
 			}
 			p.kill()
 		})
 		r.check(p)
-		if err := errors.Join(runTool("umount", at), mount()); err != nil {
+		if err := errors.Join(disk.Unmount(), disk.Mount()); err != nil {
 			t.Fatal(err)
 		}
 		// A machine that starts again has another boot id; this one has not.
@@ -465,7 +417,7 @@ func TestEdgePowerLoss(t *testing.T) {
 // F10, F11: a disk that is full, one that can only be read, and a limit on the
 // size of files cost no request; the log says so once, and it is over by itself.
 func TestEdgeFailingDisk(t *testing.T) {
-	if !inMountWorld(t) {
+	if !txtest.OwnMounts(t) {
 		return
 	}
 	for _, c := range []struct{ name, mount, limit, cure, stopped, again string }{
@@ -476,10 +428,10 @@ func TestEdgeFailingDisk(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			state := t.TempDir()
 			at := filepath.Join(state, "edge", "cache")
-			if err := errors.Join(os.MkdirAll(at, 0o700), runTool("mount", "-t", "tmpfs", "-o", c.mount, "none", at)); err != nil {
+			if err := errors.Join(os.MkdirAll(at, 0o700), txtest.Tool("mount", "-t", "tmpfs", "-o", c.mount, "none", at)); err != nil {
 				t.Skip(err)
 			}
-			defer func() { runTool("umount", at) }()
+			defer func() { txtest.Tool("umount", at) }()
 			r := newCrashRig(t, state)
 			r.prefix = c.limit
 			p := r.start(true)
@@ -495,7 +447,7 @@ func TestEdgeFailingDisk(t *testing.T) {
 				t.Errorf("said %d times", n)
 			}
 			if c.cure != "" {
-				if err := runTool("mount", "-o", "remount,"+c.cure, at); err != nil {
+				if err := txtest.Tool("mount", "-o", "remount,"+c.cure, at); err != nil {
 					t.Fatal(err)
 				}
 				if !poll(eventuallyScript, says(c.again)) {
@@ -512,67 +464,4 @@ func TestEdgeFailingDisk(t *testing.T) {
 			r.check(p)
 		})
 	}
-}
-
-// An edge under steady load keeps its descriptors and, when it is watched for
-// long enough to tell, its heap.
-func TestEdgeSoak(t *testing.T) {
-	d := fewSoak
-	if text := os.Getenv(envEdgeSoak); text != "" {
-		var err error
-		if d, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("%s: %v", envEdgeSoak, err)
-		}
-	}
-	r := newCrashRig(t, filepath.Join(t.TempDir(), "state"))
-	scrape := freeAddr(t)
-	config := filepath.Join(r.dir, "perigee.toml")
-	text, err := os.ReadFile(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeFile(t, config, string(text)+"[metrics]\nlisten = \""+scrape+"\"\n")
-	p := r.start(true)
-	const samples = 40
-	var heap, files [samples]float64
-	r.run(0, func() {
-		r.load.dying.Store(false) // it is not: it is watched
-		for i := range samples {
-			time.Sleep(d / samples)
-			heap[i], files[i] = metric(t, scrape, "go_memstats_heap_inuse_bytes"), metric(t, scrape, "process_open_fds")
-		}
-		r.load.dying.Store(true)
-		p.kill()
-	})
-	r.check(p)
-	most := func(of []float64) (m float64) {
-		for _, v := range of {
-			m = max(m, v)
-		}
-		return m
-	}
-	early, late := samples/4, 3*samples/4
-	t.Logf("%v: %d answers right, %d hits; heap %.0f MiB, then %.0f MiB; descriptors %.0f, then %.0f", d, r.load.right.Load(), r.load.hits.Load(),
-		most(heap[early:late])/(1<<20), most(heap[late:])/(1<<20), most(files[early:late]), most(files[late:]))
-	if most(files[late:]) > most(files[early:late])+2*crashClients {
-		t.Errorf("descriptors grow: %v", files)
-	}
-	if d >= time.Minute && most(heap[late:]) > 1.3*most(heap[early:late])+8<<20 {
-		t.Errorf("the heap grows: %v", heap)
-	}
-}
-
-// metric is a metric without labels.
-func metric(t *testing.T, addr, name string) float64 {
-	for _, line := range strings.Split(httpText(t, "http://"+addr+"/metrics"), "\n") {
-		if v, ok := strings.CutPrefix(line, name+" "); ok {
-			n, err := strconv.ParseFloat(v, 64)
-			if err != nil {
-				t.Error(err)
-			}
-			return n
-		}
-	}
-	t.Errorf("no metric %s", name)
-	return 0
 }

@@ -3,7 +3,6 @@ package control
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,16 +10,15 @@ import (
 	"testing"
 
 	"perigee.example/feed"
+	"perigee.example/internal/txtest"
 )
-
-var updateGolden = flag.Bool("update", false, "write the golden files anew")
 
 // golden reads a file of testdata: a format as it was when it was fixed. It is
 // only written anew for a version that is new.
 func golden(t *testing.T, name string, now []byte) []byte {
 	t.Helper()
 	path := filepath.Join("testdata", name)
-	if *updateGolden && now != nil {
+	if txtest.Updating() && now != nil {
 		if err := os.WriteFile(path, now, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +96,7 @@ func TestCommandFormats(t *testing.T) {
 // known is refused, since it might be an address to go by.
 func TestNodeFileFormat(t *testing.T) {
 	var fresh []byte
-	if *updateGolden {
+	if txtest.Updating() {
 		_, fresh = newCredentials(t, "fra1")
 	}
 	b := golden(t, "node-v1.pem", fresh)
@@ -118,7 +116,7 @@ func TestNodeFileFormat(t *testing.T) {
 // lists and blobs.
 func TestBackupFormat(t *testing.T) {
 	var fresh []byte
-	if *updateGolden {
+	if txtest.Updating() {
 		f := newFleet(t)
 		dir := t.TempDir()
 		writeSite(t, dir, map[string]string{"index.html": "the first edition"})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"perigee.example/feed"
+	"perigee.example/internal/txtest"
 	"perigee.example/origin"
 )
 
@@ -235,7 +236,7 @@ func TestPurgedFold(t *testing.T) {
 func TestSnapshotFormat(t *testing.T) {
 	const name = "snapshot-v1.jsonl"
 	var fresh []byte
-	if *updateGolden {
+	if txtest.Updating() {
 		f := newFleet(t)
 		f.fill(t)
 		if err := f.snapshot(bounded(t)); err != nil {

@@ -37,7 +37,7 @@ func TestControlFaults(t *testing.T) {
 	}
 	w := newWorld(t, map[string]string{self: "eu.5", "ctl1": "eu.10"})
 	base := t.TempDir()
-	r := &rig{t: t, w: w, base: base, bins: buildAll(t, ""), controls: controls[:1], begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]int{}}
+	r := &rig{t: t, w: w, base: base, bins: buildAll(t, ""), controls: controls[:1], begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]wrong{}}
 	r.environment()
 	defer r.close()
 	if err := os.WriteFile(filepath.Join(base, "perigee.toml"), []byte(fmt.Sprintf(powerTOML, w.hosts["ctl1"].addr)), 0o600); err != nil {

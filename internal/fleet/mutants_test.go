@@ -56,7 +56,7 @@ func TestMutants(t *testing.T) {
 		bins := buildAll(t, m.tag)
 		caught := false
 		for seed, tries := uint64(firstSeed), 0; !caught && tries < mutantTries; seed++ {
-			p := makePlan(seed, mutantSteps, fleetCast(1, disks))
+			p := makePlan(seed, size{steps: mutantSteps, faults: 2}, fleetCast(1, disks))
 			if !m.shows(p) {
 				continue
 			}

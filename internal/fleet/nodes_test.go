@@ -10,29 +10,35 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"perigee.example/internal/txtest"
 )
 
 const (
 	// readyWithin is how long a process may take until it serves, on a machine with much to do.
-	readyWithin = 60 * time.Second
+	readyWithin = 3 * time.Minute
 	// endWithin is how long one that is told to end may take: [health] drain and 15 s, and room.
 	endWithin = 40 * time.Second
 	lookEvery = 50 * time.Millisecond
 	// lastLines is how much of a log is shown.
 	lastLines = 40
+	// diskBytes is more than mkfs.xfs asks for, with room for an edge's disk tier.
+	diskBytes = 1 << 30
 )
 
 // node is a process of the fleet on a host of its own.
 type node struct {
 	name string
 	host *host
-	dir  string // state folder
-	disk *disk  // nil: it cannot lose power
+	dir  string       // state folder
+	disk *txtest.Disk // nil: it cannot lose power
 	args []string
 	log  string
 	up   func() bool // whether it serves
+	dead atomic.Bool // its disk is, and it has outlived that
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
@@ -137,82 +143,6 @@ func tail(path string) string {
 
 // badLog is what no process may print, whatever happens to it.
 var badLog = regexp.MustCompile(`(?m)^(panic:|fatal error:|WARNING: DATA RACE).*$`)
-
-// disk is a file system of a node's own that can lose power: XFS on a loop
-// device. (ext4 hides that a sync before a rename is missing.)
-type disk struct{ image, at string }
-
-// diskBytes is more than mkfs.xfs asks for, with room for an edge's disk tier; the file is sparse.
-const diskBytes = 1 << 30
-
-// newDisk makes and mounts a file system. The mount is in this world's own mount
-// namespace, and ends with it; the loop device goes with the mount.
-func newDisk(image, at string) (*disk, error) {
-	f, err := os.Create(image)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(f.Truncate(diskBytes), f.Close(), run("mkfs.xfs", "-q", image), os.MkdirAll(at, 0o700)); err != nil {
-		return nil, err
-	}
-	d := &disk{image, at}
-	return d, d.mount()
-}
-
-func (d *disk) mount() error {
-	// Other tests take loop devices, too: one may be gone between look and use.
-	var err error
-	for range 5 {
-		if err = run("mount", "-o", "loop", d.image, d.at); err == nil {
-			return nil
-		}
-		time.Sleep(lookEvery)
-	}
-	return err
-}
-
-func (d *disk) unmount() error { return run("umount", d.at) }
-
-// losePower stops the file system as it is on the device: what was not synced is gone.
-func (d *disk) losePower() error { return run("xfs_io", "-x", "-c", "shutdown", d.at) }
-
-// The rig proves itself: of two files written alike the one that was synced is there
-// after a loss of power.
-func (d *disk) proof() error {
-	for _, name := range []string{"synced", "lost"} {
-		f, err := os.Create(filepath.Join(d.at, name))
-		if err != nil {
-			return err
-		}
-		if _, err := f.WriteString(name); err != nil {
-			return err
-		}
-		if name == "synced" {
-			err = errors.Join(f.Sync(), syncDir(d.at))
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-	}
-	if err := errors.Join(d.losePower(), d.unmount(), d.mount()); err != nil {
-		return err
-	}
-	if b, err := os.ReadFile(filepath.Join(d.at, "synced")); err != nil || string(b) != "synced" {
-		return fmt.Errorf("what was synced is gone: %q, %v", b, err)
-	}
-	if b, err := os.ReadFile(filepath.Join(d.at, "lost")); err == nil && len(b) > 0 {
-		return fmt.Errorf("what was not synced is there: this is no loss of power")
-	}
-	return errors.Join(os.Remove(filepath.Join(d.at, "synced")), os.RemoveAll(filepath.Join(d.at, "lost")))
-}
-
-func syncDir(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
 
 // copyDir copies files and folders.
 func copyDir(from, to string) error { return os.CopyFS(to, os.DirFS(from)) }

@@ -18,7 +18,7 @@ import (
 const (
 	// receiptsWithin is how long a command waits for all nodes, in the middle of faults.
 	receiptsWithin = "1500ms"
-	// commandWithin bounds a command.
+	// commandWithin bounds a command while nothing is broken.
 	commandWithin = 40 * time.Second
 )
 
@@ -30,10 +30,12 @@ type operator struct {
 	acked    []string       // ids of releases that were pushed, in order
 	drained  map[string]bool
 	snapAt   time.Duration
+	asked    []string      // control nodes, in the order in which this step's commands try them
+	within   time.Duration // how long a command of this step is waited for
 }
 
 func newOperator(r *rig) *operator {
-	return &operator{r: r, releases: map[string]int{}, drained: map[string]bool{}}
+	return &operator{r: r, releases: map[string]int{}, drained: map[string]bool{}, asked: r.controls, within: commandWithin}
 }
 
 // said is what a command prints with --json.
@@ -46,9 +48,9 @@ type said struct {
 // command runs perigee, and notes the operation and its receipts.
 func (o *operator) command(op Op, args ...string) (said, bool) {
 	r := o.r
-	ctx, cancel := context.WithTimeout(context.Background(), commandWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), o.within)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, r.bins.plain, append(args, "--json", "--control", r.admins(r.controls), "--wait", "all", "--within", receiptsWithin)...)
+	cmd := exec.CommandContext(ctx, r.bins.plain, append(args, "--json", "--control", r.admins(o.asked), "--wait", "all", "--within", receiptsWithin)...)
 	cmd.Env = r.env
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -77,6 +79,8 @@ func (o *operator) command(op Op, args ...string) (said, bool) {
 
 // do carries out the operation of a step.
 func (o *operator) do(s step) error {
+	defer func(asked []string) { o.asked, o.within = asked, commandWithin }(o.asked)
+	o.asked, o.within = slices.Concat(o.r.controls[s.asks:], o.r.controls[:s.asks]), s.within
 	switch s.do {
 	case push:
 		return o.push()
@@ -181,7 +185,7 @@ func (o *operator) drain(what action, edge string) {
 // stopped runs f while the control node does not run.
 func (o *operator) stopped(f func(feed, copy string) error) error {
 	n := o.r.nodes["ctl1"]
-	o.r.began("stopped by its operator", n.name)
+	o.r.began(0, "stopped by its operator", n.name)
 	if err := o.r.kill(n, term); err != nil {
 		return err
 	}

@@ -39,11 +39,18 @@ const (
 
 // fault is one thing done to a node, some time after the step's operation begins.
 type fault struct {
+	id    int // within its plan, from 1 on
 	what  action
 	on    string
 	after time.Duration
 	until int           // the step in which it ends, …
 	then  time.Duration // … so long after that begins
+	// again are further kills, or losses of power, so long after each start: before it
+	// is over, most of them.
+	again []time.Duration
+	// outlives is for a loss of power: the disk's alone, which the process outlives until
+	// the fault ends.
+	outlives bool
 }
 
 // step is one operation, and what happens meanwhile.
@@ -52,11 +59,21 @@ type step struct {
 	on     string // edge, URL, prefix, tag, …
 	again  time.Duration
 	faults []fault
+	asks   int           // the control node that is asked first, by its place among them
+	within time.Duration // the operator gives up after that
+}
+
+// size is how long a round is, and how much goes wrong in it.
+type size struct {
+	steps  int
+	faults int // at most, in a step
+	again  int // at most, how often who was killed is killed once more while it starts
 }
 
 // plan is a round. It follows from its seed and its size alone.
 type plan struct {
 	seed  uint64
+	size  size
 	cast  cast
 	steps []step
 }
@@ -67,6 +84,14 @@ const (
 	meanwhile = 450 * time.Millisecond
 	// longest is how many steps a fault may last.
 	longest = 3
+	// patientOne and patientThree are how long an operator waits for an answer of
+	// so many control nodes: three may have to agree on another leader, and a push goes on at the next one when the
+	// one that took it has said nothing for 15 s.
+	patientOne   = 10 * time.Second
+	patientThree = 25 * time.Second
+	// hopeless is how long an operator waits while no two control nodes reach each other:
+	// nothing can be acknowledged, and what is sent may be written when they do again.
+	hopeless = 6 * time.Second
 )
 
 // cast is who is in a fleet, by what may be done to them.
@@ -75,10 +100,11 @@ type cast struct {
 	disks                             []string // who has a disk that can lose power
 }
 
-// makePlan draws n steps with faults, and a restored log in the middle.
-func makePlan(seed uint64, n int, c cast) plan {
+// makePlan draws steps with faults, and a restored log or partitions in the middle.
+func makePlan(seed uint64, z size, c cast) plan {
+	n := z.steps
 	r := rand.New(rand.NewPCG(seed, 0x666c656574))
-	p := plan{seed: seed, cast: c}
+	p := plan{seed: seed, size: z, cast: c}
 	well := map[string]int{} // the first step in which nothing is wrong with a node
 	drained := ""
 	at := n/2 + r.IntN(max(1, n/4))
@@ -87,7 +113,7 @@ func makePlan(seed uint64, n int, c cast) plan {
 		if i > 0 {
 			s.draw(r, c, &drained)
 		}
-		for range r.IntN(3) {
+		for range r.IntN(z.faults + 1) {
 			f := drawFault(r, c, len(p.steps))
 			if well[f.on] > len(p.steps) {
 				continue
@@ -105,7 +131,46 @@ func makePlan(seed uint64, n int, c cast) plan {
 			clear(well) // both begin by waiting until all is well, and end so
 		}
 	}
+	p.vary(rand.New(rand.NewPCG(seed, 0x7661727)))
 	return p
+}
+
+// vary numbers the faults, and draws who is asked first in each step and who is killed
+// more than once.
+func (p *plan) vary(r *rand.Rand) {
+	id := 0
+	for i := range p.steps {
+		s := &p.steps[i]
+		s.asks = r.IntN(len(p.cast.controls))
+		switch {
+		case s.within > 0:
+		case len(p.cast.controls) == 1:
+			s.within = patientOne
+		default:
+			s.within = patientThree
+		}
+		for j := range s.faults {
+			f := &s.faults[j]
+			id++
+			f.id = id
+			if f.what != kill && f.what != power {
+				continue
+			}
+			for range r.IntN(p.size.again + 1) {
+				f.again = append(f.again, time.Duration(r.IntN(int(meanwhile))))
+			}
+			f.outlives = r.IntN(3) == 0 && f.what == power
+		}
+	}
+}
+
+// kills is how often a plan does something to nodes that their processes die of.
+func (p *plan) kills(done map[action]int) {
+	for _, s := range p.steps {
+		for _, f := range s.faults {
+			done[f.what] += 1 + len(f.again)
+		}
+	}
 }
 
 // restored is a log that goes back while an edge does not hear of it: what it
@@ -147,8 +212,8 @@ func parted(r *rand.Rand, c cast, from int) []step {
 		{do: push, faults: []fault{cut(one, 2)}},
 		{do: purgeURL, on: aURL(r)},
 		{do: purgeTag, on: tags[0]},
-		{do: push, faults: []fault{cut(one, 6), cut(other, 5)}},
-		{do: purgeURL, on: aURL(r)},
+		{do: push, faults: []fault{cut(one, 6), cut(other, 5)}, within: hopeless},
+		{do: purgeURL, on: aURL(r), within: hopeless},
 		{do: purgeURL, on: aURL(r)},
 		{do: rollback},
 		{do: mendAll},
@@ -220,7 +285,15 @@ func (p plan) String() string {
 	for i, s := range p.steps {
 		fmt.Fprintf(&b, "%3d %s %s\n", i, s.do, s.on)
 		for _, f := range s.faults {
-			fmt.Fprintf(&b, "      %v later: %s %s, until %v into %d\n", f.after.Round(time.Millisecond), f.on, f.what, f.then.Round(time.Millisecond), f.until)
+			what := string(f.what)
+			if f.outlives {
+				what += " of its disk alone"
+			}
+			fmt.Fprintf(&b, "      %v later: %s %s, until %v into %d", f.after.Round(time.Millisecond), f.on, what, f.then.Round(time.Millisecond), f.until)
+			for _, again := range f.again {
+				fmt.Fprintf(&b, ", once more %v after a start", again.Round(time.Millisecond))
+			}
+			b.WriteByte('\n')
 		}
 	}
 	return b.String()
@@ -230,23 +303,25 @@ func (p plan) String() string {
 // happens in a few of them.
 func TestPlan(t *testing.T) {
 	c := cast{[]string{"ctl1"}, []string{"dns1", "dns2"}, []string{"fra1", "iad1", "sin1"}, []string{"origin"}, []string{"ctl1"}}
-	seen := map[action]bool{}
+	seen, done, first, outlived := map[action]bool{}, map[action]int{}, [3]bool{}, false
 	for seed := range uint64(20) {
 		if c.controls = controls; seed%2 == 0 {
 			c.controls = controls[:1]
 		}
-		p := makePlan(seed, 12, c)
-		if !reflect.DeepEqual(p, makePlan(seed, 12, c)) {
+		z := size{steps: 12, faults: 2, again: 1}
+		p := makePlan(seed, z, c)
+		if !reflect.DeepEqual(p, makePlan(seed, z, c)) {
 			t.Errorf("seed %d makes two plans", seed)
 		}
-		if reflect.DeepEqual(p.steps, makePlan(seed+1, 12, c).steps) {
+		if reflect.DeepEqual(p.steps, makePlan(seed+1, z, c).steps) {
 			t.Errorf("seeds %d and %d make one plan", seed, seed+1)
 		}
 		last := map[string]int{}
+		p.kills(done)
 		for i, s := range p.steps {
-			seen[s.do] = true
+			seen[s.do], first[s.asks] = true, true
 			for _, f := range s.faults {
-				seen[f.what] = true
+				seen[f.what], outlived = true, outlived || f.outlives
 				if i < last[f.on] {
 					t.Errorf("seed %d, step %d: %s has a fault within a fault", seed, i, f.on)
 				}
@@ -261,5 +336,22 @@ func TestPlan(t *testing.T) {
 		if !seen[a] {
 			t.Errorf("%s never happens", a)
 		}
+	}
+	once := 0
+	for seed := range uint64(20) {
+		p := makePlan(seed, size{steps: 12, faults: 2}, cast{controls[:1], c.servers, c.edges, c.origins, c.disks})
+		for _, s := range p.steps {
+			for _, f := range s.faults {
+				if len(f.again) > 0 {
+					t.Errorf("seed %d: %s is killed more than once", seed, f.on)
+				}
+				if f.what == kill {
+					once++
+				}
+			}
+		}
+	}
+	if first != [3]bool{true, true, true} || done[kill] <= once || !outlived {
+		t.Errorf("asked first are %v; %d kills, %d where nobody is killed twice; a process outlives its disk: %t", first, done[kill], once, outlived)
 	}
 }

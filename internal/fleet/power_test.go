@@ -13,6 +13,7 @@ import (
 
 	"perigee.example/feed"
 	"perigee.example/internal/control"
+	"perigee.example/internal/txtest"
 )
 
 const (
@@ -65,7 +66,7 @@ var errNoMounts = errors.New("no XFS on a loop device here (needs root, mkfs.xfs
 // as it was acknowledged.
 func losePower(t *testing.T, w *world, bins binaries, random *rand.Rand, losses int) (int, error) {
 	base := t.TempDir()
-	r := &rig{t: t, w: w, base: base, bins: bins, controls: controls[:1], begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]int{}}
+	r := &rig{t: t, w: w, base: base, bins: bins, controls: controls[:1], begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]wrong{}}
 	r.environment()
 	defer r.close()
 	if err := os.WriteFile(filepath.Join(base, "perigee.toml"), []byte(fmt.Sprintf(powerTOML, w.hosts["ctl1"].addr)), 0o600); err != nil {
@@ -74,10 +75,10 @@ func losePower(t *testing.T, w *world, bins binaries, random *rand.Rand, losses 
 	r.define("ctl1", "control")
 	n := r.nodes["ctl1"]
 	var err error
-	if n.disk, err = newDisk(filepath.Join(base, "ctl1.xfs"), n.dir); err != nil {
+	if n.disk, err = txtest.NewDisk(filepath.Join(base, "ctl1.xfs"), n.dir, diskBytes); err != nil {
 		return 0, fmt.Errorf("%w: %w", errNoMounts, err)
 	}
-	if err := n.disk.proof(); err != nil {
+	if err := n.disk.Proof(); err != nil {
 		return 0, err
 	}
 	if err := r.startControl(); err != nil {
@@ -105,7 +106,7 @@ func losePower(t *testing.T, w *world, bins binaries, random *rand.Rand, losses 
 		if random.IntN(2) == 0 {
 			err = n.stop()
 		}
-		if err := errors.Join(err, n.disk.losePower()); err != nil {
+		if err := errors.Join(err, n.disk.LosePower()); err != nil {
 			cancel()
 			return 0, err
 		}
@@ -116,7 +117,7 @@ func losePower(t *testing.T, w *world, bins binaries, random *rand.Rand, losses 
 		}
 		cancel()
 		wg.Wait()
-		if err := errors.Join(n.disk.unmount(), n.disk.mount(), r.start(n), n.ready()); err != nil {
+		if err := errors.Join(n.disk.Unmount(), n.disk.Mount(), r.start(n), n.ready()); err != nil {
 			return 0, fmt.Errorf("after loss %d: %w", i, err)
 		}
 		if err := p.check(t.Context(), r, reader); err != nil {

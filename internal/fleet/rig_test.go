@@ -19,6 +19,7 @@ import (
 	"github.com/miekg/dns"
 
 	"perigee.example/internal/control"
+	"perigee.example/internal/txtest"
 )
 
 const (
@@ -63,8 +64,9 @@ type rig struct {
 
 	mu sync.Mutex
 	h  History
-	// faults under way: what is wrong with a node.
-	faulty map[string]int // index in h.Faults
+	// faulty is what is wrong with whom.
+	faulty map[string]wrong
+	ends   sync.Map // by node, *sync.Mutex: see ending
 }
 
 func (r *rig) now() time.Duration { return time.Since(r.begun) }
@@ -95,7 +97,7 @@ func (b binaries) of(n *node) string {
 
 // newRig starts a fleet: control first, since it makes the others' credentials.
 func newRig(t *testing.T, w *world, base string, bins binaries, c cast) (*rig, error) {
-	r := &rig{t: t, w: w, base: base, bins: bins, controls: c.controls, begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]int{},
+	r := &rig{t: t, w: w, base: base, bins: bins, controls: c.controls, begun: time.Now(), nodes: map[string]*node{}, faulty: map[string]wrong{},
 		h: History{Edges: edges, Servers: servers, TTL: keeps, Pushed: pushed}}
 	r.environment()
 	if err := r.files(); err != nil {
@@ -120,10 +122,10 @@ func newRig(t *testing.T, w *world, base string, bins binaries, c cast) (*rig, e
 	}
 	for _, name := range c.disks {
 		n := r.nodes[name]
-		if n.disk, err = newDisk(filepath.Join(base, name+".xfs"), n.dir); err != nil {
+		if n.disk, err = txtest.NewDisk(filepath.Join(base, name+".xfs"), n.dir, diskBytes); err != nil {
 			return r, err
 		}
-		if err := n.disk.proof(); err != nil {
+		if err := n.disk.Proof(); err != nil {
 			return r, fmt.Errorf("the disk of %s: %w", name, err)
 		}
 	}
@@ -183,6 +185,14 @@ func (r *rig) define(name string, serve ...string) {
 	}
 	r.nodes[name] = n
 	_ = os.MkdirAll(n.dir, 0o700) // the start fails without it
+}
+
+func syncDir(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // environment is what every process of the fleet and every command sees.
@@ -356,7 +366,7 @@ func (r *rig) close() {
 	for _, n := range r.nodes {
 		_ = n.signal(syscall.SIGKILL)
 		if n.disk != nil {
-			_ = n.disk.unmount() // the world's end does it, too
+			_ = n.disk.Unmount() // the world's end does it, too
 		}
 		if b, err := os.ReadFile(n.log); err == nil {
 			for _, line := range badLog.FindAllString(string(b), 3) {

@@ -25,10 +25,14 @@ const (
 	lossPercent = 15
 )
 
+// wrong is what is wrong with a node: the fault of a plan by its number, 0 for one that
+// its operator made, and where it stands in History.Faults.
+type wrong struct{ fault, at int }
+
 // began notes that something is wrong with a node, or a host.
-func (r *rig) began(what action, on string) {
+func (r *rig) began(fault int, what action, on string) {
 	r.note(func(h *History) {
-		r.faulty[on] = len(h.Faults)
+		r.faulty[on] = wrong{fault, len(h.Faults)}
 		h.Faults = append(h.Faults, Fault{string(what), on, r.now(), never})
 	})
 	r.t.Logf("%7.3f   %s %s", r.now().Seconds(), on, what)
@@ -36,7 +40,7 @@ func (r *rig) began(what action, on string) {
 
 // begin makes a fault.
 func (r *rig) begin(f fault) error {
-	r.began(f.what, f.on)
+	r.began(f.id, f.what, f.on)
 	h := r.w.hosts[f.on]
 	switch f.what {
 	case cut, split:
@@ -57,7 +61,19 @@ func (r *rig) begin(f fault) error {
 	case lossy:
 		return h.lossy(lossPercent)
 	}
-	return r.kill(r.nodes[f.on], f.what)
+	if n := r.nodes[f.on]; f.outlives {
+		n.dead.Store(true)
+		return n.disk.LosePower()
+	}
+	return r.killed(r.nodes[f.on], f.what)
+}
+
+// killed kills a process that is to run, or to start, until then.
+func (r *rig) killed(n *node, how action) error {
+	if n.ended() {
+		return fmt.Errorf("%s ended by itself:\n%s", n.name, tail(n.log))
+	}
+	return r.kill(n, how)
 }
 
 // kill ends a node's process.
@@ -66,15 +82,66 @@ func (r *rig) kill(n *node, how action) error {
 	case term:
 		return n.signal(syscall.SIGTERM)
 	case power:
-		return errors.Join(n.stop(), n.disk.losePower(), n.signal(syscall.SIGKILL), n.disk.unmount(), n.disk.mount())
+		return errors.Join(n.stop(), n.disk.LosePower(), n.signal(syscall.SIGKILL), n.disk.Unmount(), n.disk.Mount())
 	}
 	return n.signal(syscall.SIGKILL)
 }
 
+// ending is held while somebody ends what is wrong with a node.
+func (r *rig) ending(on string) (done func()) {
+	m, _ := r.ends.LoadOrStore(on, &sync.Mutex{})
+	m.(*sync.Mutex).Lock()
+	return m.(*sync.Mutex).Unlock
+}
+
+// endOf ends a fault of a plan, unless it is over. Who was killed is killed again while it
+// starts, as often as the fault says.
+func (r *rig) endOf(f fault) error {
+	defer r.ending(f.on)()
+	r.mu.Lock()
+	now, there := r.faulty[f.on]
+	r.mu.Unlock()
+	if !there || now.fault != f.id {
+		return nil
+	}
+	n := r.nodes[f.on]
+	if err := r.replug(n); err != nil {
+		return err
+	}
+	for _, later := range f.again {
+		if err := r.start(n); err != nil {
+			return err
+		}
+		time.Sleep(later)
+		r.t.Logf("%7.3f   %s %s", r.now().Seconds(), f.on, f.what)
+		if err := r.killed(n, f.what); err != nil {
+			return err
+		}
+	}
+	return r.well(f.on)
+}
+
+// replug kills a process that has outlived its disk, and has the disk back.
+func (r *rig) replug(n *node) error {
+	if n == nil || !n.dead.Swap(false) {
+		return nil
+	}
+	if err := r.killed(n, kill); err != nil {
+		return err
+	}
+	return errors.Join(n.disk.Unmount(), n.disk.Mount())
+}
+
 // end makes good what is wrong with a node, and waits until it serves.
 func (r *rig) end(on string) error {
+	defer r.ending(on)()
+	return r.well(on)
+}
+
+// well is end for who holds ending.
+func (r *rig) well(on string) error {
 	r.mu.Lock()
-	i, ok := r.faulty[on]
+	now, ok := r.faulty[on]
 	delete(r.faulty, on)
 	r.mu.Unlock()
 	if !ok {
@@ -84,6 +151,9 @@ func (r *rig) end(on string) error {
 		return err
 	}
 	if n := r.nodes[on]; n != nil {
+		if err := r.replug(n); err != nil {
+			return err
+		}
 		if n.ended() {
 			if err := r.start(n); err != nil {
 				return err
@@ -93,7 +163,7 @@ func (r *rig) end(on string) error {
 			return err
 		}
 	}
-	r.note(func(h *History) { h.Faults[i].End = r.now() })
+	r.note(func(h *History) { h.Faults[now.at].End = r.now() })
 	r.t.Logf("%7.3f   %s is well", r.now().Seconds(), on)
 	return nil
 }
@@ -124,7 +194,7 @@ func (r *rig) run(p plan, o *operator) error {
 		for _, f := range ends[i] {
 			wg.Go(func() {
 				time.Sleep(f.then)
-				failed(r.end(f.on))
+				failed(r.endOf(f))
 			})
 		}
 		for _, f := range s.faults {
@@ -136,7 +206,7 @@ func (r *rig) run(p plan, o *operator) error {
 				failed(r.begin(f))
 				if f.until == i {
 					time.Sleep(f.then)
-					failed(r.end(f.on))
+					failed(r.endOf(f))
 				}
 			})
 		}
@@ -311,9 +381,21 @@ func fleetCast(n int, disks []string) cast {
 // controlsOf is how many control nodes a round has: one or three, by its seed.
 func controlsOf(seed uint64) int { return 1 + int(seed%2)*2 }
 
+// roundSize is the size of rounds that the environment asks for: PERIGEE_FLEET_STEPS and
+// PERIGEE_FLEET_FAULTS. With more faults than two in a step nodes are also killed several
+// times in a row.
+func roundSize(t *testing.T) size {
+	z := size{steps: number(t, "PERIGEE_FLEET_STEPS", 6), faults: number(t, "PERIGEE_FLEET_FAULTS", 2), again: 1}
+	if z.faults > 2 {
+		z.again = 4
+	}
+	return z
+}
+
 // TestFleet runs seeded rounds: PERIGEE_FLEET_SEED is the first seed (else a new
-// one), PERIGEE_FLEET_ROUNDS their number, PERIGEE_FLEET_STEPS the length of each.
-// PERIGEE_FLEET_KILLS has it go on until so many nodes were killed or lost power, and
+// one), PERIGEE_FLEET_ROUNDS their number, roundSize what they are like.
+// PERIGEE_FLEET_KILLS has it go on until nodes were killed so often,
+// PERIGEE_FLEET_LOSSES until they lost power so often, and
 // PERIGEE_FLEET_DISKS names those with a disk that can. A failure ends it.
 func TestFleet(t *testing.T) {
 	if !ownWorld(t) {
@@ -322,24 +404,20 @@ func TestFleet(t *testing.T) {
 	w := newWorld(t, places)
 	bins := buildAll(t, "")
 	seed := uint64(number(t, "PERIGEE_FLEET_SEED", int(time.Now().UnixMilli())))
-	steps, kills := number(t, "PERIGEE_FLEET_STEPS", 6), number(t, "PERIGEE_FLEET_KILLS", 0)
+	z, kills, losses := roundSize(t), number(t, "PERIGEE_FLEET_KILLS", 0), number(t, "PERIGEE_FLEET_LOSSES", 0)
 	var disks []string
 	if text := os.Getenv("PERIGEE_FLEET_DISKS"); text != "" {
 		disks = strings.Split(text, ",")
 	}
 	done := map[action]int{}
-	for i := 0; i < number(t, "PERIGEE_FLEET_ROUNDS", 1) || done[kill]+done[power] < kills; i++ {
-		p := makePlan(seed+uint64(i), steps, fleetCast(controlsOf(seed+uint64(i)), disks))
+	for i := 0; i < number(t, "PERIGEE_FLEET_ROUNDS", 1) || done[kill] < kills || done[power] < losses; i++ {
+		p := makePlan(seed+uint64(i), z, fleetCast(controlsOf(seed+uint64(i)), disks))
 		t.Log(p)
 		found, err := round(t, w, bins, p)
 		if err != nil || len(found) > 0 {
-			t.Fatalf("seed %d (make test-fleet SEED=%d STEPS=%d ROUNDS=1): %d violations, %v", p.seed, p.seed, steps, len(found), err)
+			t.Fatalf("seed %d (make test-fleet SEED=%d STEPS=%d FAULTS=%d DISKS=%s ROUNDS=1): %d violations, %v", p.seed, p.seed, z.steps, z.faults, strings.Join(disks, ","), len(found), err)
 		}
-		for _, s := range p.steps {
-			for _, f := range s.faults {
-				done[f.what]++
-			}
-		}
+		p.kills(done)
 		t.Logf("%d rounds: %v", i+1, done)
 	}
 }

@@ -15,6 +15,9 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the expected output of txtar conversations")
 
+// Updating reports whether expected output is to be rewritten (go test -update).
+func Updating() bool { return *update }
+
 // conversation is the name of the archive's file that holds the commands.
 const conversation = "conversation"
 
