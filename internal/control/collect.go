@@ -159,7 +159,7 @@ func (s *Server) mark(ctx context.Context, now time.Time) (needed map[origin.Dig
 	}()
 	needed, holds := map[origin.Digest]bool{}, map[string]*held{}
 	for _, r := range sealed {
-		m, err := s.manifest(r.release)
+		m, err := s.manifestOrPull(ctx, r.release)
 		if err != nil {
 			return nil, fmt.Errorf("site %s: what release %s needs is not known: push it again, or `perigee forget %s %s`: %w", r.site, r.release, r.site, r.release, err)
 		}
@@ -199,6 +199,19 @@ func (s *Server) mark(ctx context.Context, now time.Time) (needed map[origin.Dig
 		}
 	}
 	return needed, nil
+}
+
+// manifestOrPull is manifest for a release that may have been sealed at another control
+// node a moment ago, and has not come here yet.
+func (s *Server) manifestOrPull(ctx context.Context, release origin.Digest) (*origin.Manifest, error) {
+	m, err := s.manifest(release)
+	if !errors.Is(err, fs.ErrNotExist) || s.peers == nil {
+		return m, err
+	}
+	if err := s.pull(ctx, release); err != nil {
+		return nil, err
+	}
+	return s.manifest(release)
 }
 
 func (r *referral) mark(needed map[origin.Digest]bool) {
