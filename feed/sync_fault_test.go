@@ -87,6 +87,11 @@ func TestFailedSyncIsNotAcknowledged(t *testing.T) {
 	if len(acked) == 0 || len(acked) > synced {
 		t.Fatalf("%d entries were acknowledged, and the log was synced %d times before its disk refused:\n%s", len(acked), synced, out)
 	}
+	for line := range strings.Lines(string(out)) { // what the operator is to do
+		if strings.HasPrefix(line, "no ") && !strings.Contains(line, "restart the control node") {
+			t.Errorf("refused without a cure: %s", line)
+		}
+	}
 	srv, err := OpenServer(bounded(t), ServerConfig{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
