@@ -285,7 +285,12 @@ func (w *fill) confirmed(ctx context.Context, old *stored, resp *http.Response, 
 
 // classify decides what a full response is.
 func (w *fill) classify(resp *http.Response, asked, came time.Time, old *stored) outcome {
-	h := received(resp.Header)
+	h := resp.Header
+	if w.rangeField == "" {
+		h = receivedHere(h)
+	} else {
+		h = received(h)
+	}
 	if _, ok := h["Date"]; !ok {
 		h["Date"] = []string{came.UTC().Format(http.TimeFormat)} // RFC 9110 §6.6.1
 	}

@@ -141,6 +141,18 @@ func received(h http.Header) http.Header {
 	return out
 }
 
+// receivedHere is received of a response that is ours, and not looked at by others: its
+// header itself, but for its length, where there is nothing to clean. So it is of most.
+func receivedHere(h http.Header) http.Header {
+	for name := range h {
+		if hopByHop[name] || name == asOfField || name == "Age" || slices.Contains(tagFields, name) {
+			return received(h)
+		}
+	}
+	delete(h, "Content-Length")
+	return h
+}
+
 // lastForward counts Max-Forwards of an OPTIONS request down, and answers one
 // that has come to its end (RFC 9110 §7.6.2). TRACE goes nowhere anyway.
 func (x *exchange) lastForward() bool {

@@ -125,7 +125,7 @@ func FuzzHead(f *testing.F) {
 				t.Fatalf("%q: %+v\nby net/http %+v", b, own, r)
 			}
 		}
-		q, err := readRequest(&http.Request{Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Header: r.Header, URL: r.URL}, "", false)
+		q, err := readRequest(&http.Request{Method: r.Method, RequestURI: r.RequestURI, Host: r.Host, Header: r.Header, URL: r.URL}, "", false, true)
 		if err == nil && q.target != tg {
 			t.Fatalf("%q: target %+v, by net/http %+v", b, tg, q.target)
 		}

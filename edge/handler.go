@@ -78,7 +78,7 @@ func (x *exchange) answer() {
 	if x.probe() {
 		return
 	}
-	q, err := readRequest(x.r, x.client, x.snap.tls)
+	q, err := readRequest(x.r, x.client, x.snap.tls, x.watch != nil)
 	if x.peer {
 		q.client = peerClient(x.r.Header, q.client)
 	} else {

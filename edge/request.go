@@ -13,9 +13,10 @@ type request struct {
 	cc     cacheControl
 }
 
-// readRequest makes a request of what was read, by the same rules as Hit.
-func readRequest(r *http.Request, client string, tls bool) (*request, error) {
-	q := &request{method: r.Method, header: endToEnd(r.Header, 0), client: client, cc: noDirectives()}
+// readRequest makes a request of what was read, by the same rules as Hit. loops says
+// that r is the connection loop's, which nobody else has.
+func readRequest(r *http.Request, client string, tls, loops bool) (*request, error) {
+	q := &request{method: r.Method, header: requestFields(r, loops), client: client, cc: noDirectives()}
 	switch r.Method {
 	case http.MethodTrace:
 		return q, refuse(http.StatusMethodNotAllowed, "TRACE is not answered")
@@ -42,6 +43,20 @@ func readRequest(r *http.Request, client string, tls bool) (*request, error) {
 		q.cc = parseCacheControl(v)
 	}
 	return q, nil
+}
+
+// requestFields are the fields of a request, end to end: those of the loop's own where
+// it has no others. Nobody changes them, but lastForward those of another method.
+func requestFields(r *http.Request, loops bool) http.Header {
+	if loops = loops && r.Method != http.MethodOptions; loops {
+		for name := range r.Header {
+			loops = loops && !hopByHop[name]
+		}
+	}
+	if loops {
+		return r.Header
+	}
+	return endToEnd(r.Header, 0)
 }
 
 func (q *request) fields() fields { return headerFields(q.header) }

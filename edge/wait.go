@@ -9,7 +9,7 @@ import (
 func (x *exchange) fetch(f found) {
 	e, q := x.e, x.q
 	ranged := q.has("Range")
-	marked := e.store.marked(x.key, e.now())
+	marked := e.store.marked(x.key, x.rec.Time)
 	if ranged && marked {
 		x.pass(f.why)
 		return

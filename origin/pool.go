@@ -262,12 +262,15 @@ func replayable(req *http.Request) bool {
 // outgoing makes the n-th request to an upstream from the caller's, which a
 // RoundTripper must leave as it is.
 func (p *Pool) outgoing(req *http.Request, u *upstream, n int) (*http.Request, error) {
+	if n == 1 && req.Host != "" && req.URL.Opaque == "" && p.c.HostHeader == "" && u.prefix == "" {
+		return req, nil // of its URL, path and query are all that is sent
+	}
 	out := new(http.Request)
 	*out = *req
 	target := *req.URL
 	target.Scheme, target.Host, target.User = u.base.Scheme, u.base.Host, nil
-	if prefix := strings.TrimSuffix(u.base.EscapedPath(), "/"); prefix != "" {
-		target.RawPath = prefix + target.EscapedPath()
+	if u.prefix != "" {
+		target.RawPath = u.prefix + target.EscapedPath()
 		path, err := url.PathUnescape(target.RawPath)
 		if err != nil {
 			return nil, err

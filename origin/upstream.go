@@ -18,6 +18,7 @@ import (
 type upstream struct {
 	name      string // as configured
 	base      *url.URL
+	prefix    string // of paths: that of base, without a slash at its end
 	address   string // host:port to dial
 	index     int
 	weight    int
@@ -49,7 +50,7 @@ func newUpstream(text string, c *PoolConfig) (*upstream, error) {
 	} else if host == "localhost" || strings.HasSuffix(host, ".localhost") {
 		g.loopback = true
 	}
-	u := &upstream{name: text, base: base, address: net.JoinHostPort(base.Hostname(), port)}
+	u := &upstream{name: text, base: base, prefix: strings.TrimSuffix(base.EscapedPath(), "/"), address: net.JoinHostPort(base.Hostname(), port)}
 	u.dial = boundedDial(c, g)
 	u.transport = newTransport(u.address, c)
 	u.transport.dial = u.dial
