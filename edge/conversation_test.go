@@ -276,7 +276,7 @@ func (w *world) activate(name string, channel ...string) (string, error) {
 			return "", err
 		}
 	}
-	folder, err := origin.ManifestOf(context.Background(), dir, nil)
+	folder, err := origin.ManifestOf(context.Background(), dir, origin.FolderOptions{})
 	if err != nil {
 		return "", err
 	}

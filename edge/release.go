@@ -26,7 +26,13 @@ const (
 	// the site twice, and what is not published yet.
 	robotsField = "X-Robots-Tag"
 	noRobots    = "noindex"
+	originField = "Access-Control-Allow-Origin"
 )
+
+// anyOrigin is sent with fingerprinted files when no rule says otherwise: pages of
+// another host of the site may then use them as fonts, and scripts and styles
+// with integrity (Fetch Standard §3.3). Such a file is asked for by its content.
+var anyOrigin = origin.Field{Name: originField, Value: "*"}
 
 // Expiry of what stands in for another path, and of redirects.
 const (
@@ -140,6 +146,9 @@ func (f *releaseFile) finish(m *origin.Manifest, name, accept string, fallback b
 			}
 			return true
 		})
+	}
+	if f.file.Class == origin.Immutable && !slices.ContainsFunc(f.fields, func(field origin.Field) bool { return field.Name == originField }) {
+		f.fields = append(f.fields, anyOrigin)
 	}
 	f.identity, f.varies = f.file.Digest, len(f.file.Variants) > 0
 	if v := f.file.Variant(accept); v != nil {

@@ -26,12 +26,15 @@ type Folder struct {
 	Manifest *Manifest
 	Skipped  []Skipped // in order of paths
 
-	root    *os.Root
-	local   map[Digest]string // where each blob can be read
-	variant map[Digest]string // the path of which each variant is one
+	Rewritten *Rewritten // nil: nothing was to be rewritten
+
+	root      *os.Root
+	local     map[Digest]string // where each blob can be read
+	rewritten map[Digest]string // the path of which each is the changed file
+	variant   map[Digest]string // the path of which each variant is one
 
 	madeMu sync.Mutex
-	made   string // temporary folder of variants; "" when there are none
+	made   string // temporary folder of what was made; "" when there is nothing
 }
 
 // Skipped is a file or folder that ManifestOf left out on purpose.
@@ -40,16 +43,29 @@ type Skipped struct {
 	Why  string
 }
 
-// FolderProgress is how far ManifestOf is: first with hashing all files, then
-// with the variants of those that get some.
+// The stages of ManifestOf.
+const (
+	StageHash     = "hash"
+	StageRewrite  = "rewrite" // each page is read twice, and counts twice
+	StageCompress = "compress"
+)
+
+// FolderProgress is how far a stage of ManifestOf is.
 type FolderProgress struct {
-	Compress          bool
+	Stage             string
 	Files, TotalFiles int
 	Bytes, TotalBytes int64
 }
 
-// ManifestOf walks dir and hashes what it finds, several files at a time.
-// progress, if not nil, is called after each file, never twice at a time. The
+// FolderOptions adjust ManifestOf.
+type FolderOptions struct {
+	// Rewrite, if not nil, gives what pages refer to names by content.
+	Rewrite *RewriteOptions
+	// Progress, if not nil, is called after each file, never twice at a time.
+	Progress func(FolderProgress)
+}
+
+// ManifestOf walks dir and hashes what it finds, several files at a time. The
 // caller closes the Folder.
 //
 // Names that begin with a dot are left out and listed in Skipped, all but
@@ -58,13 +74,16 @@ type FolderProgress struct {
 // followed when it leads to a file below dir; to a folder, or out of dir, it is
 // an error, and so is a socket, pipe or device, a name that no manifest may
 // hold, and a folder without any file: an empty release is hardly ever meant.
-func ManifestOf(ctx context.Context, dir string, progress func(FolderProgress)) (*Folder, error) {
+func ManifestOf(ctx context.Context, dir string, o FolderOptions) (*Folder, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, err
 	}
-	f := &Folder{Manifest: &Manifest{Version: ManifestVersion, Files: map[string]File{}}, root: root, local: map[Digest]string{}, variant: map[Digest]string{}}
-	if err := f.fill(ctx, progress); err != nil {
+	f := &Folder{
+		Manifest: &Manifest{Version: ManifestVersion, Files: map[string]File{}}, root: root,
+		local: map[Digest]string{}, rewritten: map[Digest]string{}, variant: map[Digest]string{},
+	}
+	if err := f.fill(ctx, dir, o); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("folder %s: %w", dir, err)
 	}
@@ -90,6 +109,9 @@ func (f *Folder) Path(d Digest) string {
 	if name, ok := f.local[d]; ok {
 		return name
 	}
+	if name, ok := f.rewritten[d]; ok {
+		return name
+	}
 	name := f.variant[d]
 	for _, v := range f.Manifest.Files[name].Variants {
 		if v.Digest == d {
@@ -102,10 +124,11 @@ func (f *Folder) Path(d Digest) string {
 // Made reports whether a blob is a variant that was made here, not a file.
 func (f *Folder) Made(d Digest) bool {
 	_, file := f.local[d]
-	return !file
+	_, changed := f.rewritten[d]
+	return !file && !changed
 }
 
-// Close releases the folder, and removes the variants that were made of it.
+// Close releases the folder, and removes what was made of it.
 // Files that Open returned stay readable.
 func (f *Folder) Close() error {
 	err := f.root.Close()
@@ -122,7 +145,7 @@ type found struct {
 	size int64  // at the time of the walk
 }
 
-func (f *Folder) fill(ctx context.Context, progress func(FolderProgress)) error {
+func (f *Folder) fill(ctx context.Context, dir string, o FolderOptions) error {
 	files, err := f.walk(ctx)
 	if err != nil {
 		return err
@@ -133,10 +156,15 @@ func (f *Folder) fill(ctx context.Context, progress func(FolderProgress)) error 
 	if err := f.rules(); err != nil {
 		return err
 	}
-	if err := f.hash(ctx, files, progress); err != nil {
+	if err := f.hash(ctx, files, o.Progress); err != nil {
 		return err
 	}
-	if err := f.compress(ctx, progress); err != nil {
+	if o.Rewrite != nil {
+		if err := f.rewrite(ctx, dir, o.Rewrite, o.Progress); err != nil {
+			return err
+		}
+	}
+	if err := f.compress(ctx, o.Progress); err != nil {
 		return err
 	}
 	_, _, err = f.Manifest.Canonical()
@@ -212,7 +240,7 @@ func (f *Folder) examine(name string, e fs.DirEntry) (int64, error) {
 func (f *Folder) hash(ctx context.Context, files []found, progress func(FolderProgress)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	p := FolderProgress{TotalFiles: len(files)}
+	p := FolderProgress{Stage: StageHash, TotalFiles: len(files)}
 	for _, file := range files {
 		p.TotalBytes += file.size
 	}

@@ -48,7 +48,7 @@ func TestFolderDevices(t *testing.T) {
 				t.Logf("%s: cannot be made here: %v", kind, err)
 				continue
 			}
-			f, err := ManifestOf(t.Context(), dir, nil)
+			f, err := ManifestOf(t.Context(), dir, FolderOptions{})
 			if err == nil {
 				f.Close()
 				t.Errorf("%s as %s: accepted", kind, at)
@@ -66,7 +66,7 @@ func TestFolderDevices(t *testing.T) {
 func TestFileBecomesADevice(t *testing.T) {
 	for kind, create := range noFiles {
 		dir := tree(t, "a.txt", "x")
-		f, err := ManifestOf(t.Context(), dir, nil)
+		f, err := ManifestOf(t.Context(), dir, FolderOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -39,7 +39,7 @@ func TestManifestOf(t *testing.T) {
 	}
 	var last FolderProgress
 	calls := 0
-	f, err := ManifestOf(t.Context(), dir, func(p FolderProgress) { last, calls = p, calls+1 })
+	f, err := ManifestOf(t.Context(), dir, FolderOptions{Progress: func(p FolderProgress) { last, calls = p, calls+1 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestManifestOf(t *testing.T) {
 	if want := []string{".DS_Store", ".git", "a/.env", "a/.well-known"}; !slices.Equal(skipped, want) {
 		t.Errorf("skipped %q, want %q", skipped, want)
 	}
-	if calls != 6 || last != (FolderProgress{TotalFiles: 6, Files: 6, Bytes: 15, TotalBytes: 15}) {
+	if calls != 6 || last != (FolderProgress{Stage: StageHash, TotalFiles: 6, Files: 6, Bytes: 15, TotalBytes: 15}) {
 		t.Errorf("%d calls of progress, the last %+v", calls, last)
 	}
 	b, _ := openBlobs(t)
@@ -108,7 +108,7 @@ func TestManifestOfRefuses(t *testing.T) {
 			t.Errorf("%s: cannot be made here: %v", name, err)
 			continue
 		}
-		f, err := ManifestOf(t.Context(), dir, nil)
+		f, err := ManifestOf(t.Context(), dir, FolderOptions{})
 		if err == nil {
 			f.Close()
 			t.Errorf("%s: accepted", name)
@@ -118,17 +118,17 @@ func TestManifestOfRefuses(t *testing.T) {
 			t.Errorf("%s: the error does not name the file: %v", name, err)
 		}
 	}
-	if f, err := ManifestOf(t.Context(), t.TempDir(), nil); err == nil {
+	if f, err := ManifestOf(t.Context(), t.TempDir(), FolderOptions{}); err == nil {
 		f.Close()
 		t.Error("an empty folder was accepted")
 	}
-	if f, err := ManifestOf(t.Context(), filepath.Join(t.TempDir(), "absent"), nil); err == nil {
+	if f, err := ManifestOf(t.Context(), filepath.Join(t.TempDir(), "absent"), FolderOptions{}); err == nil {
 		f.Close()
 		t.Error("an absent folder was accepted")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if f, err := ManifestOf(ctx, tree(t, "a", "x"), nil); !errors.Is(err, context.Canceled) {
+	if f, err := ManifestOf(ctx, tree(t, "a", "x"), FolderOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v, %v", f, err)
 	}
 }
@@ -157,7 +157,7 @@ func TestFolderSwap(t *testing.T) {
 	// The other goroutine may be off its processor for thousands of tries, with
 	// the link in place: count what was read, not what was tried.
 	for tries := 0; seen < 100 && tries < 300_000; tries++ {
-		f, err := ManifestOf(t.Context(), dir, nil)
+		f, err := ManifestOf(t.Context(), dir, FolderOptions{})
 		if err != nil {
 			continue
 		}

@@ -10,8 +10,8 @@
 //
 //	blobs, err := origin.OpenBlobs("state/blobs")
 //	releases, err := origin.OpenReleases("state/releases", blobs)
-//	folder, err := origin.ManifestOf(ctx, "public", nil)      // hash a folder
-//	text, id, err := folder.Manifest.Canonical()              // id names the release
+//	folder, err := origin.ManifestOf(ctx, "public", origin.FolderOptions{}) // hash a folder
+//	text, id, err := folder.Manifest.Canonical()                            // id names the release
 //	missing := blobs.Missing(folder.Manifest)                 // Put these, and text itself
 //	err = releases.Activate("www", id, 1, time.Now())
 //	file, release, ok := releases.Site("www").Resolve("index.html", time.Now())

@@ -114,12 +114,12 @@ func (e *encoders) encode(coding string, b []byte) ([]byte, error) {
 // compress makes the variants of every file that is worth it, into a temporary
 // folder. Each is checked by its digest when it is stored, like any blob.
 func (f *Folder) compress(ctx context.Context, progress func(FolderProgress)) error {
-	paths := f.toCompress()
-	p := FolderProgress{Compress: true, TotalFiles: len(paths)}
-	for _, path := range paths {
-		p.TotalBytes += f.Manifest.Files[path].Size
+	contents := f.toCompress()
+	p := FolderProgress{Stage: StageCompress, TotalFiles: len(contents)}
+	for _, paths := range contents {
+		p.TotalBytes += f.Manifest.Files[paths[0]].Size
 	}
-	work := make(chan string)
+	work := make(chan []string)
 	var mu sync.Mutex
 	var errs []error
 	var wg sync.WaitGroup
@@ -128,7 +128,8 @@ func (f *Folder) compress(ctx context.Context, progress func(FolderProgress)) er
 	for range min(maxHashers, max(2, runtime.GOMAXPROCS(0))) {
 		wg.Go(func() {
 			enc, err := newEncoders()
-			for path := range work {
+			for paths := range work {
+				path := paths[0]
 				mu.Lock()
 				file := f.Manifest.Files[path]
 				mu.Unlock()
@@ -141,8 +142,11 @@ func (f *Folder) compress(ctx context.Context, progress func(FolderProgress)) er
 					errs = append(errs, fmt.Errorf("%s: compress: %w", path, err))
 					cancel()
 				}
-				file.Variants = variants
-				f.Manifest.Files[path] = file
+				for _, name := range paths {
+					same := f.Manifest.Files[name]
+					same.Variants = variants
+					f.Manifest.Files[name] = same
+				}
 				for _, v := range variants {
 					f.variant[v.Digest] = path
 				}
@@ -155,9 +159,9 @@ func (f *Folder) compress(ctx context.Context, progress func(FolderProgress)) er
 			}
 		})
 	}
-	for _, path := range paths {
+	for _, paths := range contents {
 		select {
-		case work <- path:
+		case work <- paths:
 		case <-ctx.Done():
 		}
 	}
@@ -166,16 +170,22 @@ func (f *Folder) compress(ctx context.Context, progress func(FolderProgress)) er
 	return errors.Join(append(errs, context.Cause(ctx))...)
 }
 
-// toCompress are the paths of files that are worth it, in order.
-func (f *Folder) toCompress() []string {
-	var paths []string
+// toCompress are the paths of files that are worth it, those of the same content
+// together, in order.
+func (f *Folder) toCompress() [][]string {
+	byContent := map[Digest][]string{}
 	for path, file := range f.Manifest.Files {
 		if file.Size >= minCompress && file.Size <= maxCompress && compressible(file.Type) {
-			paths = append(paths, path)
+			byContent[file.Digest] = append(byContent[file.Digest], path)
 		}
 	}
-	slices.Sort(paths)
-	return paths
+	contents := make([][]string, 0, len(byContent))
+	for _, paths := range byContent {
+		slices.Sort(paths)
+		contents = append(contents, paths)
+	}
+	slices.SortFunc(contents, slices.Compare)
+	return contents
 }
 
 // variantsOf makes the variants of one file that are smaller enough.
@@ -210,7 +220,7 @@ func (f *Folder) variantsOf(enc *encoders, file *File) ([]Variant, error) {
 	return variants, nil
 }
 
-// keepMade puts a variant into the temporary folder, made at the first one.
+// keepMade puts a blob into the temporary folder, made at the first one.
 func (f *Folder) keepMade(d Digest, b []byte) error {
 	f.madeMu.Lock()
 	if f.made == "" {

@@ -40,13 +40,13 @@ func TestVariantFor(t *testing.T) {
 func TestFolderVariants(t *testing.T) {
 	text := strings.Repeat("some words of a page, again and again; ", 100)
 	dir := tree(t, "page.html", text, "tiny.css", "a{}", "noise.bin", text, "picture.png", text)
-	first, err := ManifestOf(t.Context(), dir, nil)
+	first, err := ManifestOf(t.Context(), dir, FolderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.Close()
 	_, id, _ := first.Manifest.Canonical()
-	second, err := ManifestOf(t.Context(), dir, nil)
+	second, err := ManifestOf(t.Context(), dir, FolderOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 func newPush(o *options) *cobra.Command {
 	var po control.PushOptions
 	var preview string
+	var rw rewriteFlags
 	c := &cobra.Command{
 		Use:   "push FOLDER SITE",
 		Short: "upload a folder as a release of a site, and make it active",
@@ -23,8 +24,12 @@ edge switches at once when it holds every file. A push that broke is continued b
 running it again.
 
 Where stderr is no terminal it says every ten seconds how far it is; with --json, one
-object a line on stderr, at most each second. --wait tells which nodes are waited for.`,
-		Example: "  perigee push ./public www\n  perigee push ./public www --dry-run\n  perigee push ./public www --preview menu",
+object a line on stderr, at most each second. --wait tells which nodes are waited for.
+
+--rewrite makes pages and style sheets refer to files by names that change with their
+content, at that host of the site, and gives scripts and styles integrity. A reference
+to what is not in the folder is an error.`,
+		Example: "  perigee push ./public www\n  perigee push ./public www --dry-run\n  perigee push ./public www --preview menu\n  perigee push ./public www --rewrite https://cdn.example.com",
 		Args:    argsNamed(2, "the folder", "the site"),
 		RunE: func(c *cobra.Command, args []string) error {
 			po.Dir, po.Site = args[0], args[1]
@@ -36,6 +41,10 @@ object a line on stderr, at most each second. --wait tells which nodes are waite
 					return &usageError{err}
 				}
 			}
+			var err error
+			if po.Rewrite, err = rw.options(po.Channel); err != nil {
+				return err
+			}
 			return push(c, o, po)
 		},
 	}
@@ -43,6 +52,7 @@ object a line on stderr, at most each second. --wait tells which nodes are waite
 	c.Flags().BoolVar(&po.KeepInactive, "inactive", false, "upload the release, and leave the active one active")
 	c.Flags().StringVar(&po.Channel, "channel", "", "make it active in this `channel`: prod, the site itself, or preview-NAME")
 	c.Flags().StringVar(&preview, "preview", "", "short for --channel preview-`NAME`: served at preview-NAME.HOST")
+	rw.define(c)
 	c.MarkFlagsMutuallyExclusive("channel", "preview", "inactive")
 	return waitFlags(c)
 }
@@ -62,6 +72,7 @@ func push(c *cobra.Command, o *options, po control.PushOptions) error {
 	for _, s := range out.Skipped {
 		say(c, "left out: %s", s)
 	}
+	sayRewritten(c, out.Rewritten)
 	short := out.Release.String()[:shortRelease]
 	if po.DryRun {
 		if o.json {
@@ -114,7 +125,7 @@ func (b *pushBar) show(p control.Progress) {
 		b.end()
 		b.stage = p.Stage
 		switch p.Stage {
-		case "hash", "compress", "upload":
+		case origin.StageHash, origin.StageRewrite, origin.StageCompress, "upload":
 			b.bar = progressbar.NewOptions64(max(p.From, 1), progressbar.OptionSetWriter(b.c.ErrOrStderr()),
 				progressbar.OptionSetDescription(p.Stage), progressbar.OptionShowBytes(true), progressbar.OptionClearOnFinish())
 		}

@@ -20,7 +20,7 @@ const (
 
 // pushEvent is how far a push is, for programs: one JSON object a line.
 type pushEvent struct {
-	Stage string `json:"stage"` // hash, compress, missing, upload, seal, activate; resume: at another control node
+	Stage string `json:"stage"` // hash, rewrite, compress, missing, upload, seal, activate; resume: at another control node
 	Files int    `json:"files,omitempty"`
 	Of    int    `json:"of,omitempty"`
 	Bytes int64  `json:"bytes,omitempty"`

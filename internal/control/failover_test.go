@@ -170,7 +170,7 @@ func TestActivationWithoutAnAnswer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, err := origin.ManifestOf(bounded(t), dir, func(origin.FolderProgress) {})
+	folder, err := origin.ManifestOf(bounded(t), dir, origin.FolderOptions{Progress: func(origin.FolderProgress) {}})
 	if err != nil {
 		t.Fatal(err)
 	}

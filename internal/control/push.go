@@ -40,6 +40,8 @@ type PushOptions struct {
 	DryRun bool
 	// KeepInactive seals the release and does not activate it.
 	KeepInactive bool
+	// Rewrite, if not nil, gives what pages refer to names by content.
+	Rewrite *origin.RewriteOptions
 	// IfGeneration refuses the activation (409) unless the channel is at that generation.
 	IfGeneration *uint64
 	// Progress is called as the push goes on, from one goroutine at a time.
@@ -48,25 +50,26 @@ type PushOptions struct {
 
 // Progress is how far a push is. Totals are 0 until they are known.
 type Progress struct {
-	Stage       string // "hash", "compress", "missing", "upload", "seal", "activate"; "resume": at another control node
-	Files, Of   int    // hashed or compressed files; in stage upload, sent blobs
-	Bytes, From int64  // hashed or compressed bytes; in stage upload, sent bytes (they may go back when a blob is tried again)
+	Stage       string // "hash", "rewrite", "compress", "missing", "upload", "seal", "activate"; "resume": at another control node
+	Files, Of   int    // hashed, read or compressed files; in stage upload, sent blobs
+	Bytes, From int64  // hashed, read or compressed bytes; in stage upload, sent bytes (they may go back when a blob is tried again)
 }
 
 // Pushed is what a push did.
 type Pushed struct {
-	Release         origin.Digest    `json:"release"`
-	Files           int              `json:"files"`
-	Bytes           int64            `json:"bytes"`              // of files and variants
-	Sent            int              `json:"sent"`               // files
-	Variants        int              `json:"variants,omitempty"` // compressed variants that were sent beside them
-	SentBytes       int64            `json:"sent_bytes"`         // of blobs that arrived
-	Missing         []origin.Blob    `json:"missing,omitempty"`
-	MissingVariants int              `json:"missing_variants,omitempty"` // how many of Missing are compressed variants
-	Skipped         []origin.Skipped `json:"skipped,omitempty"`          // left out on purpose
-	Seq             uint64           `json:"seq,omitempty"`              // of the activation
-	Generation      uint64           `json:"generation,omitempty"`
-	Hosts           []string         `json:"hosts,omitempty"` // of a preview: where it is served
+	Release         origin.Digest     `json:"release"`
+	Files           int               `json:"files"`
+	Bytes           int64             `json:"bytes"`              // of files and variants
+	Sent            int               `json:"sent"`               // files
+	Variants        int               `json:"variants,omitempty"` // compressed variants that were sent beside them
+	SentBytes       int64             `json:"sent_bytes"`         // of blobs that arrived
+	Missing         []origin.Blob     `json:"missing,omitempty"`
+	MissingVariants int               `json:"missing_variants,omitempty"` // how many of Missing are compressed variants
+	Skipped         []origin.Skipped  `json:"skipped,omitempty"`          // left out on purpose
+	Rewritten       *origin.Rewritten `json:"rewritten,omitempty"`        // when references were to be
+	Seq             uint64            `json:"seq,omitempty"`              // of the activation
+	Generation      uint64            `json:"generation,omitempty"`
+	Hosts           []string          `json:"hosts,omitempty"` // of a preview: where it is served
 }
 
 // Push makes a folder a release of a site and activates it. It sends only blobs
@@ -74,13 +77,9 @@ type Pushed struct {
 // running the same push sends what is still missing.
 func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error) {
 	p := &pushing{c: c, o: o}
-	if p.folder, err = origin.ManifestOf(ctx, o.Dir, func(f origin.FolderProgress) {
-		stage := "hash"
-		if f.Compress {
-			stage = "compress"
-		}
-		p.tell(Progress{Stage: stage, Files: f.Files, Of: f.TotalFiles, Bytes: f.Bytes, From: f.TotalBytes})
-	}); err != nil {
+	if p.folder, err = origin.ManifestOf(ctx, o.Dir, origin.FolderOptions{Rewrite: o.Rewrite, Progress: func(f origin.FolderProgress) {
+		p.tell(Progress{Stage: f.Stage, Files: f.Files, Of: f.TotalFiles, Bytes: f.Bytes, From: f.TotalBytes})
+	}}); err != nil {
 		return out, fmt.Errorf("push: %w", err)
 	}
 	defer p.folder.Close()
@@ -89,7 +88,7 @@ func (c *Client) Push(ctx context.Context, o PushOptions) (out Pushed, err error
 	if err != nil {
 		return out, fmt.Errorf("push %s: %w", o.Dir, err)
 	}
-	out.Release, out.Files, out.Skipped = id, len(m.Files), p.folder.Skipped
+	out.Release, out.Files, out.Skipped, out.Rewritten = id, len(m.Files), p.folder.Skipped, p.folder.Rewritten
 	for _, b := range m.Blobs() {
 		out.Bytes += b.Size
 	}
