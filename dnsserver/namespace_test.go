@@ -20,6 +20,10 @@ import (
 // inNamespace is set in a test that runs in a network namespace of its own.
 const inNamespace = "PERIGEE_TEST_NAMESPACE"
 
+// ready waits, in a setup, until IPv6 addresses are local: the kernel makes their
+// routes in a worker, and what comes before is lost.
+const ready = `ready() { for a; do until ip -6 route show table local | grep -q "^local $a "; do sleep 0.01; done; done; }; `
+
 // ownNamespace runs the calling test once more, in a network namespace that a
 // shell has set up; true is the inner run.
 func ownNamespace(t *testing.T, setup string) bool {
@@ -34,7 +38,7 @@ func ownNamespace(t *testing.T, setup string) bool {
 	if out, err := exec.CommandContext(t.Context(), "unshare", "-rn", "true").CombinedOutput(); err != nil {
 		t.Skipf("no network namespaces here: %v %s", err, out)
 	}
-	script := "set -e; ip link set lo up; " + setup + "\nexec \"$0\" -test.run \"^$1\\$\" -test.v"
+	script := "set -e; ip link set lo up; " + ready + setup + "\nexec \"$0\" -test.run \"^$1\\$\" -test.v"
 	c := exec.CommandContext(t.Context(), "unshare", "-rn", "sh", "-c", script, os.Args[0], t.Name())
 	c.Env = append(os.Environ(), inNamespace+"=1")
 	out, err := c.CombinedOutput()
@@ -47,7 +51,8 @@ func ownNamespace(t *testing.T, setup string) bool {
 // TestRepliesFromTheAddressAskedOfMany has an interface with many addresses of
 // both families, of which the kernel would choose the first for a reply.
 func TestRepliesFromTheAddressAskedOfMany(t *testing.T) {
-	if !ownNamespace(t, `for i in 1 2 3; do ip addr add fd00:db8::$i/64 dev lo nodad; ip addr add 198.51.100.$i/24 dev lo; done; ip addr add fe80::53/64 dev lo nodad`) {
+	if !ownNamespace(t, `for i in 1 2 3; do ip addr add fd00:db8::$i/64 dev lo nodad; ip addr add 198.51.100.$i/24 dev lo; done; ip addr add fe80::53/64 dev lo nodad
+ready fd00:db8::1 fd00:db8::2 fd00:db8::3 fe80::53`) {
 		return
 	}
 	_, at := onSockets(t, "[::]:0")
@@ -105,7 +110,8 @@ func fragments(t *testing.T) int {
 // one just fits. An ordinary socket makes fragments there, ours none.
 func TestNoFragments(t *testing.T) {
 	if !ownNamespace(t, `ip addr add fd00:db8::1/128 dev lo nodad; ip link set lo mtu 1280
-ip route replace local 127.0.0.0/8 dev lo table local mtu 600; ip route replace local 127.0.0.1 dev lo table local mtu 600`) {
+ip route replace local 127.0.0.0/8 dev lo table local mtu 600; ip route replace local 127.0.0.1 dev lo table local mtu 600
+ready fd00:db8::1`) {
 		return
 	}
 	const full = 1232
