@@ -66,7 +66,7 @@ func newTable[C uint32 | uint64](f family, runs []run[uint16], blocks, regions i
 	})
 	t.makeSteps(f, last)
 	fill(t.first[next:], uint32(len(t.cells)))
-	s := summary[C]{t: &t, f: f, cover: make([]uint64, regions)}
+	s := summary[C]{t: &t, f: f, at: make([]uint32, regions)}
 	s.node(0, len(t.cells), 0, 0)
 	t.wide = s.wide
 	slices.SortFunc(t.wide, func(a, b wide) int { return int(a.middle) - int(b.middle) })
@@ -178,45 +178,73 @@ func (t *table[C]) most(f family, at int, u uint64, length int) (region uint16, 
 	return best.region, deep
 }
 
-// summary finds the wide nodes of a table.
+// summary finds the wide nodes of a table. Every node has what its halves have,
+// so no block is looked at more than once.
 type summary[C uint32 | uint64] struct {
-	t     *table[C]
-	f     family
-	cover []uint64 // by region
-	met   []uint16 // the regions with cover, in address order
-	wide  []wide
+	t    *table[C]
+	f    family
+	list []cover  // of nodes whose other half is still to come, one behind the other
+	at   []uint32 // by region: its place in list + 1, while a node is summed up
+	wide []wide
 }
 
-// node looks at the node whose blocks are cells[lo:hi].
-func (s *summary[C]) node(lo, hi int, start uint64, length int) {
+// cover is how many units of a node a region has. The regions of a node stand in
+// address order.
+type cover struct {
+	region uint16
+	units  uint64
+}
+
+// node sums up the node whose blocks are cells[lo:hi] at the end of list, and
+// returns the length of the longest block in it.
+func (s *summary[C]) node(lo, hi int, start uint64, length int) (deep int) {
+	base := len(s.list)
 	if hi-lo <= maxWalk {
-		return
+		for _, cell := range s.t.cells[lo:hi] {
+			own := int(uint8(cell >> 16))
+			deep = max(deep, own)
+			s.add(cover{uint16(cell), s.f.size(own)})
+		}
+		s.forget(base)
+		return deep
 	}
 	middle := start + s.f.size(length+1)
-	split, deep, at := 0, 0, start
-	for i, cell := range s.t.cells[lo:hi] {
-		region, own := uint16(cell), int(uint8(cell>>16))
-		if at == middle {
-			split = lo + i
-		}
-		if s.cover[region] == 0 {
-			s.met = append(s.met, region)
-		}
-		s.cover[region] += s.f.size(own)
-		at += s.f.size(own)
-		deep = max(deep, own)
+	split := s.t.find(s.f, middle)
+	deep = s.node(lo, split, start, length+1)
+	half := len(s.list)
+	deep = max(deep, s.node(split, hi, middle, length+1))
+	second := s.list[half:]
+	s.list = s.list[:half]
+	for i, c := range s.list[base:] {
+		s.at[c.region] = uint32(base + i + 1)
 	}
-	best := s.met[0]
-	for _, region := range s.met {
-		if s.cover[region] > s.cover[best] {
-			best = region
+	for _, c := range second { // which lies where add may write, but never before it
+		s.add(c)
+	}
+	s.forget(base)
+	best := s.list[base]
+	for _, c := range s.list[base:] {
+		if c.units > best.units {
+			best = c
 		}
 	}
-	for _, region := range s.met {
-		s.cover[region] = 0
+	s.wide = append(s.wide, wide{middle: uint32(split), mostly: best.region, deep: uint8(deep)})
+	return deep
+}
+
+// add adds units to the node that is being summed up.
+func (s *summary[C]) add(c cover) {
+	if at := s.at[c.region]; at > 0 {
+		s.list[at-1].units += c.units
+		return
 	}
-	s.met = s.met[:0]
-	s.wide = append(s.wide, wide{middle: uint32(split), mostly: best, deep: uint8(deep)})
-	s.node(lo, split, start, length+1)
-	s.node(split, hi, middle, length+1)
+	s.list = append(s.list, c)
+	s.at[c.region] = uint32(len(s.list))
+}
+
+// forget ends the summing up of the node whose list begins at base.
+func (s *summary[C]) forget(base int) {
+	for _, c := range s.list[base:] {
+		s.at[c.region] = 0
+	}
 }
