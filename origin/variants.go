@@ -59,19 +59,25 @@ func compressible(contentType string) bool {
 // its own size: tables for a page are a twentieth of those for a book.
 const smallWindow = 16
 
+// hugeSize is from where brotli searches by other tables. It chooses them for the
+// first content that it gets and keeps them, so that each kind has an encoder of
+// its own: else a variant would depend on what was compressed before it.
+const hugeSize = 1 << 20
+
 // encoders are the compressors of one goroutine. Each is used again for every
 // file: making one takes a hundred times as long as compressing a page.
 type encoders struct {
-	small, large *brotli.Writer
-	gzip         *gzip.Writer
-	zstd         *zstd.Encoder
-	out          bytes.Buffer
+	small, large, huge *brotli.Writer
+	gzip               *gzip.Writer
+	zstd               *zstd.Encoder
+	out                bytes.Buffer
 }
 
 func newEncoders() (e *encoders, err error) {
 	e = &encoders{
 		small: brotli.NewWriterOptions(nil, brotli.WriterOptions{Quality: brotliLevel, LGWin: smallWindow}),
 		large: brotli.NewWriterLevel(nil, brotliLevel),
+		huge:  brotli.NewWriterLevel(nil, brotliLevel), // its tables are made when there is such a file
 	}
 	if e.gzip, err = gzip.NewWriterLevel(nil, gzip.BestCompression); err != nil {
 		return nil, err
@@ -91,8 +97,13 @@ func (e *encoders) encode(coding string, b []byte) ([]byte, error) {
 	}
 	switch coding {
 	case "br":
-		if w = e.small; len(b) > 1<<smallWindow {
+		switch {
+		case len(b) >= hugeSize:
+			w = e.huge
+		case len(b) > 1<<smallWindow:
 			w = e.large
+		default:
+			w = e.small
 		}
 	case "gzip":
 		w = e.gzip

@@ -35,6 +35,34 @@ func TestVariantFor(t *testing.T) {
 	}
 }
 
+// A variant depends on the content alone, not on what was compressed before it:
+// else each push of a large site would send some again.
+func TestVariantsHaveNoMemory(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	var b strings.Builder
+	for b.Len() < hugeSize {
+		b.WriteString([]string{"<p>", "some ", "words ", "of a page\n", "</p>", "href=", string(rune('a' + rnd.IntN(26)))}[rnd.IntN(7)])
+	}
+	whole := []byte(b.String())
+	for _, coding := range Codings {
+		used, err := newEncoders()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int{hugeSize, 150_000, 1000} {
+			fresh, err := newEncoders()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err1 := fresh.encode(coding, whole[:n])
+			got, err2 := used.encode(coding, whole[:n])
+			if err1 != nil || err2 != nil || !bytes.Equal(want, got) {
+				t.Errorf("%s of %d bytes: %d bytes, and %d behind others (%v, %v)", coding, n, len(want), len(got), err1, err2)
+			}
+		}
+	}
+}
+
 // Every variant of a folder decodes to the file, is smaller, and is the same
 // the next time, so that a release keeps its id.
 func TestFolderVariants(t *testing.T) {
