@@ -1,54 +1,6 @@
 package feed
 
-import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-
-	"perigee.example/internal/durable"
-)
-
-// knownName is the file beside the log that holds the last position control
-// acknowledged. JetStream can lose messages and use their numbers again
-// (a flipped bit in its files is enough); this file is how that is noticed.
-const knownName = "epoch.json"
-
-// maxKnownBytes bounds the file: three small fields.
-const maxKnownBytes = 4 << 10
-
-// readKnown reads the last acknowledged position; ok is false when there is no file.
-func readKnown(dir string) (p Position, ok bool, err error) {
-	path := filepath.Join(dir, knownName)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return p, false, nil
-	}
-	if err != nil {
-		return p, false, err
-	}
-	cure := "it says which log entries were acknowledged; to go on with the log as it is, move this file away, and every node will revalidate everything"
-	if len(b) > maxKnownBytes {
-		return p, false, fmt.Errorf("%s: %d bytes, more than %d: %s", path, len(b), maxKnownBytes, cure)
-	}
-	if err := decodeStrict(b, &p); err != nil {
-		return p, false, fmt.Errorf("%s: %w: %s", path, err, cure)
-	}
-	if _, err := parseChain(p.Chain); err != nil || p.Epoch == 0 {
-		return p, false, fmt.Errorf("%s: not a position: %s", path, cure)
-	}
-	return p, true, nil
-}
-
-func writeKnown(dir string, p Position) error {
-	b, err := json.Marshal(p)
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(dir, knownName), append(b, '\n'), 0o600)
-}
+import "fmt"
 
 // scan is what a walk over the stored log found.
 type scan struct {
@@ -63,12 +15,13 @@ type scan struct {
 // segment maps entry numbers to stream sequences: from both on, they rise together.
 type segment struct{ seq, stream uint64 }
 
-// add takes the message at stream sequence at. Decoding errors come in as err.
-func (s *scan) add(at uint64, e Entry, err error, known Position) {
+// add takes the message at stream sequence at, and reports whether it is an entry
+// that receivers take. Decoding errors come in as err.
+func (s *scan) add(at uint64, e Entry, err error, known Position) bool {
 	s.last = at
 	if err != nil {
 		s.note("message %d of the stream is unreadable: %v", at, err)
-		return
+		return false
 	}
 	if e.Epoch > s.head.Epoch && e.Kind == KindEpoch && e.intact() {
 		s.damage = "" // what broke before is known: this epoch began because of it
@@ -76,7 +29,7 @@ func (s *scan) add(at uint64, e Entry, err error, known Position) {
 		s.note("%s", v.Why)
 	}
 	if e.Seq <= s.head.Seq {
-		return // a copy of an old message: every receiver skips it too
+		return false // a copy of an old message: every receiver skips it too
 	}
 	s.segments = addSegment(s.segments, e.Seq, at)
 	s.head = e.Position()
@@ -86,6 +39,7 @@ func (s *scan) add(at uint64, e Entry, err error, known Position) {
 	if s.head == known {
 		s.known = true
 	}
+	return true
 }
 
 func (s *scan) note(format string, args ...any) {

@@ -277,7 +277,7 @@ func TestUnreadableKnownPositionRefusesToStart(t *testing.T) {
 	f, _ := storedLog(t, 1)
 	f.Close()
 	path := filepath.Join(f.dir, knownName)
-	if err := os.WriteFile(path, []byte(`{"epoch":1`), 0o600); err != nil {
+	if err := os.WriteFile(path, []byte(`{"epoch":1`), 0o600); err != nil { // of a version before
 		t.Fatal(err)
 	}
 	srv, err := OpenServer(bounded(t), ServerConfig{Dir: f.dir})
@@ -329,7 +329,7 @@ func TestReadKnownBounds(t *testing.T) {
 	if got, ok, err := readKnown(dir); got != want || !ok || err != nil {
 		t.Fatalf("%+v, %v, %v", got, ok, err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, knownName), make([]byte, maxKnownBytes+1), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, knownName), make([]byte, knownBytes+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := readKnown(dir); err == nil {
