@@ -1,6 +1,7 @@
 package control
 
 import (
+	"crypto/tls"
 	"os"
 	"path/filepath"
 	"testing"
@@ -46,5 +47,42 @@ func TestTrimReadsItsSnapshot(t *testing.T) {
 	f.now = func() time.Time { return time.Now().Add(96 * time.Hour) }
 	if err := f.trim(bounded(t)); err == nil || f.feed.Log().First() != 1 {
 		t.Errorf("trimmed to %d behind a snapshot that nobody can read: %v", f.feed.Log().First(), err)
+	}
+}
+
+// TestBeginsWithAnOlderSnapshot: the newest snapshot is at another control node, which is
+// away; with the one before, and the entries after that, the state is the same.
+func TestBeginsWithAnOlderSnapshot(t *testing.T) {
+	f := newFleet(t)
+	f.fill(t)
+	f.later(t)
+	if err := f.snapshot(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	want := f.picture(t)
+	older, newest := f.state.Snapshots[0], f.state.Snapshots[1]
+	if _, err := f.Server.blobs.Sweep(func(d origin.Digest) bool { return d != newest.Digest }, time.Now().Add(48*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := f.Server.blobs.Has(newest.Digest); ok {
+		t.Fatal("the newest snapshot is here still: this tests nothing")
+	}
+	f.peers = newPeers(&Cluster{Peers: []ClusterPeer{{Name: "ctl2", Blobs: "127.0.0.1:1"}}}, &tls.Config{})
+	f.mu.Lock()
+	ctx := bounded(t)
+	err := f.begin(ctx, f.feed.Log().First())
+	at := f.folded
+	if ctx.Err() != nil {
+		t.Error("it waits for the newest as long as it may")
+	}
+	if err == nil {
+		err = f.catchUp(bounded(t))
+	}
+	f.mu.Unlock()
+	if err != nil || at != older.At {
+		t.Fatalf("begun at %+v, the older snapshot is of %+v: %v", at, older.At, err)
+	}
+	if got := f.picture(t); got != want {
+		t.Fatalf("begun with the older one\n%s\nbefore\n%s", got, want)
 	}
 }

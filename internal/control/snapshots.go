@@ -285,36 +285,35 @@ func (s *Server) begin(ctx context.Context, first uint64) error {
 		s.log.Error("the beginning of the log is lost, and there was no snapshot of it: releases and activations of that time are not known here any more; restore a backup, or push every site again", "first", first)
 		return nil
 	}
-	var errs []error
-	for _, m := range slices.Backward(snaps) {
-		snap, err := s.readSnapshot(ctx, m.Digest)
-		if err == nil && snap.At != m.At {
-			err = fmt.Errorf("snapshot %s: it is of another place on the log", m.Digest)
-		}
-		if err != nil {
+	for {
+		var errs []error
+		for _, m := range slices.Backward(snaps) {
+			snap, err := s.readSnapshot(ctx, m.Digest)
+			if err == nil && snap.At != m.At {
+				err = fmt.Errorf("snapshot %s: it is of another place on the log", m.Digest)
+			}
+			if err == nil {
+				s.take(snap)
+				return nil
+			}
 			errs = append(errs, err)
-			continue
 		}
-		s.take(snap)
-		return nil
+		// Another control node has one, which may be starting, too.
+		if s.peers == nil || len(snaps) == 0 || pause(ctx, attendEvery) != nil {
+			return fmt.Errorf("the log begins with seq %d, and the state up to there cannot be read: %w", first, errors.Join(append(errs, errNoSnapshot)...))
+		}
 	}
-	return fmt.Errorf("the log begins with seq %d, and the state up to there cannot be read: %w", first, errors.Join(append(errs, errNoSnapshot)...))
 }
 
 var errNoSnapshot = errors.New("no snapshot is left to begin with: restore a backup (`perigee restore`)")
 
 func (s *Server) readSnapshot(ctx context.Context, d origin.Digest) (*Snapshot, error) {
-	for {
-		f, err := s.openBlob(ctx, d)
-		if err == nil {
-			defer f.Close()
-			return ReadSnapshot(f, d, true)
-		}
-		// Another control node has it, which may be starting, too.
-		if s.peers == nil || pause(ctx, attendEvery) != nil {
-			return nil, err
-		}
+	f, err := s.openBlob(ctx, d)
+	if err != nil {
+		return nil, err
 	}
+	defer f.Close()
+	return ReadSnapshot(f, d, true)
 }
 
 // take makes a snapshot the state. Called as catchUp is.
