@@ -20,10 +20,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// ErrNoQuorum is what Append returns when fewer than half of the control nodes
+// ErrNoQuorum is what Append returns when fewer than half of those that hold the log
 // can be reached, or none leads them for too long. Unless it is
 // ErrUnknown as well, nothing was written.
-var ErrNoQuorum = errors.New("feed: too few control nodes can be reached")
+var ErrNoQuorum = errors.New("feed: too few of the servers that hold the log can be reached")
 
 // ErrUnknown is wrapped beside ErrNoQuorum when the entry may be written yet.
 var ErrUnknown = errors.New("whether the entry is or will be written is unknown")
@@ -83,7 +83,7 @@ func (c *ClusterConfig) options(dir string, opts *server.Options) error {
 	if err := c.check(); err != nil {
 		return fmt.Errorf("feed: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, "jetstream")); err == nil {
+	if _, err := os.Stat(filepath.Join(dir, aloneDir)); err == nil {
 		return fmt.Errorf("feed: %s holds the log of a control node alone, which cannot become a cluster's: start the cluster over new state folders and push the sites again, or take the cluster out of perigee.toml", dir)
 	}
 	host, port, err := net.SplitHostPort(c.Listen)
@@ -149,11 +149,7 @@ func (s *Server) openShared(ctx context.Context, c *ClusterConfig, dir string) e
 			said = time.Now()
 			s.events.Warn("waiting for the other control nodes", "peers", len(c.Peers), "why", err)
 		}
-		timer := time.NewTimer(quorumStep)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if wait(ctx, quorumStep) != nil {
 			return fmt.Errorf("%w: %w", ErrNoQuorum, err)
 		}
 	}

@@ -27,9 +27,12 @@ type Log struct {
 	dir    string
 	ingest string // the secret subject that the stream takes messages from
 	shared bool   // other control nodes write, too
-	log    *slog.Logger
-	now    func() time.Time
-	free   func(dir string) (uint64, error) // freeBytes
+	// own is what nodes follow when the log is not in this server; else nil.
+	own   *ownCopy
+	wrote func() // called after an entry was written here; may be nil
+	log   *slog.Logger
+	now   func() time.Time
+	free  func(dir string) (uint64, error) // freeBytes
 
 	mu       sync.Mutex
 	head     Position
@@ -54,19 +57,20 @@ func openLog(ctx context.Context, l *Log) error {
 		return fmt.Errorf("feed: read the log: %w", err)
 	}
 	s := &scan{}
-	for at := max(info.State.FirstSeq, 1); at <= info.State.LastSeq; at++ {
-		msg, err := l.stream.GetMsg(ctx, at)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
+	for m := range l.messages(ctx, max(info.State.FirstSeq, 1), info.State.LastSeq) {
+		if errors.Is(m.err, jetstream.ErrMsgNotFound) {
 			continue // the gap shows as a break of Seq at the next entry
 		}
-		if err != nil {
-			return fmt.Errorf("feed: read message %d of the log: %w", at, err)
+		if m.err != nil {
+			return fmt.Errorf("feed: read message %d of the log: %w", m.at, m.err)
 		}
-		e, err := Decode(msg.Data)
+		e, err := m.entry()
 		if errors.Is(err, ErrNewer) { // no damage, and no reason for a new epoch
-			return fmt.Errorf("feed: message %d of the log in %s: %w", at, l.dir, err)
+			return fmt.Errorf("feed: message %d of the log in %s: %w", m.at, l.dir, err)
 		}
-		s.add(at, e, err, known)
+		if s.add(m.at, e, err, known) && l.own != nil {
+			l.own.put(&e)
+		}
 	}
 	s.last = info.State.LastSeq
 	l.head, l.last, l.segments, l.first = s.head, s.last, s.segments, s.first
@@ -186,6 +190,9 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 		if conflict { // certainly not ours, though another may have written the same in the same millisecond
 			return ErrConflict
 		}
+		if api != nil && l.own != nil { // the account's limits, or the stream's
+			return fmt.Errorf("feed: append: NATS refuses it (nothing was written): %w", err)
+		}
 		if l.head == e.Position() {
 			return l.keep() // written after all: only the acknowledgement was lost
 		}
@@ -195,6 +202,9 @@ func (l *Log) publish(ctx context.Context, e *Entry, prev [32]byte) error {
 		return fmt.Errorf("feed: append: %w (nothing was written; if this lasts, restart the control node)", err)
 	}
 	l.advance(ack.Sequence, e)
+	if l.wrote != nil {
+		l.wrote()
+	}
 	return l.keep()
 }
 
@@ -210,8 +220,8 @@ func (l *Log) send(ctx context.Context, b []byte) (*jetstream.PubAck, error) {
 	defer cancel()
 	for {
 		ack, err := l.js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequence(l.last))
-		if !errors.Is(err, jetstream.ErrNoStreamResponse) {
-			return ack, err
+		if !errors.Is(err, jetstream.ErrNoStreamResponse) && !errors.Is(err, nats.ErrReconnectBufExceeded) {
+			return ack, err // of the two, nobody has got it
 		}
 		timer := time.NewTimer(quorumStep)
 		select {
@@ -229,6 +239,9 @@ func (l *Log) advance(at uint64, e *Entry) {
 	l.head, l.last = e.Position(), at
 	if l.first.at.Seq == 0 {
 		l.first = firstEntry{e.Position(), at, *e}
+	}
+	if l.own != nil {
+		l.own.put(e)
 	}
 	head := l.head
 	l.shown.Store(&head)
@@ -285,22 +298,21 @@ func (l *Log) resync(ctx context.Context) error {
 			return err
 		}
 	}
-	for at := l.last + 1; at <= info.State.LastSeq; at++ {
-		msg, err := l.stream.GetMsg(ctx, at)
+	if l.own != nil && info.State.LastSeq < l.last {
+		return fmt.Errorf("the stream at NATS ends at message %d, and %d were acknowledged: if that stays, it was made anew or restored from an old copy; restart this control node to begin a new epoch", info.State.LastSeq, l.last)
+	}
+	for m := range l.messages(ctx, l.last+1, info.State.LastSeq) {
+		e, err := m.entry()
 		if err != nil {
-			return fmt.Errorf("message %d: %w", at, err)
-		}
-		e, err := Decode(msg.Data)
-		if err != nil {
-			return fmt.Errorf("message %d: %w", at, err)
+			return fmt.Errorf("message %d: %w", m.at, err)
 		}
 		switch v := Verify(l.head, e); v.Kind {
 		case Next:
-			l.advance(at, &e)
+			l.advance(m.at, &e)
 		case Duplicate: // every receiver skips it
-			l.last = at
+			l.last = m.at
 		case Break:
-			return fmt.Errorf("message %d: %s: restart this control node to begin a new epoch", at, v.Why)
+			return fmt.Errorf("message %d: %s: restart this control node to begin a new epoch", m.at, v.Why)
 		}
 	}
 	l.unsure = false
@@ -323,26 +335,63 @@ func (l *Log) EpochWhy() string {
 // or was trimmed meanwhile.
 func (l *Log) Entries(ctx context.Context, seq uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		l.mu.Lock()
-		at, last := max(streamSeq(l.segments, seq), l.first.stream), l.last
-		l.mu.Unlock()
-		for ; at <= last; at++ {
-			e, err := l.read(ctx, at)
+		at, last, err := l.span(seq)
+		for ; err == nil && at <= last; at++ {
+			var e Entry
+			e, err = l.read(ctx, at)
 			switch {
-			case errors.Is(err, jetstream.ErrMsgNotFound) && l.trimmedPast(at):
-				err = fmt.Errorf("feed: the log was trimmed while it was read: %w", err)
-			case errors.Is(err, jetstream.ErrMsgNotFound), errors.Is(err, errUnreadable):
+			case errors.Is(err, jetstream.ErrMsgNotFound):
+				if err = l.hole(ctx, at, err); err == nil {
+					continue
+				}
+			case errors.Is(err, errUnreadable):
+				err = nil
 				continue
 			}
-			if !yield(e, err) || err != nil {
+			if err == nil && !yield(e, nil) {
 				return
 			}
+		}
+		if err != nil {
+			yield(Entry{}, err)
 		}
 	}
 }
 
+// span returns where the entries from number seq on are, in the stream that read reads.
+func (l *Log) span(seq uint64) (at, last uint64, err error) {
+	if l.own != nil {
+		return l.own.at(seq)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return max(streamSeq(l.segments, seq), l.first.stream), l.last, nil
+}
+
+// hole judges a message that is not there: nil for one that was damaged, and an error
+// when the log was trimmed meanwhile, be it by another control node.
+func (l *Log) hole(ctx context.Context, at uint64, missing error) error {
+	if !l.shared || l.own != nil {
+		if l.trimmedPast(at) {
+			return fmt.Errorf("feed: the log was trimmed while it was read: %w", missing)
+		}
+		return nil
+	}
+	info, err := l.stream.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("feed: read message %d: %w", at, err)
+	}
+	if at < info.State.FirstSeq {
+		return fmt.Errorf("feed: the log was trimmed by another control node while it was read: %w", missing)
+	}
+	return nil
+}
+
 // trimmedPast reports that a message is before the first entry of the log.
 func (l *Log) trimmedPast(at uint64) bool {
+	if l.own != nil {
+		return l.own.trimmedPast(at)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return at < l.first.stream
@@ -351,8 +400,16 @@ func (l *Log) trimmedPast(at uint64) bool {
 // errUnreadable is an entry that Decode refuses.
 var errUnreadable = errors.New("feed: unreadable entry")
 
+// read reads a message of the stream that nodes follow.
 func (l *Log) read(ctx context.Context, at uint64) (Entry, error) {
-	msg, err := l.stream.GetMsg(ctx, at)
+	if l.own != nil {
+		return readFrom(ctx, l.own.stream, at)
+	}
+	return readFrom(ctx, l.stream, at)
+}
+
+func readFrom(ctx context.Context, stream jetstream.Stream, at uint64) (Entry, error) {
+	msg, err := stream.GetMsg(ctx, at)
 	if err != nil {
 		return Entry{}, fmt.Errorf("feed: read message %d: %w", at, err)
 	}
@@ -369,8 +426,12 @@ func (l *Log) holds(ctx context.Context, p Position) (bool, error) {
 	if p.Epoch == 0 {
 		return true, nil
 	}
+	at, last, err := l.span(p.Seq)
+	if err != nil {
+		return false, err
+	}
 	l.mu.Lock()
-	at, last, head, first := streamSeq(l.segments, p.Seq), l.last, l.head, l.first
+	head, first := l.head, l.first
 	l.mu.Unlock()
 	if p == head {
 		return true, nil

@@ -37,7 +37,23 @@ func (s *Server) Reports(f func(node, kind string, payload []byte)) {
 	s.onReport = f
 }
 
+// report takes a report that a node has made here, and hands it on.
 func (s *Server) report(msg *nats.Msg) {
+	if s.ext != nil && s.ext.several {
+		s.ext.handOn(msg)
+	}
+	s.take(msg)
+}
+
+// handOn tells the other control nodes of a report. It may be lost, as any may.
+func (x *external) handOn(msg *nats.Msg) {
+	if len(msg.Data) <= MaxReportBytes && !strings.HasSuffix(msg.Subject, "."+kindStart) {
+		_ = x.nc.Publish(msg.Subject, msg.Data)
+	}
+}
+
+// take takes a report.
+func (s *Server) take(msg *nats.Msg) {
 	node, kind, ok := strings.Cut(strings.TrimPrefix(msg.Subject, reportPrefix), ".")
 	if !ok || CheckID(node) != nil || checkKind(kind) != nil {
 		return // cannot come from a node: its rights hold only its own name
@@ -154,13 +170,18 @@ type startCount struct {
 	n     int
 }
 
-// messageAfter returns the stream sequence that follows p, which is on this log.
+// messageAfter returns the sequence, in the stream that nodes follow, of what comes
+// after p, which is on this log.
 func (l *Log) messageAfter(p Position) uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	if p.Epoch == 0 {
 		return 1
 	}
+	if l.own != nil {
+		at, _, _ := l.own.at(p.Seq + 1)
+		return at
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return streamSeq(l.segments, p.Seq+1)
 }
 

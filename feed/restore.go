@@ -87,7 +87,7 @@ func (w *rewriter) write(ctx context.Context, e *Entry) error {
 	if err := l.room(); err != nil {
 		return err
 	}
-	ack, err := l.js.PublishMsgAsync(&nats.Msg{Subject: l.ingest, Data: b})
+	ack, err := l.js.PublishMsgAsync(&nats.Msg{Subject: l.ingest, Data: b}, jetstream.WithExpectLastSequence(l.last))
 	if err != nil {
 		return err
 	}
@@ -137,10 +137,13 @@ func Rollback(ctx context.Context, dir, why string) (head Position, err error) {
 		return head, err
 	}
 	defer s.Close()
-	at := s.log.Head()
+	err = s.log.Rollback(ctx, why)
+	return s.log.Head(), err
+}
+
+// Rollback begins a new epoch: what was written after the last entry is given up.
+func (l *Log) Rollback(ctx context.Context, why string) error {
+	at := l.Head()
 	at.Seq += rollbackGap
-	if err := s.log.newEpoch(ctx, why, at); err != nil {
-		return head, err
-	}
-	return s.log.Head(), nil
+	return l.newEpoch(ctx, why, at)
 }

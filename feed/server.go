@@ -25,6 +25,8 @@ import (
 
 const (
 	streamName = "FEED"
+	// aloneDir is where a control node alone keeps the log, in ServerConfig.Dir.
+	aloneDir = "jetstream"
 	// storedSubject is the subject of every stored message.
 	storedSubject = "feed.cmd"
 	// ingestPrefix and a random word make the subject that the stream takes
@@ -73,10 +75,14 @@ type ServerConfig struct {
 	// Cluster makes this one of several servers that hold the log together; nil:
 	// it holds it alone.
 	Cluster *ClusterConfig
+	// External has the log in a NATS cluster of the operator's; Cluster is nil then.
+	External *External
 	// Log takes events; nil discards them.
 	Log *slog.Logger
 	// unsynced leaves syncing to the caller, once at the end: Restore.
 	unsynced bool
+	// moving opens a log that is on its way to External.
+	moving bool
 	// Ahead is asked about each node whose position is not on this log. With an
 	// error the node is refused, and told it; else it reads the log anew.
 	Ahead func(id string, at Position) error
@@ -90,6 +96,7 @@ type Server struct {
 	js     jetstream.JetStream
 	stream jetstream.Stream
 	log    *Log
+	ext    *external // the operator's NATS cluster, which holds the log; nil: it is here
 	events *slog.Logger
 	secret string // password of this process's own connections
 	admit  func(id string, cert *x509.Certificate) bool
@@ -120,6 +127,9 @@ func OpenServer(ctx context.Context, c ServerConfig) (*Server, error) {
 	if err := durable.Sweep(c.Dir); err != nil {
 		return nil, fmt.Errorf("feed: %w", err)
 	}
+	if err := c.where(); err != nil {
+		return nil, err
+	}
 	opts, err := s.options(c)
 	if err != nil {
 		return nil, err
@@ -143,6 +153,27 @@ func OpenServer(ctx context.Context, c ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// where sees to it that the log is looked for where it is.
+func (c *ServerConfig) where() error {
+	path := filepath.Join(c.Dir, copyDir)
+	if c.External == nil {
+		if _, err := os.Stat(path); err == nil && !c.moving {
+			return fmt.Errorf("%w: %s says that it is at NATS: write [feed] servers again, or restore a backup of it into a new state folder, and go on there without", ErrElsewhere, path)
+		}
+		return nil
+	}
+	if err := c.External.check(); err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	if err := os.RemoveAll(path); err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return fmt.Errorf("feed: %w", err)
+	}
+	return nil
 }
 
 // ready waits until the embedded server takes connections, or says why not.
@@ -186,6 +217,9 @@ func (s *Server) options(c ServerConfig) (*server.Options, error) {
 			return nil, err
 		}
 	}
+	if c.External != nil { // a copy, which is made anew at each start
+		opts.StoreDir, opts.SyncAlways = filepath.Join(c.Dir, copyDir), false
+	}
 	if c.Listen == "" {
 		return opts, nil
 	}
@@ -220,9 +254,12 @@ func (s *Server) open(ctx context.Context, c ServerConfig) (err error) {
 	if s.js, err = jetstream.New(s.nc, jetstream.WithDefaultTimeout(apiWait)); err != nil {
 		return fmt.Errorf("feed: %w", err)
 	}
-	if c.Cluster != nil {
+	switch {
+	case c.External != nil:
+		err = s.openExternal(ctx, c.External, c.Dir)
+	case c.Cluster != nil:
 		err = s.openShared(ctx, c.Cluster, c.Dir)
-	} else {
+	default:
 		err = s.openAlone(ctx, c.Dir)
 	}
 	if err != nil {
@@ -243,7 +280,7 @@ func (s *Server) openAlone(ctx context.Context, dir string) (err error) {
 	ingest := ingestPrefix + rand.Text()
 	s.stream, err = s.js.CreateOrUpdateStream(ctx, streamConfig(ingest, 1))
 	if err != nil {
-		return fmt.Errorf("feed: open the log in %s: %w", filepath.Join(dir, "jetstream"), err)
+		return fmt.Errorf("feed: open the log in %s: %w", filepath.Join(dir, aloneDir), err)
 	}
 	s.log = s.newLog(s.stream, dir, ingest)
 	return openLog(ctx, s.log)
@@ -295,6 +332,9 @@ func (s *Server) Close() {
 	s.mu.Unlock()
 	for _, f := range followers {
 		f.Close()
+	}
+	if s.ext != nil {
+		s.ext.close()
 	}
 	if s.nc != nil {
 		s.nc.Close()

@@ -90,7 +90,7 @@ func (l *Log) Trim(ctx context.Context, seq uint64) error {
 		return nil
 	}
 	// Read first: when it cannot be, nothing is removed.
-	e, err := l.read(ctx, at)
+	e, err := readFrom(ctx, l.stream, at)
 	if err != nil {
 		return fmt.Errorf("feed: trim: %w", err)
 	}
@@ -98,13 +98,24 @@ func (l *Log) Trim(ctx context.Context, seq uint64) error {
 		return fmt.Errorf("feed: trim: %w", err)
 	}
 	l.first = firstEntry{e.Position(), at, e}
+	return l.trimOwn(ctx)
+}
+
+// trimOwn trims this server's copy, if it has one, as the log is. Called with mu held.
+func (l *Log) trimOwn(ctx context.Context) error {
+	if l.own == nil {
+		return nil
+	}
+	if err := l.own.trim(ctx, l.first.at.Seq); err != nil {
+		return fmt.Errorf("feed: trim the copy of the log: %w", err)
+	}
 	return nil
 }
 
 // seek notes that another control node has trimmed the log: its first message is
 // at now. Called with mu held.
 func (l *Log) seek(ctx context.Context, at uint64) error {
-	e, err := l.read(ctx, at)
+	e, err := readFrom(ctx, l.stream, at)
 	if err != nil {
 		return err
 	}
@@ -113,5 +124,5 @@ func (l *Log) seek(ctx context.Context, at uint64) error {
 		l.segments = nil
 		l.advance(at, &e)
 	}
-	return nil
+	return l.trimOwn(ctx)
 }

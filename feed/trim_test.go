@@ -3,6 +3,8 @@ package feed
 import (
 	"strings"
 	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // A trimmed log begins with the entry after a snapshot. Who comes from before it
@@ -106,5 +108,34 @@ func (f *fleet) beginsAt7(t *testing.T, snap Snapshot, place func(int) Position)
 			t.Errorf("%s: %+v, %v, %s", name, e.Position(), err, Verify(at, e).Why)
 		}
 		fo.Close()
+	}
+}
+
+// Another control node trims the log while this one reads it: that is no end of the log,
+// and no hole that goes unnoticed.
+func TestTrimmedByAnotherWhileRead(t *testing.T) {
+	f := newFleet(t)
+	f.append(t, 10)
+	f.Log().shared = true // which has not heard of the trimming yet
+	n := 0
+	var broken error
+	for e, err := range f.Log().Entries(bounded(t), 1) {
+		if broken = err; err != nil {
+			break
+		}
+		if n++; e.Seq == 3 {
+			if err := f.stream.Purge(bounded(t), jetstream.WithPurgeSequence(7)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n != 3 || broken == nil || !strings.Contains(broken.Error(), "trimmed by another control node") {
+		t.Fatalf("%d entries, then %v", n, broken)
+	}
+	if err := f.Log().Refresh(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.Log().First(); got != 7 {
+		t.Fatalf("read anew, the log begins at %d", got)
 	}
 }

@@ -26,6 +26,7 @@ import (
 //	zone     is read by zones; a fragment gets an SOA and an NS
 //	json     is JSON
 //	ini      is a systemd unit; systemd-analyze looks at it where there is one
+//	nats     is a configuration of nats-server; feed.TestOperatorsCluster runs three of it
 //	console  runs: see docs_session_test.go
 //	(none)   is a drawing, not an example
 //
@@ -163,7 +164,7 @@ func buildPerigee(t *testing.T) string {
 func (s *docSession) block(b *block) bool {
 	s.t.Helper()
 	switch b.lang {
-	case "":
+	case "", "nats":
 		return true
 	case "toml":
 		return s.save(b, "# ") && s.good(b, checkTOML(b.text()))

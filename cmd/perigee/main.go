@@ -72,7 +72,7 @@ func newRoot() *cobra.Command {
 		newInit(o), newCheck(o), newServe(o), newReload(o), newUpgrade(o),
 		newExplain(o), newStatus(o), newZone(o), newGeo(o),
 		newPush(o), newReleases(o), newRollback(o), newForget(o), newChannel(o), newPurge(o), newDrain(o), newUndrain(o),
-		newLogin(o), newNode(o), newToken(o), newAudit(o), newBackup(o), newRestore(o), newDemo(o), newMan(),
+		newLogin(o), newNode(o), newFeed(), newToken(o), newAudit(o), newBackup(o), newRestore(o), newDemo(o), newMan(),
 	)
 	addCobraExamples(root)
 	return root

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	nats "github.com/nats-io/nats-server/v2/server"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"perigee.example/internal/txtest"
@@ -24,7 +25,22 @@ import (
 // TestMain lets scripts run this test binary as perigee: the real main, under
 // the race detector when the tests are.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"perigee": main})
+	testscript.Main(m, map[string]func(){"perigee": main, "nats-server": natsServer})
+}
+
+// natsServer is nats-server -c FILE.
+func natsServer() {
+	opts, err := nats.ProcessConfigFile(os.Args[1])
+	if err == nil {
+		opts.NoSigs, opts.NoLog = true, true
+		var ns *nats.Server
+		if ns, err = nats.NewServer(opts); err == nil {
+			ns.Start()
+			ns.WaitForShutdown()
+		}
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
 }
 
 // TestScript runs testdata/cli: the whole program from outside. Beside

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
+	"perigee.example/feed"
 	"perigee.example/internal/config"
 	"perigee.example/internal/control"
 )
@@ -51,3 +56,47 @@ func joinCluster(cfg *config.Config, self *config.ControlMember, c *control.Conf
 	c.FeedListen = self.At(cfg.Control.FeedListen).String()
 	c.FeedAddress, c.BlobAddress = strings.Join(feeds, " "), strings.Join(blobs, " ")
 }
+
+// joinNATS has the log of c in the NATS cluster of [feed], if there is one.
+func joinNATS(cfg *config.Config, c *control.Config) error {
+	f := &cfg.Feed
+	if len(f.Servers) == 0 {
+		return nil
+	}
+	n := &control.NATS{External: feed.External{Credentials: f.Credentials, Replicas: f.Replicas}}
+	for _, u := range f.Servers {
+		n.Servers = append(n.Servers, u.String())
+	}
+	for _, u := range f.Monitoring {
+		n.Monitoring = append(n.Monitoring, u.String())
+	}
+	n.TLS = &tls.Config{}
+	if f.CA != "" {
+		text, err := os.ReadFile(f.CA)
+		if err != nil {
+			return err
+		}
+		n.TLS.RootCAs = x509.NewCertPool()
+		if !n.TLS.RootCAs.AppendCertsFromPEM(text) {
+			return fmt.Errorf("%s (feed.ca): it holds no certificate", f.CA)
+		}
+	}
+	if f.Certificate != "" {
+		load := func() (*tls.Certificate, error) { // at each connection: it is renewed now and then
+			cert, err := tls.LoadX509KeyPair(f.Certificate, f.Key)
+			return &cert, err
+		}
+		if _, err := load(); err != nil {
+			return fmt.Errorf("%s and %s (feed.certificate, feed.key): %w", f.Certificate, f.Key, err)
+		}
+		n.TLS.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return load() }
+	}
+	if c.Cluster == nil {
+		c.Cluster = &control.Cluster{Name: aloneName, First: aloneName}
+	}
+	c.Cluster.NATS = n
+	return nil
+}
+
+// aloneName is the name of a control node that has no others.
+const aloneName = "control"

@@ -94,6 +94,9 @@ func (p *controlPart) open() error {
 		joinCluster(cfg, member, &c)
 		s.log.Info("one of several control nodes: waiting for most of them", "name", member.Name, "all", memberNames(cfg))
 	}
+	if err := joinNATS(cfg, &c); err != nil {
+		return err
+	}
 	srv, err := control.Open(s.tasks.ctx, c)
 	if err != nil {
 		return err
@@ -234,8 +237,8 @@ func (p *controlPart) configure(_ context.Context, cfg *config.Config) error {
 		srv.SetKnown(known(cfg))
 	}
 	old := p.s.cfg.Load().Control
-	if c := cfg.Control; old.Listen != c.Listen || old.FeedListen != c.FeedListen || old.BlobListen != c.BlobListen || fmt.Sprint(old.Addresses, old.Cluster) != fmt.Sprint(c.Addresses, c.Cluster) {
-		p.s.log.Warn("[control] has changed: restart the control node to take it up")
+	if c := cfg.Control; old.Listen != c.Listen || old.FeedListen != c.FeedListen || old.BlobListen != c.BlobListen || fmt.Sprint(old.Addresses, old.Cluster) != fmt.Sprint(c.Addresses, c.Cluster) || fmt.Sprint(p.s.cfg.Load().Feed) != fmt.Sprint(cfg.Feed) {
+		p.s.log.Warn("[control] or [feed] has changed: restart the control node to take it up")
 	}
 	return nil
 }

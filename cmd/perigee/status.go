@@ -96,6 +96,9 @@ func nonEmpty(list ...string) []string {
 
 // clusterWords says how several control nodes stand.
 func clusterWords(c *control.ClusterStatus) string {
+	if c.NATS != nil {
+		return fmt.Sprintf("%s, one of %d", c.Name, c.Members)
+	}
 	if c.LostSince != nil {
 		return fmt.Sprintf("%s, one of %d: too few reach each other since %s, so commands are refused", c.Name, c.Members, c.LostSince.Local().Format(time.DateTime))
 	}
@@ -106,6 +109,14 @@ func clusterWords(c *control.ClusterStatus) string {
 	return words
 }
 
+// natsWords says how the log stands in the operator's NATS cluster.
+func natsWords(c *control.ClusterStatus) string {
+	if c.LostSince != nil {
+		return fmt.Sprintf("the log cannot be read since %s, so commands are refused", c.LostSince.Local().Format(time.DateTime))
+	}
+	return fmt.Sprintf("%s leads, %d of %d have every entry; connected to %s", c.Leader, c.Current, c.NATS.Replicas, c.NATS.Server)
+}
+
 // printFleet shows the control node's picture; hash is that of the perigee.toml
 // at hand, to name the nodes that have another.
 func printFleet(w io.Writer, st *control.Status, hash string) error {
@@ -113,6 +124,9 @@ func printFleet(w io.Writer, st *control.Status, hash string) error {
 	fmt.Fprintf(t, "feed\tseq %d, epoch %d%s\n", st.Head.Seq, st.Head.Epoch, trimmedText(st))
 	if c := st.Cluster; c != nil {
 		fmt.Fprintf(t, "control\t%s\n", clusterWords(c))
+		if c.NATS != nil {
+			fmt.Fprintf(t, "nats\t%s\n\t  durability: %s\n", natsWords(c), c.NATS.Durability)
+		}
 	}
 	if r := st.Restored; r != nil {
 		what := "nothing is changed until these nodes were heard of: " + strings.Join(r.Waiting, ", ")

@@ -37,6 +37,7 @@ type Config struct {
 	// followed by the zones that zone_files finds, in order of their origin.
 	Zones     []Zone
 	Control   Control
+	Feed      Feed
 	Health    Health
 	Cache     Cache
 	Limit     ClientLimit

@@ -20,7 +20,7 @@ var later = []string{
 	"peers",
 	"dns.tls", "dns.https", "dns.quic", "dns.log", "dns.dnstap", "dns.transfer",
 	"edge.*.capacity", "edge.*.shield", "edge.*.http3",
-	"control.nats", "control.copies", "control.standby",
+	"control.copies", "control.standby",
 	"log.dnstap", "log.format",
 	"zone.*.families", "zone.*.dnssec", "zone.*.sign", "zone.*.keys", "zone.*.primary", "zone.*.primaries",
 	"zone.*.secondaries", "zone.*.transfer", "zone.*.notify", "zone.*.update", "zone.*.dynamic", "zone.*.tsig",

@@ -112,6 +112,7 @@ func (c *Config) readTop(t *table) {
 	c.State = t.file("state", "/var/lib/perigee")
 	c.readDNS(t.table("dns"))
 	c.readControl(t.table("control"))
+	c.readFeed(t.table("feed"))
 	c.readHealth(t.table("health"))
 	c.readCache(t.table("cache"))
 	c.readClientLimit(t.table("limit"))

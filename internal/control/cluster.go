@@ -2,7 +2,9 @@ package control
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,13 +20,22 @@ import (
 // Cluster makes the control node one of three (or five) that hold the log
 // together. Each takes every command; a command is acknowledged when most of
 // them have synced it, a blob and a release when one more has.
+//
+// With NATS, an operator's NATS cluster holds the log, and there may be one alone.
 type Cluster struct {
 	Name   string // of this one
-	Listen string // host:port of its door for the others
+	Listen string // host:port of its door for the others; not with NATS
 	// First is the one that makes the fleet's keys at its first start; the others
 	// are given them.
 	First string
 	Peers []ClusterPeer
+	NATS  *NATS
+}
+
+// NATS is the operator's NATS cluster, and what of it may be asked for its settings.
+type NATS struct {
+	feed.External          // Fleet, Name and Several are filled in
+	Monitoring    []string // http://HOST:PORT
 }
 
 // ClusterPeer is one of the others: its doors, host:port.
@@ -40,6 +51,12 @@ const (
 	lostAfter = 12 * time.Second
 	// maxTries bounds how often a command is tried when others write at the same time.
 	maxTries = 8
+	// durabilityEvery is how often the monitoring of NATS is asked.
+	durabilityEvery = time.Minute
+	// snapshotTurn and snapshotTurnAge are how much later each further control node makes a
+	// snapshot, when none of them leads the log.
+	snapshotTurn    = 1000
+	snapshotTurnAge = 5 * time.Minute
 )
 
 // ClusterStatus is how the control nodes stand, as this one sees it.
@@ -50,6 +67,15 @@ type ClusterStatus struct {
 	Leader  string `json:"leader,omitempty"` // of the log
 	// LostSince is when the log was readable last, if it is not now.
 	LostSince *time.Time `json:"lost_since,omitempty"`
+	// NATS holds the log, and Leader and Current are of its servers.
+	NATS *NATSStatus `json:"nats,omitempty"`
+}
+
+// NATSStatus is how the log stands in the operator's NATS cluster.
+type NATSStatus struct {
+	Server     string `json:"server,omitempty"` // that this control node is connected to, if any
+	Replicas   int    `json:"replicas"`
+	Durability string `json:"durability"` // what is known of it
 }
 
 // checkKeys refuses to make a second set of keys.
@@ -73,7 +99,7 @@ func (c *Cluster) checkKeys(dir string) error {
 // feedCluster is the feed's part of the cluster, or nil.
 func (s *Server) feedCluster() *feed.ClusterConfig {
 	c := s.c.Cluster
-	if c == nil {
+	if c == nil || c.NATS != nil {
 		return nil
 	}
 	fc := &feed.ClusterConfig{Name: c.Name, Listen: c.Listen, Peers: map[string]string{}, TLS: s.ca.peerTLS()}
@@ -81,6 +107,41 @@ func (s *Server) feedCluster() *feed.ClusterConfig {
 		fc.Peers[p.Name] = p.Cluster
 	}
 	return fc
+}
+
+// feedExternal is the operator's NATS cluster, or nil.
+func (s *Server) feedExternal() *feed.External {
+	c := s.c.Cluster
+	if c == nil || c.NATS == nil {
+		return nil
+	}
+	x := c.NATS.External
+	sum := sha256.Sum256(s.ca.cert.Raw)
+	x.Fleet, x.Name, x.Several = hex.EncodeToString(sum[:8]), c.Name, len(c.Peers) > 0
+	return &x
+}
+
+// natsStatus is how the log stands at NATS, or nil. Asked by attend alone.
+func (s *Server) natsStatus(ctx context.Context) *NATSStatus {
+	x := s.feed.External()
+	if x == nil {
+		return nil
+	}
+	if now := s.now(); now.Sub(s.durabilityAt) > durabilityEvery {
+		s.durability, s.durabilityAt = feed.Durability(ctx, s.c.Cluster.NATS.Monitoring), now
+	}
+	return &NATSStatus{Server: x.Server, Replicas: x.Replicas, Durability: s.durability}
+}
+
+// turn says how many turns later than the first this control node makes a snapshot: as
+// many turns as there are names before its own.
+func (c *Cluster) turn() (n int) {
+	for _, p := range c.Peers {
+		if p.Name < c.Name {
+			n++
+		}
+	}
+	return n
 }
 
 // peerTLS is a control node's side of a connection that it makes to another.
@@ -112,7 +173,7 @@ func (s *Server) attend(ctx context.Context) {
 func (s *Server) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, attendWait)
 	defer cancel()
-	st := ClusterStatus{Name: s.c.Cluster.Name, Members: len(s.c.Cluster.Peers) + 1}
+	st := ClusterStatus{Name: s.c.Cluster.Name, Members: len(s.c.Cluster.Peers) + 1, NATS: s.natsStatus(ctx)}
 	err := s.readOn(ctx)
 	if err == nil {
 		st.Leader, st.Current, err = s.feed.Log().Leader(ctx)
@@ -127,7 +188,7 @@ func (s *Server) refresh(ctx context.Context) {
 		}
 		s.readable, s.unreadable = now, false
 		if was := s.standing; was.Current != st.Current || was.Leader != st.Leader {
-			s.log.Info("control nodes", "leader", st.Leader, "with_every_entry", st.Current, "of", st.Members)
+			s.log.Info(st.who(), "leader", st.Leader, "with_every_entry", st.Current, "of", st.holders())
 		}
 	default:
 		since := s.readable.UTC()
@@ -135,10 +196,26 @@ func (s *Server) refresh(ctx context.Context) {
 		st.Leader, st.Current = s.standing.Leader, 0
 		if now.Sub(s.readable) > lostAfter && !s.unreadable {
 			s.unreadable = true
-			s.log.Error("too few control nodes can be reached: commands are refused, everything else goes on", "since", since, "why", err)
+			s.log.Error("too few "+st.who()+" can be reached: commands are refused, everything else goes on", "since", since, "why", err)
 		}
 	}
 	s.standing = st
+}
+
+// who holds the log.
+func (c *ClusterStatus) who() string {
+	if c.NATS != nil {
+		return "NATS servers"
+	}
+	return "control nodes"
+}
+
+// holders is how many of them there are.
+func (c *ClusterStatus) holders() int {
+	if c.NATS != nil {
+		return c.NATS.Replicas
+	}
+	return c.Members
 }
 
 // readOn brings the state to where the log is now.
@@ -161,11 +238,15 @@ func (s *Server) quorum() error {
 	if s.now().Sub(s.readable) <= lostAfter {
 		return nil
 	}
-	return noQuorum("the log has no majority of control nodes since " + s.readable.UTC().Format(time.RFC3339) + ": nothing was done")
+	return s.noQuorum("the log has no majority of " + s.standing.who() + " since " + s.readable.UTC().Format(time.RFC3339) + ": nothing was done")
 }
 
-func noQuorum(message string) *Error {
-	e := refuse(http.StatusServiceUnavailable, "two of three control nodes must reach each other; edges and DNS nodes go on meanwhile", "%s", message)
+func (s *Server) noQuorum(message string) *Error {
+	hint := "two of three control nodes must reach each other; edges and DNS nodes go on meanwhile"
+	if s.c.Cluster != nil && s.c.Cluster.NATS != nil {
+		hint = "the NATS cluster of [feed] servers must be there, and most of the servers that hold the log; edges and DNS nodes go on meanwhile"
+	}
+	e := refuse(http.StatusServiceUnavailable, hint, "%s", message)
 	e.Elsewhere = true
 	return e
 }

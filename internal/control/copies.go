@@ -39,7 +39,7 @@ type peers struct {
 }
 
 func newPeers(c *Cluster, config *tls.Config) *peers {
-	if c == nil {
+	if c == nil || len(c.Peers) == 0 {
 		return nil
 	}
 	return &peers{list: c.Peers, http: &http.Client{
@@ -137,7 +137,7 @@ func (s *Server) secondCopy(ctx context.Context, site string, blobs ...origin.Bl
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", peer.Name, err))
 	}
-	return noQuorum("no other control node takes a copy, so it does not count as stored: " + errors.Join(errs...).Error())
+	return s.noQuorum("no other control node takes a copy, so it does not count as stored: " + errors.Join(errs...).Error())
 }
 
 func (s *Server) copyTo(ctx context.Context, peer ClusterPeer, site string, blobs []origin.Blob) error {

@@ -43,6 +43,9 @@ type Restored struct {
 	Backup  time.Time     `json:"backup"` // when it was made
 	Head    feed.Position `json:"head"`   // of its log
 	At      time.Time     `json:"at"`
+	// Accepted: what came after the backup is given up, and the next start begins the
+	// new epoch, since the log is at NATS.
+	Accepted bool `json:"accepted,omitempty"`
 }
 
 // Restore makes dir, which must not be there or be empty, the state of a control
@@ -112,7 +115,12 @@ func AcceptRollback(ctx context.Context, dir string) (Restored, error) {
 	if m == nil {
 		return Restored{}, fmt.Errorf("%s was not restored from a backup, or goes on already", dir)
 	}
-	if _, err := feed.Rollback(ctx, filepath.Join(dir, "feed"), m.why()); err != nil {
+	_, err = feed.Rollback(ctx, filepath.Join(dir, "feed"), m.why())
+	if errors.Is(err, feed.ErrElsewhere) {
+		m.Accepted = true
+		return *m, writeList(filepath.Join(dir, restoredName), m)
+	}
+	if err != nil {
 		return *m, err
 	}
 	return *m, forgetRestored(dir)
@@ -319,6 +327,10 @@ func (s *Server) openHold() error {
 	if err != nil || m == nil {
 		return err
 	}
+	if m.Accepted {
+		s.accepted = m
+		return nil
+	}
 	h := &hold{Restored: *m, waiting: map[string]bool{}, ahead: map[string]feed.Position{}}
 	for _, n := range s.nodes.all() {
 		h.waiting[n.Name] = true
@@ -327,6 +339,18 @@ func (s *Server) openHold() error {
 	s.log.Warn("restored from a backup: nothing is changed until every node has said that it has not seen more", "backup", m.Backup, "seq", m.Head.Seq, "nodes", len(h.waiting))
 	s.release()
 	return nil
+}
+
+// rollBack begins the new epoch that an operator has accepted.
+func (s *Server) rollBack(ctx context.Context) error {
+	if s.accepted == nil {
+		return nil
+	}
+	if err := s.feed.Log().Rollback(ctx, s.accepted.why()); err != nil {
+		return err
+	}
+	s.accepted = nil
+	return forgetRestored(s.c.Dir)
 }
 
 // ahead is asked about nodes that have seen what the log does not have

@@ -100,12 +100,17 @@ type Server struct {
 
 	holdMu sync.Mutex
 	hold   *hold // nil: this state was not restored, or may go on
+	// accepted is the restore after which the log begins a new epoch; nil: none.
+	accepted *Restored
 
 	fetching []origin.Digest // releases whose blobs are to come from other control nodes
 	// snapshotWanted says that the newest snapshot is to come from another one.
 	snapshotWanted bool
 	opened         time.Time
 	lostAt         time.Time // when the log began an epoch last: entries before it may be lost
+
+	durability   string    // of NATS, as far as it is known; of attend alone
+	durabilityAt time.Time // when it was asked for
 
 	clusterMu  sync.Mutex
 	standing   ClusterStatus
@@ -212,9 +217,12 @@ func (s *Server) openFeed(ctx context.Context) (err error) {
 	c := &s.c
 	s.peers = newPeers(c.Cluster, s.ca.peerTLS())
 	s.feed, err = feed.OpenServer(ctx, feed.ServerConfig{
-		Dir: filepath.Join(c.Dir, "feed"), Listen: c.FeedListen, TLS: s.ca.nodeTLS(), Admit: s.nodes.admit, Ahead: s.ahead, Log: s.log, Cluster: s.feedCluster(),
+		Dir: filepath.Join(c.Dir, "feed"), Listen: c.FeedListen, TLS: s.ca.nodeTLS(), Admit: s.nodes.admit, Ahead: s.ahead, Log: s.log, Cluster: s.feedCluster(), External: s.feedExternal(),
 	})
 	if err != nil {
+		return err
+	}
+	if err = s.rollBack(ctx); err != nil {
 		return err
 	}
 	s.starting = true
@@ -308,7 +316,7 @@ func (s *Server) command(ctx context.Context, kind string, body any, check func(
 	case errors.Is(err, feed.ErrConflict):
 		return e, &Error{Status: http.StatusConflict, Message: fmt.Sprintf("other control nodes write to the log without end (it is at %d now): nothing was done", s.feed.Log().Head().Seq), Hint: "run the command again"}
 	case errors.Is(err, feed.ErrNoQuorum):
-		e := noQuorum(err.Error())
+		e := s.noQuorum(err.Error())
 		e.Elsewhere = !errors.Is(err, feed.ErrUnknown)
 		return feed.Entry{}, e
 	}

@@ -64,12 +64,16 @@ func (s *Server) keepSnapshots(ctx context.Context) {
 }
 
 // snapshotDue makes a snapshot if it is time. Among several control nodes the one
-// that leads the log does.
+// that leads the log does, or, with an external log, the first that is there.
 func (s *Server) snapshotDue(ctx context.Context) error {
 	if s.onHold() != nil || s.quorum() != nil {
 		return nil
 	}
-	if s.c.Cluster != nil {
+	later, laterAge := uint64(0), time.Duration(0)
+	switch c := s.c.Cluster; {
+	case c != nil && c.NATS != nil: // none of them leads: they take turns
+		later, laterAge = uint64(c.turn())*snapshotTurn, time.Duration(c.turn())*snapshotTurnAge
+	case c != nil:
 		if name, _, err := s.feed.Log().Leader(ctx); err != nil || name != s.c.Cluster.Name {
 			return nil
 		}
@@ -81,7 +85,7 @@ func (s *Server) snapshotDue(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	entries := s.feed.Log().After(last)
-	if entries == 0 || entries < snapshotEntries && s.now().Sub(since) < snapshotEvery {
+	if entries == 0 || entries < snapshotEntries+later && s.now().Sub(since) < snapshotEvery+laterAge {
 		return nil
 	}
 	return s.snapshot(ctx)
@@ -281,7 +285,7 @@ func (s *Server) begin(ctx context.Context, first uint64) error {
 			snaps = append(snaps, *m)
 		}
 	}
-	if len(snaps) == 0 && s.c.Cluster == nil { // it was never trimmed: Trim leaves the entry that names the snapshot
+	if len(snaps) == 0 && s.peers == nil { // it was never trimmed: Trim leaves the entry that names the snapshot
 		s.log.Error("the beginning of the log is lost, and there was no snapshot of it: releases and activations of that time are not known here any more; restore a backup, or push every site again", "first", first)
 		return nil
 	}

@@ -130,7 +130,7 @@ func (s *Server) receipts(_ http.ResponseWriter, r *http.Request) (any, error) {
 		ctx, cancel := context.WithTimeout(r.Context(), attendWait)
 		defer cancel()
 		if err := s.feed.Log().Refresh(ctx); err != nil {
-			return nil, noQuorum(err.Error())
+			return nil, s.noQuorum(err.Error())
 		}
 	}
 	e, command, err := s.entry(r, seq)
@@ -161,7 +161,7 @@ func (s *Server) receipts(_ http.ResponseWriter, r *http.Request) (any, error) {
 func (s *Server) entry(r *http.Request, seq uint64) (feed.Entry, any, error) {
 	for e, err := range s.feed.Log().Entries(r.Context(), seq) {
 		if err != nil && s.c.Cluster != nil && r.Context().Err() == nil { // another may have it
-			return e, nil, noQuorum(err.Error())
+			return e, nil, s.noQuorum(err.Error())
 		}
 		if err != nil {
 			return e, nil, err
