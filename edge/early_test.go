@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"bytes"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -172,4 +174,35 @@ func TestWhoCannotPayKeepsNoPlace(t *testing.T) {
 		}
 		e.unwatch(fl)
 	}
+}
+
+// Who went early and has to begin anew, since the representation changed, gives
+// its place back once.
+func TestEarlyBeginsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size = 2 << 20
+		e := gatedEdge(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+			time.Sleep(500 * time.Millisecond)
+			h := http.Header{"Cache-Control": {"max-age=0"}, "Etag": {`"1"`}, "Accept-Ranges": {"bytes"}}
+			if r.Header.Get("Range") != "" {
+				h["Etag"] = []string{`"2"`}
+			}
+			return &http.Response{StatusCode: 200, Header: h, ContentLength: size, Body: io.NopCloser(bytes.NewReader(make([]byte, size))), Request: r}, nil
+		}), 8<<20) // keeps 1 MiB an object
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				w := httptest.NewRecorder()
+				e.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://s.test/a", nil))
+				if w.Code != 200 || w.Body.Len() != size {
+					t.Errorf("%d, %d octets", w.Code, w.Body.Len())
+				}
+			})
+		}
+		wg.Wait()
+		synctest.Wait()
+		if e.flights.early != 0 {
+			t.Errorf("%d are counted", e.flights.early)
+		}
+	})
 }

@@ -24,7 +24,8 @@ func (x *exchange) fetch(f found) {
 		names = selectingFields(x.site.KeyFields, q.fields())
 	}
 	defer func() {
-		if x.early {
+		if x.early { // once: pull may have come here again
+			x.early = false
 			e.stayed()
 		}
 	}()
