@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"perigee.example/internal/arena"
 	"perigee.example/internal/seglog"
 )
 
@@ -71,7 +70,7 @@ type disk struct {
 	lost    bool            // some of that; Edge.applyMu
 
 	stripes [diskStripes]sync.Mutex
-	done    chan struct{}
+	done    chan struct{} // closed with it
 }
 
 // OpenDisk gives the edge a second tier. It is called once, after what a node's
@@ -81,7 +80,13 @@ func (e *Edge) OpenDisk(c DiskConfig) error {
 	if c.Bytes < MinDiskBytes && c.SegmentBytes == 0 {
 		return fmt.Errorf("edge: a disk tier of %d bytes is too small: want %d at least", c.Bytes, int64(MinDiskBytes))
 	}
-	d := &disk{e: e, c: c, boot: boot{id: randomSeed(), base: e.now()}, wanted: make(chan string, maxWanted), filling: map[string]bool{}, removed: map[string]bool{}, done: make(chan struct{})}
+	e.openDisk(c, false)
+	return nil
+}
+
+// openDisk is OpenDisk. unknown says that what was invalidated lately is not known.
+func (e *Edge) openDisk(c DiskConfig, unknown bool) {
+	d := &disk{e: e, c: c, boot: boot{id: randomSeed(), base: e.now()}, wanted: make(chan string, maxWanted), filling: map[string]bool{}, removed: map[string]bool{}, unknown: unknown, done: make(chan struct{})}
 	err := d.open()
 	e.disk.Store(d)
 	e.store.setTier(d)
@@ -89,7 +94,6 @@ func (e *Edge) OpenDisk(c DiskConfig) error {
 		e.log.Warn("the disk tier is not there yet; requests go on without it", "dir", c.Dir, "why", err)
 	}
 	go d.run(err == nil)
-	return nil
 }
 
 // CloseDisk ends the second tier: another process may open it.
@@ -101,9 +105,10 @@ func (e *Edge) CloseDisk() {
 
 // run opens the log if it is not, and writes what is wanted.
 func (d *disk) run(open bool) {
-	defer close(d.done)
 	for !open {
 		select {
+		case <-d.done:
+			return
 		case <-d.e.ctx.Done():
 			return
 		case <-time.After(diskRetry):
@@ -118,6 +123,8 @@ func (d *disk) run(open bool) {
 		select {
 		case key := <-d.wanted:
 			d.write(key)
+		case <-d.done:
+			return
 		case <-d.e.ctx.Done():
 			return
 		}
@@ -151,7 +158,10 @@ func (d *disk) open() error {
 // close writes what waits and lets go of the files.
 func (d *disk) close() {
 	d.mu.Lock()
-	d.closed = true
+	if !d.closed {
+		d.closed = true
+		close(d.done)
+	}
 	log := d.log.Swap(nil)
 	d.mu.Unlock()
 	if log != nil {

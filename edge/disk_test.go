@@ -410,6 +410,32 @@ func TestDiskSuspect(t *testing.T) {
 	w.get("/page", 0, "hit")
 }
 
+// A process whose successor has died has its second tier again; and what was
+// changed through that one, or may have been, is validated before it is used.
+func TestDiskTakenBack(t *testing.T) {
+	w := newDiskWorld(t)
+	for _, path := range []string{"/page", "/changed", "/other"} {
+		w.warm(path)
+	}
+	old := w.edge
+	old.CloseDisk()
+	w.start()
+	w.do("POST", "/changed")
+	w.edge.Close()
+	w.edge = old
+	old.TakeBack()
+	if old.disk.Load().log.Load() == nil {
+		t.Fatal("the second tier stays closed")
+	}
+	w.get("/changed", 1, "fwd=stale; fwd-status=304") // memory had it
+	old.store.remove(keyOf(t, "http://shop.test/page"))
+	w.get("/page", 1, "fwd=stale; fwd-status=304") // and the disk has this one
+	w.warm("/new")
+	w.restart(false)
+	w.get("/new", 0, "detail=disk")
+	w.get("/other", 1, "fwd=stale; fwd-status=304")
+}
+
 // What a site would not store today is not used, though it was stored yesterday.
 func TestDiskSites(t *testing.T) {
 	w := newDiskWorld(t)

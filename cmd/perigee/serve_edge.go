@@ -301,8 +301,11 @@ func (p *edgePart) drain(replaced bool) bool {
 	return true
 }
 
-// undrain implements ender.
-func (p *edgePart) undrain() { p.edge.Undrain() }
+// undrain implements ender: the process that had this one's place is gone.
+func (p *edgePart) undrain() {
+	p.edge.TakeBack()
+	p.edge.Undrain()
+}
 
 // letGo implements follows: purges are the next process's to hear, so nothing
 // stored is served from here without asking the origin; and the disk is the next

@@ -145,7 +145,7 @@ func TestUpgradeEdge(t *testing.T) {
 // place to the next.
 func TestUpgradeDies(t *testing.T) {
 	dir, addr := t.TempDir(), freeAddr(t)
-	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), map[string]string{"a": addr})+"[health]\ndrain = \"60s\"\n")
+	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), map[string]string{"a": addr})+"[health]\ndrain = \"60s\"\n[cache]\ndisk = \"256MiB\"\n")
 	u := startUpgradable(t, dir, "a", "edge", "a")
 	u.dies = true
 	old := u.pid
@@ -170,6 +170,9 @@ func TestUpgradeDies(t *testing.T) {
 			t.Fatalf("the old process does not see that the new one died:\n%s", u.text())
 		}
 		u.pid = old
+		if !poll(eventuallyScript, func() bool { return strings.Count(u.text(), "what it holds is validated before it is used") == n }) {
+			t.Fatalf("the old process does not take its disk back:\n%s", u.text())
+		}
 		if !poll(eventuallyScript, func() bool {
 			out, _, err := u.perigee("status", "--json")
 			return err == nil && strings.Contains(out, fmt.Sprintf(`"pid": %d`, old))
