@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -421,13 +422,14 @@ func (x *exchange) secondTier(f found) found {
 // the body. False is that the disk did not have it after all, or that it was
 // invalidated while it was read.
 func (d *disk) bring(e *Edge, o *stored, at *seglog.Object, watch *flight) bool {
-	b, err := at.Bytes()
+	body, err := e.store.takeIn(o.size, func(w io.Writer) error {
+		_, err := at.WriteRange(w, 0, o.size)
+		return err
+	})
 	if err != nil {
-		e.log.Warn("a response on disk cannot be used", "why", err)
-		return false
-	}
-	body, ok := e.store.takeIn(b)
-	if !ok {
+		if err != errNoRoom {
+			e.log.Warn("a response on disk cannot be used", "why", err)
+		}
 		return false
 	}
 	o.body = body
@@ -436,21 +438,6 @@ func (d *disk) bring(e *Edge, o *stored, at *seglog.Object, watch *flight) bool 
 		return false
 	}
 	return true
-}
-
-// takeIn makes an extent of b, which the caller holds; false: there is no room.
-func (s *store) takeIn(b []byte) (arena.Extent, bool) {
-	n := int64(len(b))
-	if !s.reserve(n) {
-		return 0, false
-	}
-	defer s.release(n)
-	build := s.arena.Build()
-	if !build.Write(b) {
-		build.Drop()
-		return 0, false
-	}
-	return build.End(n), true
 }
 
 // sliceFromDisk is a slice that memory does not have, held; or nil.

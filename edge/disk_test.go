@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -347,6 +348,43 @@ func TestDiskInvalidatedMeanwhile(t *testing.T) {
 	}
 	if got, _ := w.edge.store.get([]byte(key), headerFields{}); got != nil {
 		t.Error("what was invalidated is in memory")
+	}
+}
+
+// What comes back from the disk is read into its place: a large one takes no
+// memory beside the store's.
+func TestDiskIntoPlace(t *testing.T) {
+	w := newDiskWorld(t)
+	const size = 900<<10 + 7
+	w.answer = func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Cache-Control", "max-age=3600")
+		rw.Write(pageOf(r.URL.Path, size))
+	}
+	key := keyOf(t, "http://shop.test/large")
+	for onDisk := false; !onDisk; _, onDisk = w.edge.disk.Load().has(key) {
+		w.do("GET", "/large")
+		w.landed(0)
+		w.settle()
+	}
+	w.restart(false)
+	d := w.edge.disk.Load()
+	o, at := d.find(d.log.Load(), &w.sites[0], key, headerFields{})
+	if o == nil {
+		t.Fatal("it is not on disk")
+	}
+	defer at.Close()
+	watch := w.edge.watch(key)
+	defer w.edge.unwatch(watch)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	ok := d.bring(w.edge, o, at, watch)
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; !ok || n > size/2 {
+		t.Errorf("brought: %v; %d octets of Go memory for %d", ok, n, size)
+	}
+	w.edge.store.letGo(o)
+	if body, _ := io.ReadAll(w.do("GET", "/large").Body); !bytes.Equal(body, pageOf("/large", size)) {
+		t.Errorf("%d octets", len(body))
 	}
 }
 
