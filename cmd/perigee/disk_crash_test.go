@@ -312,6 +312,7 @@ func (r *crashRig) judge(what string, n int) {
 // F5: an edge killed again and again under load, also while it starts: every
 // answer is right, and nothing that was invalidated comes back.
 func TestEdgeKilled(t *testing.T) {
+	t.Parallel()
 	r := newCrashRig(t, filepath.Join(t.TempDir(), "state"))
 	kills := sizeFromEnv(t, envEdgeKills, fewKills)
 	for i := range kills {
@@ -366,6 +367,7 @@ func (r *crashRig) rot() {
 // F6: an edge whose machine loses power again and again: what was not synced is
 // gone, and every answer is right all the same.
 func TestEdgePowerLoss(t *testing.T) {
+	t.Parallel()
 	if !txtest.OwnMounts(t) {
 		return
 	}
@@ -417,6 +419,7 @@ func TestEdgePowerLoss(t *testing.T) {
 // F10, F11: a disk that is full, one that can only be read, and a limit on the
 // size of files cost no request; the log says so once, and it is over by itself.
 func TestEdgeFailingDisk(t *testing.T) {
+	t.Parallel()
 	if !txtest.OwnMounts(t) {
 		return
 	}

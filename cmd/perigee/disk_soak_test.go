@@ -12,6 +12,7 @@ import (
 // An edge under steady load keeps its descriptors and, when it is watched for
 // long enough to tell, its heap.
 func TestEdgeSoak(t *testing.T) {
+	t.Parallel()
 	d := fewSoak
 	if text := os.Getenv(envEdgeSoak); text != "" {
 		var err error

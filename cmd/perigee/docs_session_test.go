@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -122,6 +123,9 @@ func (s *docSession) end() {
 	_ = s.bash.Wait() // killed or done: both are well
 }
 
+// docsPortsTaken are the ports of all sessions: several run at once.
+var docsPortsTaken sync.Map
+
 // choosePorts finds free ports below those that systems give to clients.
 func (s *docSession) choosePorts() {
 	s.t.Helper()
@@ -134,7 +138,7 @@ func (s *docSession) choosePorts() {
 				s.t.Fatalf("no free port (seed %d)", seed)
 			}
 			q := strconv.Itoa(12000 + rng.IntN(20000))
-			if s.back[q] == "" && docsPortFree(q) {
+			if _, taken := docsPortsTaken.LoadOrStore(q, true); !taken && docsPortFree(q) {
 				s.ports[strconv.Itoa(p)], s.back[q] = q, strconv.Itoa(p)
 				break
 			}
@@ -396,6 +400,7 @@ func (s *docSession) run(command string) (string, int, error) {
 
 // TestDocsSession tests the runner: what it must find.
 func TestDocsSession(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("bash"); err != nil {
 		t.Skip("needs bash")
 	}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"perigee.example/internal/config"
@@ -116,7 +117,8 @@ func parseBlocks(text string) ([]block, error) {
 
 // TestDocsExamples runs every fenced block of every document, in its order.
 func TestDocsExamples(all *testing.T) {
-	var bin string
+	all.Parallel()
+	bin := sync.OnceValue(func() string { return buildPerigee(all) })
 	seen := map[string]int{}
 	for _, d := range documents(all) {
 		if len(d.blocks) == 0 {
@@ -126,13 +128,12 @@ func TestDocsExamples(all *testing.T) {
 			seen[b.lang]++
 		}
 		all.Run(strings.ReplaceAll(d.path, "/", "_"), func(t *testing.T) {
+			t.Parallel()
+			s := &docSession{t: t, doc: d}
 			if slices.ContainsFunc(d.blocks, func(b block) bool { return b.lang == "console" }) {
 				txtest.Need(t, "bash", "dig", "curl")
-				if bin == "" { // for all of them
-					bin = buildPerigee(all)
-				}
+				s.bin = bin() // one for all of them
 			}
-			s := &docSession{t: t, doc: d, bin: bin}
 			for i := range d.blocks {
 				b := &d.blocks[i]
 				if !s.block(b) {

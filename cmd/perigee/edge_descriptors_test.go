@@ -43,6 +43,7 @@ func (c *edgeClient) get(n int) (*http.Response, error) {
 // it has, takes new ones in the place of those that rest, says so, and is over it
 // when the others have gone.
 func TestEdgeDescriptors(t *testing.T) {
+	t.Parallel()
 	r := newCrashRig(t, t.TempDir())
 	r.prefix = "ulimit -n 64; "
 	p := r.start(true)

@@ -88,6 +88,7 @@ disk = "256MiB"
 // metric of the table has a value, and both logs have their lines, also after
 // they were rotated.
 func TestObserve(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	dns, admin, web, scrape := freeAddr(t), freeAddr(t), freeAddr(t), freeAddr(t)
 	writeFile(t, filepath.Join(dir, "perigee.toml"), fmt.Sprintf(observeTOML, dns, admin, web, upgradeOrigin(t), scrape))
@@ -237,6 +238,7 @@ func httpText(t *testing.T, url string) string {
 // TestMetricsAddress: the flag goes before the file; two processes with one
 // address are told how to have two.
 func TestMetricsAddress(t *testing.T) {
+	t.Parallel()
 	dir, taken := t.TempDir(), freeAddr(t)
 	ln, err := net.Listen("tcp4", taken)
 	if err != nil {

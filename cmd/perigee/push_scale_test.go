@@ -32,6 +32,7 @@ var (
 // that anybody may use for it; then again, with one file changed. The bound
 // on memory is what is tested, of the command, the control node and the edge.
 func TestPushScale(t *testing.T) {
+	t.Parallel()
 	size := smallPush
 	if os.Getenv("PERIGEE_BIG") != "" {
 		size = bigPush

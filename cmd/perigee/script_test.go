@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -25,7 +26,7 @@ import (
 // TestMain lets scripts run this test binary as perigee: the real main, under
 // the race detector when the tests are.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"perigee": main, "nats-server": natsServer})
+	testscript.Main(manyAtOnce{m}, map[string]func(){"perigee": main, "nats-server": natsServer})
 }
 
 // natsServer is nats-server -c FILE.
@@ -41,6 +42,17 @@ func natsServer() {
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
+}
+
+// manyAtOnce runs more tests at a time than there are processors: nearly all
+// that those of this package do is wait for processes, drains and disks.
+type manyAtOnce struct{ *testing.M }
+
+func (m manyAtOnce) Run() int {
+	if err := flag.Set("test.parallel", "4"); err != nil { // before flags are read: who says -parallel has it
+		panic(err)
+	}
+	return m.M.Run()
 }
 
 // TestScript runs testdata/cli: the whole program from outside. Beside
@@ -66,6 +78,7 @@ func natsServer() {
 // HTTP, HTTPS, ADMIN, FEED, BLOB, ORIGIN: ports that are free on each of them;
 // TESTDATA: the folder of that name.
 func TestScript(t *testing.T) {
+	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:                 filepath.Join("..", "..", "testdata", "cli"),
 		RequireExplicitExec: true,

@@ -112,6 +112,7 @@ const httpClients = 8
 
 // TestUpgradeEdge: upgrade after upgrade under load, and no request breaks.
 func TestUpgradeEdge(t *testing.T) {
+	t.Parallel()
 	dir, addr := t.TempDir(), freeAddr(t)
 	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), map[string]string{"a": addr}))
 	u := startUpgradable(t, dir, "a", "edge", "a")
@@ -144,6 +145,7 @@ func TestUpgradeEdge(t *testing.T) {
 // nothing: the old one goes on, is asked again by its admin socket, and gives its
 // place to the next.
 func TestUpgradeDies(t *testing.T) {
+	t.Parallel()
 	dir, addr := t.TempDir(), freeAddr(t)
 	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), map[string]string{"a": addr})+"[health]\ndrain = \"60s\"\n[cache]\ndisk = \"256MiB\"\n")
 	u := startUpgradable(t, dir, "a", "edge", "a")
@@ -203,6 +205,7 @@ func (l *httpLoad) judge(t *testing.T, n int, what string) {
 // TestEndEdge: SIGTERM under load. Clients go where /-/ready is 200, as those
 // that follow DNS or a balancer do, and none of their requests breaks.
 func TestEndEdge(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	addrs := map[string]string{"a": freeAddr(t), "b": freeAddr(t)}
 	writeFile(t, filepath.Join(dir, "perigee.toml"), edgesTOML(upgradeOrigin(t), addrs))
@@ -282,6 +285,7 @@ func (u *upgradable) purge() (stdout, stderr string, err error) {
 // before is known after, and a new process that cannot open the control node
 // leaves the old one as it was.
 func TestUpgradeControl(t *testing.T) {
+	t.Parallel()
 	dir, dns, web, admin := t.TempDir(), freeAddr(t), freeAddr(t), freeAddr(t)
 	conf := filepath.Join(dir, "perigee.toml")
 	text := edgesTOML(upgradeOrigin(t), map[string]string{"a": web}) + "[dns]\nlisten = [\"" + dns + "\"]\n[dns.limit]\nrate = 0\n[zone.\"example.test\"]\nfile = \"example.test.zone\"\n[control]\n"

@@ -158,15 +158,19 @@ func writeFile(t *testing.T, path, text string) {
 	}
 }
 
-// freeAddr is an address of loopback that nothing listens on.
+// freeAddr is an address of loopback that nothing listens on, by UDP or TCP, and
+// that no other test uses.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	hosts, err := loopbackHosts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	ports, err := freePorts(hosts, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort(hosts[0], strconv.Itoa(ports[0]))
 }
 
 const upgradeZone = "$TTL 300\n@ SOA ns1 hostmaster 1 7200 900 1209600 60\n@ NS ns1\nns1 A 192.0.2.53\nwww A 192.0.2.1\n"
@@ -271,6 +275,7 @@ func (l *dnsLoad) tcpOnce() error {
 
 // TestUpgradeDNS: upgrade after upgrade under load, and every query is answered.
 func TestUpgradeDNS(t *testing.T) {
+	t.Parallel()
 	dir, addr := t.TempDir(), freeAddr(t)
 	writeFile(t, filepath.Join(dir, "perigee.toml"), "version = 1\n[dns]\nlisten = [\""+addr+"\"]\nzone_files = [\"zones/*.zone\"]\n")
 	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)
@@ -308,6 +313,7 @@ func TestUpgradeDNS(t *testing.T) {
 // TestUpgradeFails: a new binary that does not like perigee.toml, or that
 // crashes, leaves the old process serving, and the command says why.
 func TestUpgradeFails(t *testing.T) {
+	t.Parallel()
 	dir, addr := t.TempDir(), freeAddr(t)
 	toml := "version = 1\n[dns]\nlisten = [\"" + addr + "\"]\nzone_files = [\"zones/*.zone\"]\n"
 	writeFile(t, filepath.Join(dir, "perigee.toml"), toml)
@@ -351,6 +357,7 @@ func TestUpgradeFails(t *testing.T) {
 // TestUpgradeOnce: a process that is told twice to upgrade gives its place away
 // once.
 func TestUpgradeOnce(t *testing.T) {
+	t.Parallel()
 	dir, addr := t.TempDir(), freeAddr(t)
 	writeFile(t, filepath.Join(dir, "perigee.toml"), "version = 1\n[dns]\nlisten = [\""+addr+"\"]\nzone_files = [\"zones/*.zone\"]\n")
 	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)
@@ -384,6 +391,7 @@ func TestUpgradeOnce(t *testing.T) {
 // TestUpgradeThenEnd: a process that is told to end while the new one starts
 // leaves nobody behind; finish sees the state folder's lock go.
 func TestUpgradeThenEnd(t *testing.T) {
+	t.Parallel()
 	dir, addr := t.TempDir(), freeAddr(t)
 	writeFile(t, filepath.Join(dir, "perigee.toml"), "version = 1\n[dns]\nlisten = [\""+addr+"\"]\nzone_files = [\"zones/*.zone\"]\n")
 	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)

@@ -34,6 +34,7 @@ var (
 // the new one and from nothing in between. A query is sent once: one that is
 // lost fails the test.
 func TestReloadUnderLoad(t *testing.T) {
+	t.Parallel()
 	size := smallLoad
 	if os.Getenv("PERIGEE_BIG") != "" {
 		size = bigLoad
