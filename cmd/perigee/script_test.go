@@ -95,9 +95,9 @@ func TestScript(t *testing.T) {
 const (
 	// eventuallyScript is how long a script waits for what takes a few probes
 	// or a rebuild: far more than it takes, so that a slow machine passes.
-	eventuallyScript = 30 * time.Second
+	eventuallyScript = 2 * time.Minute
 	// endWithin is how long a process may take to end when it is told to.
-	endWithin = 10 * time.Second
+	endWithin = 30 * time.Second
 	pollEvery = 50 * time.Millisecond
 )
 
