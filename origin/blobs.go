@@ -176,6 +176,17 @@ func (b *Blobs) Open(d Digest) (*os.File, error) {
 	return f, nil
 }
 
+// Remove removes a blob, which somebody else has now. One that is not there is
+// removed already.
+func (b *Blobs) Remove(d Digest) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := b.disk.remove(blobName(d)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("blobs in %s: %w", b.dir, err)
+	}
+	return nil
+}
+
 // Verify reads a blob and compares it with its digest. A blob that has rotted
 // is removed, so that it is missing rather than wrong, and the error is a
 // *MismatchError.

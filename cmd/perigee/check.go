@@ -3,10 +3,12 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
 	"perigee.example/edge"
+	"perigee.example/internal/bucket"
 	"perigee.example/internal/config"
 )
 
@@ -68,7 +70,7 @@ func check(path string) (*checkResult, error) {
 		r.Names += z.Len()
 	}
 	r.Warnings = append(r.Warnings, checkPreviews(cfg, zs)...)
-	errs := []error{zoneErr, checkCertificates(cfg)}
+	errs := []error{zoneErr, checkCertificates(cfg), checkBucket(cfg, r)}
 	g, err := openGeo(cfg)
 	if err != nil {
 		return r, errors.Join(append(errs, err)...)
@@ -83,6 +85,24 @@ func check(path string) (*checkResult, error) {
 		errs = append(errs, err)
 	}
 	return r, errors.Join(errs...)
+}
+
+// checkBucket reads the bucket's credentials. They are only on control nodes, so it is a
+// warning that they are not here.
+func checkBucket(cfg *config.Config, r *checkResult) error {
+	path := cfg.Control.Bucket.Credentials
+	if path == "" {
+		return nil
+	}
+	err := bucket.CheckCredentials(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("%s is not on this machine: a control node needs it for the bucket", path))
+		return nil
+	}
+	if err != nil {
+		return cfg.ErrorAt("control.bucket.credentials", err.Error(), "only control nodes need the file; it looks like ~/.aws/credentials")
+	}
+	return nil
 }
 
 // checkCertificates loads each site's pair, and looks whether it covers the site.

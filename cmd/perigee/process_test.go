@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"perigee.example/internal/fakes3"
 )
 
 // raceReport begins each report of the race detector.
@@ -95,6 +97,7 @@ type background struct {
 	dir    string
 	mu     sync.Mutex
 	byName map[string]*process
+	bucket *fakes3.Server // of scriptBucket
 }
 
 type backgroundKey struct{}

@@ -71,6 +71,7 @@ func (m manyAtOnce) Run() int {
 //	                             \n in NEW is a new line
 //	append FILE LINE…            add lines at its end
 //	build TAG FILE               build perigee with a build tag
+//	bucket start|holds|FAULT     a bucket that fails as it is told (see scriptBucket)
 //	json PATH [REGEXP]           stdout is JSON, has something at PATH (a.0.b),
 //	                             and it matches
 //
@@ -87,7 +88,7 @@ func TestScript(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"needs": scriptNeeds, "fails": scriptFails, "waitfor": scriptWaitFor,
 			"start": scriptStart, "log": scriptLog, "signal": scriptSignal, "end": scriptEnd, "kill9": scriptKill,
-			"replace": scriptReplace, "append": scriptAppend, "json": scriptJSON, "build": scriptBuild,
+			"replace": scriptReplace, "append": scriptAppend, "json": scriptJSON, "build": scriptBuild, "bucket": scriptBucket,
 		},
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"perigee.example/feed"
+	"perigee.example/internal/bucket"
 	"perigee.example/internal/config"
 	"perigee.example/internal/control"
 	"perigee.example/origin"
@@ -90,6 +91,7 @@ func (p *controlPart) open() error {
 		c.FeedListen = cfg.Control.FeedListen.String()
 		c.FeedAddress, c.BlobAddress = reachable(cfg, cfg.Control.FeedListen), reachable(cfg, cfg.Control.BlobListen)
 	}
+	c.Bucket = bucketOf(cfg)
 	if member != nil {
 		joinCluster(cfg, member, &c)
 		s.log.Info("one of several control nodes: waiting for most of them", "name", member.Name, "all", memberNames(cfg))
@@ -215,6 +217,19 @@ func reachable(cfg *config.Config, door netip.AddrPort) string {
 	return net.JoinHostPort(cfg.Control.Addresses[0].Hostname(), fmt.Sprint(door.Port()))
 }
 
+// bucketOf is where blobs are; nil: in the state folder.
+func bucketOf(cfg *config.Config) *bucket.Config {
+	b := cfg.Control.Bucket
+	if b.Name == "" {
+		return nil
+	}
+	c := &bucket.Config{Name: b.Name, Region: b.Region, Prefix: b.Prefix, Credentials: b.Credentials}
+	if b.Endpoint != nil {
+		c.Endpoint = b.Endpoint.String()
+	}
+	return c
+}
+
 // known is what the control API checks names against.
 func known(cfg *config.Config) control.Known {
 	k := control.Known{Limits: control.Limits(cfg.Control.Limit)}
@@ -237,7 +252,7 @@ func (p *controlPart) configure(_ context.Context, cfg *config.Config) error {
 		srv.SetKnown(known(cfg))
 	}
 	old := p.s.cfg.Load().Control
-	if c := cfg.Control; old.Listen != c.Listen || old.FeedListen != c.FeedListen || old.BlobListen != c.BlobListen || fmt.Sprint(old.Addresses, old.Cluster) != fmt.Sprint(c.Addresses, c.Cluster) || fmt.Sprint(p.s.cfg.Load().Feed) != fmt.Sprint(cfg.Feed) {
+	if c := cfg.Control; old.Listen != c.Listen || old.FeedListen != c.FeedListen || old.BlobListen != c.BlobListen || fmt.Sprint(old.Addresses, old.Cluster) != fmt.Sprint(c.Addresses, c.Cluster) || fmt.Sprint(p.s.cfg.Load().Feed) != fmt.Sprint(cfg.Feed) || fmt.Sprint(bucketOf(p.s.cfg.Load())) != fmt.Sprint(bucketOf(cfg)) {
 		p.s.log.Warn("[control] or [feed] has changed: restart the control node to take it up")
 	}
 	return nil

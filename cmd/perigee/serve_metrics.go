@@ -11,6 +11,7 @@ import (
 	"perigee.example/dnsserver"
 	"perigee.example/edge"
 	"perigee.example/internal/config"
+	"perigee.example/internal/control"
 	"perigee.example/internal/metrics"
 )
 
@@ -233,6 +234,7 @@ func measureDisk(e *metrics.Emitter, d *edge.DiskStats) {
 // measure implements measured.
 func (p *controlPart) measure(e *metrics.Emitter) {
 	st := p.srv.Status()
+	p.measureBucket(e, st.Bucket)
 	e.Value("perigee_control_seq", float64(st.Head.Seq))
 	e.Value("perigee_control_nodes", float64(len(st.Nodes)))
 	for _, n := range st.Nodes {
@@ -240,4 +242,20 @@ func (p *controlPart) measure(e *metrics.Emitter) {
 		e.Value("perigee_control_node_watermark", float64(n.Watermark.Seq), n.Name)
 		e.Value("perigee_control_node_lag", float64(n.Lag), n.Name)
 	}
+}
+
+func (p *controlPart) measureBucket(e *metrics.Emitter, b *control.BucketStatus) {
+	if b == nil {
+		return
+	}
+	e.Bool("perigee_control_bucket_up", b.LostSince == nil)
+	e.Value("perigee_control_bucket_objects", float64(b.Objects))
+	e.Value("perigee_control_bucket_object_bytes", float64(b.Bytes))
+	e.Value("perigee_control_bucket_missing", float64(b.Missing))
+	calls, sent, got, _ := p.srv.BucketCalls()
+	for k, n := range calls {
+		e.Value("perigee_control_bucket_calls_total", float64(n), k[0], k[1])
+	}
+	e.Value("perigee_control_bucket_bytes_total", float64(sent), "sent")
+	e.Value("perigee_control_bucket_bytes_total", float64(got), "got")
 }

@@ -128,6 +128,9 @@ func printFleet(w io.Writer, st *control.Status, hash string) error {
 			fmt.Fprintf(t, "nats\t%s\n\t  durability: %s\n", natsWords(c), c.NATS.Durability)
 		}
 	}
+	if b := st.Bucket; b != nil {
+		printBucket(t, b)
+	}
 	if r := st.Restored; r != nil {
 		what := "nothing is changed until these nodes were heard of: " + strings.Join(r.Waiting, ", ")
 		if len(r.Ahead) > 0 {
@@ -162,6 +165,24 @@ func printFleet(w io.Writer, st *control.Status, hash string) error {
 		}
 	}
 	return t.Flush()
+}
+
+// printBucket says where blobs are, and what is wrong with it.
+func printBucket(w io.Writer, b *control.BucketStatus) {
+	has := "not looked at yet"
+	if b.Listed != nil {
+		has = fmt.Sprintf("%s, %s", plural(b.Objects, "blob"), size(b.Bytes))
+	}
+	if b.Waiting > 0 {
+		has += fmt.Sprintf(", %d on their way", b.Waiting)
+	}
+	fmt.Fprintf(w, "bucket\t%s: %s\n", b.Where, has)
+	if b.LostSince != nil {
+		fmt.Fprintf(w, "trouble\tthe bucket cannot be used since %s, so uploads are refused: %s\n", b.LostSince.Local().Format(time.DateTime), b.Why)
+	}
+	if b.Missing > 0 {
+		fmt.Fprintf(w, "trouble\t%s of releases not in the bucket, or not what they are to be: push the sites again\n", plural(b.Missing, "blob"))
+	}
 }
 
 func previews(n int) string {

@@ -122,6 +122,7 @@ type Control struct {
 	// first makes the fleet's keys.
 	Cluster []ControlMember
 	Limit   ControlLimit
+	Bucket  Bucket // where blobs are; without a name: in the state folder
 }
 
 // ControlLimit is [control.limit]: what one token may ask of the control API.

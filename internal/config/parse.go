@@ -185,6 +185,7 @@ func (c *Config) readControl(t *table) {
 	c.Control.FeedListen = t.addrPort("feed_listen", feed)
 	c.Control.BlobListen = t.addrPort("blob_listen", blobs)
 	c.readControlLimit(t.table("limit"))
+	c.readBucket(t.table("bucket"))
 	c.Control.Addresses = t.urls("addresses", "https://ctl1.example.net:7440", "https")
 	if len(c.Control.Addresses) == 0 {
 		c.Control.Addresses = c.Control.clusterAddresses()

@@ -19,6 +19,7 @@ import (
 	"unicode/utf8"
 
 	"perigee.example/feed"
+	"perigee.example/internal/bucket"
 	"perigee.example/origin"
 )
 
@@ -285,8 +286,13 @@ func asError(err error) *Error {
 	var e *Error
 	var big *http.MaxBytesError
 	var mismatch *origin.MismatchError
+	var away *bucket.Error
 	switch {
 	case errors.As(err, &e):
+		return e
+	case errors.As(err, &away):
+		e := refuse(http.StatusServiceUnavailable, away.Hint, "%v; nothing was changed", away)
+		e.Elsewhere = true // another control node may get through
 		return e
 	case errors.As(err, &big):
 		return refuse(http.StatusRequestEntityTooLarge, "", "the body has more than %d bytes", big.Limit)

@@ -107,8 +107,13 @@ func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
 	defer entries.Close()
 	head.Entries = entries.n
 	list := []origin.Blob{}
+	there := s.sizesThere()
 	for _, d := range append(digests, snapshots...) {
-		if size, ok := s.blobs.Has(d); ok { // one that is lost is healed by a push
+		size, ok := s.blobs.Has(d)
+		if !ok {
+			size, ok = there[d]
+		}
+		if ok { // one that is lost is healed by a push
 			list = append(list, origin.Blob{Digest: d, Size: size})
 			head.Bytes += size
 		}
@@ -122,7 +127,7 @@ func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
 	b.json(backupListName, list)
 	for _, blob := range list {
 		if (blobs || slices.Contains(snapshots, blob.Digest)) && b.err == nil {
-			b.blob(s.blobs, blob)
+			b.blob(ctx, s, blob)
 		}
 	}
 	return b.end()
@@ -165,14 +170,14 @@ func (b *backup) file(name string, size int64, r io.Reader) {
 	}
 }
 
-func (b *backup) blob(blobs *origin.Blobs, blob origin.Blob) {
-	f, err := blobs.Open(blob.Digest)
+func (b *backup) blob(ctx context.Context, s *Server, blob origin.Blob) {
+	c, err := s.openContent(ctx, blob.Digest)
 	if err != nil {
 		b.err = err
 		return
 	}
-	defer f.Close()
-	b.file(backupBlobDir+blob.Digest.String(), blob.Size, f)
+	defer c.Close()
+	b.file(backupBlobDir+blob.Digest.String(), blob.Size, c)
 }
 
 func (b *backup) end() error {

@@ -339,7 +339,7 @@ func (s *Server) clusterStatus() *ClusterStatus {
 // wantBlobs notes a sealed release whose blobs are to be here as well. Called
 // with mu held.
 func (s *Server) wantBlobs(release origin.Digest) {
-	if s.peers != nil {
+	if _, here := s.blobs.Has(release); s.peers != nil || s.bucket != nil && !here {
 		s.fetching = append(s.fetching, release)
 	}
 }

@@ -42,12 +42,16 @@ func (s *Server) keepCollecting(ctx context.Context) {
 		if _, err := s.collect(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("old releases and blobs are not removed", "err", err)
 		}
+		if err := s.fillBucket(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("blobs are not in the bucket yet", "err", err)
+		}
 	}
 }
 
 // marking is a collection that finds out what is needed.
 type marking struct {
-	late []referral // releases that were sealed meanwhile
+	late   []referral // releases that were sealed meanwhile
+	forgot time.Time  // when the first was forgotten meanwhile; zero: none
 }
 
 // referral is a sealed release of a site with its blobs.
@@ -91,6 +95,11 @@ func (s *Server) collectAt(ctx context.Context, now, olderThan time.Time) (swept
 		}
 	}
 	s.forgetOpen()
+	if s.bucket != nil && s.c.Cluster != nil { // what the others need is known up to now
+		if err := s.readOn(ctx); err != nil {
+			return swept, err
+		}
+	}
 	needed, err := s.mark(ctx, now)
 	if err == nil {
 		err = s.forgetProofs()
@@ -101,6 +110,9 @@ func (s *Server) collectAt(ctx context.Context, now, olderThan time.Time) (swept
 	swept, err = s.blobs.Sweep(func(d origin.Digest) bool { return needed[d] }, olderThan)
 	if err == nil {
 		err = s.blobs.SweepPartials(s.now().Add(-blobAge))
+	}
+	if err == nil && s.bucket != nil {
+		err = s.collectBucket(ctx, needed, olderThan.Add(blobAge-bucketAge), &swept)
 	}
 	if swept.Removed > 0 {
 		s.log.Info("old blobs removed", "blobs", swept.Removed, "bytes", swept.Bytes)
@@ -172,6 +184,9 @@ func (s *Server) mark(ctx context.Context, now time.Time) (needed map[origin.Dig
 	}
 	for _, r := range gone {
 		m, err := s.manifest(r.release)
+		if s.bucket != nil { // what it needed is shared with control nodes that had it
+			m, err = s.manifestOrPull(ctx, r.release)
+		}
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // a control node that was away never had it
 		}
@@ -187,7 +202,8 @@ func (s *Server) mark(ctx context.Context, now time.Time) (needed map[origin.Dig
 		r.mark(needed)
 		addHeld(holds, r.site, r.blobs)
 	}
-	s.held = holds
+	s.held, s.forgotSince = holds, s.marking.forgot
+	s.markVital(sealed, gone)
 	maps.DeleteFunc(s.referenced, func(d origin.Digest, _ bool) bool { return !needed[d] })
 	for _, d := range s.snapshotBlobs() {
 		needed[d] = true
@@ -205,7 +221,7 @@ func (s *Server) mark(ctx context.Context, now time.Time) (needed map[origin.Dig
 // node a moment ago, and has not come here yet.
 func (s *Server) manifestOrPull(ctx context.Context, release origin.Digest) (*origin.Manifest, error) {
 	m, err := s.manifest(release)
-	if !errors.Is(err, fs.ErrNotExist) || s.peers == nil {
+	if !errors.Is(err, fs.ErrNotExist) || s.peers == nil && s.bucket == nil {
 		return m, err
 	}
 	if err := s.pull(ctx, release); err != nil {

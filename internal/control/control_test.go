@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"perigee.example/feed"
+	"perigee.example/internal/bucket"
 	"perigee.example/origin"
 )
 
@@ -46,6 +47,7 @@ type fleet struct {
 	blobs  string
 	client *Client // by TCP and token
 	local  *Client // by socket
+	bucket *bucket.Config
 }
 
 func listen(t *testing.T, network, addr string) net.Listener {
@@ -73,7 +75,7 @@ func (f *fleet) start(t *testing.T) {
 	local := listen(t, "unix", socket)
 	var err error
 	f.Server, err = Open(bounded(t), Config{
-		Dir: f.dir, Known: known, FeedListen: "127.0.0.1:0", Addresses: []string{"https://ctl.example.net:7440"}, BlobAddress: f.blobs, byHand: true,
+		Dir: f.dir, Known: known, FeedListen: "127.0.0.1:0", Addresses: []string{"https://ctl.example.net:7440"}, BlobAddress: f.blobs, byHand: true, Bucket: f.bucket,
 	})
 	if err != nil {
 		t.Fatal(err)

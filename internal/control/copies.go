@@ -92,6 +92,11 @@ func (p *peers) do(ctx context.Context, method, url, site string, body io.Reader
 
 // lacks asks a peer which of the blobs that a site has sent it has not.
 func (p *peers) lacks(ctx context.Context, peer ClusterPeer, site string, blobs []origin.Blob) (missing []origin.Blob, err error) {
+	return p.ask(ctx, peer, "/v1/missing", site, blobs)
+}
+
+// ask asks a peer about blobs; it answers some of them.
+func (p *peers) ask(ctx context.Context, peer ClusterPeer, path, site string, blobs []origin.Blob) (answer []origin.Blob, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	for part := range slices.Chunk(blobs, maxAsked) {
@@ -99,7 +104,7 @@ func (p *peers) lacks(ctx context.Context, peer ClusterPeer, site string, blobs 
 		if err != nil {
 			return nil, err
 		}
-		resp, err := p.do(ctx, http.MethodPost, "https://"+peer.Blobs+"/v1/missing", site, bytes.NewReader(b), int64(len(b)))
+		resp, err := p.do(ctx, http.MethodPost, "https://"+peer.Blobs+path, site, bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			return nil, err
 		}
@@ -109,9 +114,9 @@ func (p *peers) lacks(ctx context.Context, peer ClusterPeer, site string, blobs 
 		if err != nil {
 			return nil, err
 		}
-		missing = append(missing, some...)
+		answer = append(answer, some...)
 	}
-	return missing, nil
+	return answer, nil
 }
 
 // sent notes that a site has sent blobs, which are here, and sees to the second copy.
@@ -123,8 +128,12 @@ func (s *Server) sent(ctx context.Context, site string, blobs ...origin.Blob) er
 }
 
 // secondCopy returns when another control node has synced all of the blobs,
-// which are here, and knows whose they are. Alone it has nothing to do.
+// which are here, and knows whose they are; or when the bucket has them. Alone, and
+// without a bucket, it has nothing to do.
 func (s *Server) secondCopy(ctx context.Context, site string, blobs ...origin.Blob) error {
+	if s.bucket != nil {
+		return s.intoBucket(ctx, blobs...)
+	}
 	if s.peers == nil {
 		return nil
 	}
@@ -159,8 +168,24 @@ func (s *Server) copyTo(ctx context.Context, peer ClusterPeer, site string, blob
 	})
 }
 
-// pull gets a blob from whichever other control node has it.
+// pull gets a blob from the bucket, or else from whichever other control node has it.
 func (s *Server) pull(ctx context.Context, d origin.Digest) error {
+	var errs []error
+	if s.bucket != nil {
+		err := s.fromBucket(ctx, d)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	if err := s.pullFromPeers(ctx, d); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	return nil
+}
+
+// pullFromPeers gets a blob from whichever other control node has it.
+func (s *Server) pullFromPeers(ctx context.Context, d origin.Digest) error {
 	if s.peers == nil {
 		return fmt.Errorf("blob %s: %w", d, fs.ErrNotExist)
 	}
@@ -182,10 +207,11 @@ func (s *Server) pull(ctx context.Context, d origin.Digest) error {
 	return fmt.Errorf("blob %s: %w", d, errors.Join(errs...))
 }
 
-// openBlob opens a stored blob, from another control node if it is not here yet.
+// openBlob opens a blob of the folder, into which it comes from the bucket or another
+// control node if it is not here yet.
 func (s *Server) openBlob(ctx context.Context, d origin.Digest) (io.ReadSeekCloser, error) {
 	f, err := s.blobs.Open(d)
-	if err == nil || s.peers == nil {
+	if err == nil || s.peers == nil && s.bucket == nil {
 		return f, err
 	}
 	if err := s.pull(ctx, d); err != nil {
@@ -249,6 +275,9 @@ func (s *Server) gatherRelease(ctx context.Context, release origin.Digest) error
 		}
 	}
 	s.mu.Unlock()
+	if s.bucket != nil {
+		return nil // the others are there, or a collection finds out that they are not
+	}
 	missing := s.blobs.Missing(m) // the others are young now, and spared by a collection that runs
 	return each(ctx, uploaders, missing, func(ctx context.Context, b origin.Blob) error { return s.pull(ctx, b.Digest) })
 }
@@ -274,38 +303,43 @@ func (s *Server) sentElsewhere(r *http.Request, blobs ...origin.Blob) error {
 	return s.proofs.add(site, blobs...)
 }
 
+// peerQuestion answers what another control node asks about many blobs: which of them
+// are not here; which of them must stay in the bucket, where it removes the others.
+func (s *Server) peerQuestion(w http.ResponseWriter, r *http.Request) (answer any, ok bool, err error) {
+	missing, doomed := r.URL.Path == "/v1/missing", r.URL.Path == "/v1/doomed"
+	if r.Method != http.MethodPost || !missing && !doomed {
+		return nil, false, nil
+	}
+	var blobs []origin.Blob
+	if err := decodeStrict(http.MaxBytesReader(w, r.Body, maxAskBytes), &blobs); err != nil || len(blobs) > maxAsked {
+		return nil, true, refuse(http.StatusBadRequest, "", "%d blobs: %v", len(blobs), err)
+	}
+	if doomed {
+		return s.peerDoomed(blobs), true, nil
+	}
+	lacking, here := []origin.Blob{}, []origin.Blob{}
+	for _, b := range blobs {
+		if s.blobs.Keep(b.Digest, b.Size) {
+			here = append(here, b)
+		} else {
+			lacking = append(lacking, b)
+		}
+	}
+	return lacking, true, s.sentElsewhere(r, here...)
+}
+
 // peerCall answers another control node at the blob door: GET of any blob, PUT of
-// one that it has, which of some are missing, and what is noted here alone.
+// one that it has, its questions, and what is noted here alone.
 func (s *Server) peerCall(w http.ResponseWriter, r *http.Request) {
 	fail := func(status int, err error) {
 		s.log.Warn("call of another control node failed", "call", r.Method+" "+r.URL.Path, "err", err)
 		http.Error(w, err.Error(), status)
 	}
-	if r.Method == http.MethodPost && r.URL.Path == "/v1/missing" {
-		var blobs []origin.Blob
-		if err := decodeStrict(http.MaxBytesReader(w, r.Body, maxAskBytes), &blobs); err != nil || len(blobs) > maxAsked {
-			fail(http.StatusBadRequest, fmt.Errorf("%d blobs: %w", len(blobs), err))
-			return
-		}
-		missing, here := []origin.Blob{}, []origin.Blob{}
-		for _, b := range blobs {
-			if s.blobs.Keep(b.Digest, b.Size) {
-				here = append(here, b)
-			} else {
-				missing = append(missing, b)
-			}
-		}
-		if err := s.sentElsewhere(r, here...); err != nil {
-			fail(http.StatusInternalServerError, err)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(missing); err != nil {
-			s.log.Debug("answer not written", "err", err)
-		}
-		return
+	answer, ok, err := s.peerQuestion(w, r)
+	if !ok {
+		answer, ok, err = s.noted(r)
 	}
-	if answer, ok, err := s.noted(r); ok {
+	if ok {
 		if err != nil {
 			fail(asError(err).Status, err)
 			return
@@ -333,13 +367,13 @@ func (s *Server) peerCall(w http.ResponseWriter, r *http.Request) {
 			fail(http.StatusInternalServerError, err)
 		}
 	case r.Method == http.MethodGet:
-		f, err := s.blobs.Open(d)
+		c, err := s.openContent(r.Context(), d)
 		if err != nil {
 			http.NotFound(w, r)
 			return
 		}
-		defer f.Close()
-		http.ServeContent(w, r, "", time.Time{}, f)
+		defer c.Close()
+		serveContent(w, r, c, func(r io.ReadSeeker) io.ReadSeeker { return r })
 	default:
 		http.Error(w, "only GET, PUT and POST", http.StatusMethodNotAllowed)
 	}

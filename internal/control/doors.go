@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"perigee.example/feed"
+	"perigee.example/internal/bucket"
 	"perigee.example/origin"
 )
 
@@ -97,16 +99,37 @@ func (s *Server) blob(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	f, err := s.openBlob(r.Context(), d)
+	c, err := s.findContent(r.Context(), d)
+	var away *bucket.Error
+	if errors.As(err, &away) {
+		s.log.Warn("blob not sent to a node: the bucket cannot be used", "blob", d.String(), "node", id, "err", err)
+		http.Error(w, "the bucket cannot be used", http.StatusServiceUnavailable)
+		return
+	}
 	if err != nil {
 		s.log.Error("blob of a sealed release is not here: push the site again", "blob", d.String(), "err", err)
 		http.NotFound(w, r)
 		return
 	}
-	defer f.Close()
+	defer c.Close()
 	w.Header().Set("Content-Type", origin.DefaultType)
 	w.Header().Set("ETag", `"`+d.String()+`"`)
-	http.ServeContent(w, r, "", time.Time{}, &whileAdmitted{f, func() bool { return s.nodes.admit(id, cert) }})
+	serveContent(w, r, c, func(r io.ReadSeeker) io.ReadSeeker {
+		return &whileAdmitted{r, func() bool { return s.nodes.admit(id, cert) }}
+	})
+}
+
+// findContent opens a blob, from another control node if it is not here yet.
+func (s *Server) findContent(ctx context.Context, d origin.Digest) (*content, error) {
+	c, err := s.openContent(ctx, d)
+	var away *bucket.Error
+	if err == nil || s.peers == nil || errors.As(err, &away) {
+		return c, err
+	}
+	if err := s.pull(ctx, d); err != nil {
+		return nil, err
+	}
+	return s.openContent(ctx, d)
 }
 
 // blobOf is the digest that a request for a blob names.

@@ -52,6 +52,8 @@ func (s *Server) fold(e feed.Entry) {
 		for _, p := range PurgesOf(command) {
 			s.purged.put(e.Seq, p)
 		}
+	case *Forget:
+		s.forgot(time.UnixMilli(e.At))
 	case *SnapshotMade:
 		s.took(*c)
 	}
@@ -86,7 +88,7 @@ func (s *Server) referAll() {
 func (s *Server) referTo(site string, release origin.Digest) {
 	m, err := s.manifest(release)
 	s.wantBlobs(release)
-	if errors.Is(err, os.ErrNotExist) && s.peers != nil {
+	if errors.Is(err, os.ErrNotExist) && (s.peers != nil || s.bucket != nil) {
 		return // it comes with its blobs, and is referred to then
 	}
 	if err != nil {
@@ -102,7 +104,7 @@ func (s *Server) refer(site string, release origin.Digest, blobs []origin.Blob) 
 	if s.marking != nil {
 		s.marking.late = append(s.marking.late, referral{site, release, blobs})
 	}
-	s.referenced[release] = true
+	s.referenced[release], s.vital[release] = true, true
 	for _, b := range blobs {
 		s.referenced[b.Digest] = true
 	}

@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -138,11 +139,14 @@ func (s *Server) proved(site string, d origin.Digest) bool {
 
 // missing are those of a release's blobs that its site has to send: what is not here,
 // and what it has never sent. The others are young again (origin.Blobs.Keep).
-func (s *Server) missing(site string, blobs []origin.Blob) (missing []origin.Blob) {
+func (s *Server) missing(ctx context.Context, site string, blobs []origin.Blob) (missing []origin.Blob, err error) {
+	if s.bucket != nil {
+		return s.missingThere(ctx, site, blobs)
+	}
 	for _, b := range blobs {
 		if !s.proved(site, b.Digest) || !s.blobs.Keep(b.Digest, b.Size) {
 			missing = append(missing, b)
 		}
 	}
-	return missing
+	return missing, nil
 }

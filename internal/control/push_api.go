@@ -90,7 +90,10 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if err := s.secondCopy(r.Context(), site, origin.Blob{Digest: id, Size: int64(len(b))}); err != nil {
 		return nil, err
 	}
-	p := Posted{Release: id, Missing: s.missing(site, blobs)}
+	p := Posted{Release: id}
+	if p.Missing, err = s.missing(r.Context(), site, blobs); err != nil {
+		return nil, err
+	}
 	if p.Missing == nil {
 		p.Missing = []origin.Blob{}
 	}
@@ -103,6 +106,7 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 
 // setOpen remembers a release that is being pushed, as the newest. Called with mu held.
 func (s *Server) setOpen(k openKey, blobs []origin.Blob) {
+	s.vital[k.release] = true
 	o := &openRelease{sizes: make(map[origin.Digest]int64, len(blobs)), touched: s.now()}
 	for _, b := range blobs {
 		o.sizes[b.Digest] = b.Size
@@ -291,7 +295,11 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 		out.Bytes += f.Size
 	}
 	blobs := m.Blobs()
-	if missing := s.missing(site, blobs); len(missing) > 0 {
+	missing, err := s.missingAtSeal(r.Context(), site, blobs)
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
 		e := refuse(http.StatusConflict, "push again: only these are sent", "%d blobs of release %s are missing", len(missing), id)
 		e.Missing = missing
 		return nil, e

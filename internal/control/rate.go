@@ -26,10 +26,10 @@ const (
 // buckets bounds the rate of each caller: rate a second, burst at once.
 type buckets struct {
 	mu sync.Mutex
-	m  map[string]bucket
+	m  map[string]tokenBucket
 }
 
-type bucket struct {
+type tokenBucket struct {
 	left float64
 	at   time.Time
 }
@@ -51,7 +51,7 @@ func (c *buckets) take(who string, n int, rate, burst float64, now time.Time) ti
 		}
 	}
 	if !there {
-		b = bucket{burst, now}
+		b = tokenBucket{burst, now}
 	}
 	b.left = min(burst, b.left+now.Sub(b.at).Seconds()*rate)
 	b.at = now
@@ -60,7 +60,7 @@ func (c *buckets) take(who string, n int, rate, burst float64, now time.Time) ti
 		b.left -= float64(n)
 	}
 	if c.m == nil {
-		c.m = map[string]bucket{}
+		c.m = map[string]tokenBucket{}
 	}
 	c.m[who] = b
 	return wait

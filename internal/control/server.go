@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"perigee.example/feed"
+	"perigee.example/internal/bucket"
 	"perigee.example/internal/durable"
 	"perigee.example/origin"
 )
@@ -56,8 +57,9 @@ type Config struct {
 	// FeedListen became.
 	// They may name several of a cluster's, with a space between.
 	FeedAddress, BlobAddress string
-	Cluster                  *Cluster     // nil: this control node is alone
-	Log                      *slog.Logger // nil discards
+	Cluster                  *Cluster       // nil: this control node is alone
+	Bucket                   *bucket.Config // where blobs are; nil: in the folder
+	Log                      *slog.Logger   // nil discards
 
 	byHand bool // tests make snapshots, and trim the log, themselves
 }
@@ -71,6 +73,7 @@ type Server struct {
 	audit  *audit
 	nodes  *nodeList
 	blobs  *origin.Blobs
+	bucket *bucketed // nil: all blobs are in the folder
 	pages  *pageStores
 	proofs *proofs
 	// readers are the manifests that are being read.
@@ -94,9 +97,13 @@ type Server struct {
 	openOrder  []openKey
 	referenced map[origin.Digest]bool // blobs of sealed releases, manifests included
 	held       map[string]*held       // by site: what its sealed releases hold
-	starting   bool                   // the log is read for the first time
-	marking    *marking               // nil: no collection is finding out what is needed
-	collecting sync.RWMutex           // a collection; a backup reads
+	// vital are blobs that stay in the folder when there is a bucket: manifests and snapshots.
+	vital map[origin.Digest]bool
+	// forgotSince is when the first release was forgotten that held may still have; zero: none.
+	forgotSince time.Time
+	starting    bool         // the log is read for the first time
+	marking     *marking     // nil: no collection is finding out what is needed
+	collecting  sync.RWMutex // a collection; a backup reads
 
 	holdMu sync.Mutex
 	hold   *hold // nil: this state was not restored, or may go on
@@ -155,7 +162,7 @@ const (
 func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	s := &Server{
 		c: c, log: c.Log, now: time.Now,
-		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{}, purged: purged{},
+		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{}, vital: map[origin.Digest]bool{}, purged: purged{},
 		reports: map[string]*nodeState{}, reported: make(chan struct{}),
 	}
 	if s.log == nil {
@@ -196,6 +203,9 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	if s.blobs, err = origin.OpenBlobs(filepath.Join(c.Dir, "blobs")); err != nil {
 		return nil, err
 	}
+	if err = s.openBucket(); err != nil {
+		return nil, err
+	}
 	s.pages = &pageStores{dir: filepath.Join(c.Dir, "pages"), of: map[string]*pageStore{}}
 	s.proofs = &proofs{dir: filepath.Join(c.Dir, provedDir), of: map[string]map[origin.Digest]struct{}{}}
 	if err = os.MkdirAll(s.proofs.dir, 0o700); err != nil {
@@ -231,6 +241,7 @@ func (s *Server) openFeed(ctx context.Context) (err error) {
 	}
 	s.starting = false
 	s.referAll()
+	s.forgotSince = time.Time{} // what is held is of now
 	if c.Cluster != nil {
 		s.mu.Lock()
 		s.syncLists()
@@ -249,6 +260,9 @@ func (s *Server) openFeed(ctx context.Context) (err error) {
 	if c.Cluster != nil {
 		s.readable = s.now()
 		s.background.Go(func() { s.attend(running) })
+	}
+	if s.bucket != nil {
+		s.background.Go(func() { s.keepBucket(running) })
 	}
 	if !c.byHand {
 		s.background.Go(func() { s.keepSnapshots(running) })
@@ -354,16 +368,12 @@ func (s *Server) Follow(ctx context.Context, name string, from feed.Position) (*
 }
 
 // FetchBlob is how a node in this process gets blobs (node.Config.Fetch).
-func (s *Server) FetchBlob(_ context.Context, d origin.Digest) (io.ReadCloser, int64, error) {
-	size, ok := s.blobs.Has(d)
-	if !ok {
-		return nil, 0, fmt.Errorf("blob %s: %w", d, os.ErrNotExist)
-	}
-	f, err := s.blobs.Open(d)
+func (s *Server) FetchBlob(ctx context.Context, d origin.Digest) (io.ReadCloser, int64, error) {
+	c, err := s.openContent(ctx, d)
 	if err != nil {
 		return nil, 0, err
 	}
-	return f, size, nil
+	return c, c.size, nil
 }
 
 // Close ends the doors and the feed. What was acknowledged is on disk already.
@@ -399,5 +409,8 @@ func (s *Server) Close() {
 	}
 	if s.blobs != nil {
 		_ = s.blobs.Close() // a folder handle: nothing is unwritten
+	}
+	if s.bucket != nil {
+		_ = s.bucket.Close() // idle connections
 	}
 }

@@ -116,6 +116,9 @@ func (s *Server) snapshot(ctx context.Context) error {
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	s.vital[made.Digest] = true
+	s.mu.Unlock()
 	if err := s.blobs.Put(made.Digest, made.Size, f); err != nil {
 		return err
 	}
@@ -241,7 +244,8 @@ func (s *Server) took(m SnapshotMade) {
 	if err := s.feed.SetSnapshot(feed.Snapshot{At: m.At, Digest: m.Digest.String(), Size: m.Size}); err != nil {
 		s.log.Error("snapshot not handed on", "err", err)
 	}
-	if s.peers != nil {
+	s.vital[m.Digest] = true
+	if s.peers != nil || s.bucket != nil {
 		s.snapshotWanted = true
 	}
 }

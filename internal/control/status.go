@@ -259,6 +259,7 @@ type Status struct {
 	Drained  []string              `json:"drained"`
 	Forced   map[string]string     `json:"forced"`
 	Restored *RestoredStatus       `json:"restored,omitempty"`
+	Bucket   *BucketStatus         `json:"bucket,omitempty"` // where blobs are; without it in the folder
 	Time     time.Time             `json:"time"`
 }
 
@@ -311,7 +312,7 @@ func (s *Server) status(_ http.ResponseWriter, r *http.Request) (any, error) {
 // Status returns the whole picture.
 func (s *Server) Status() Status {
 	now := s.now()
-	out := Status{Cluster: s.clusterStatus(), EpochWhy: s.feed.Log().EpochWhy(), Sites: map[string]SiteStatus{}, Forced: map[string]string{}, Drained: []string{}, Nodes: []NodeStatus{}, Time: now.UTC()}
+	out := Status{Cluster: s.clusterStatus(), Bucket: s.bucketStatus(), EpochWhy: s.feed.Log().EpochWhy(), Sites: map[string]SiteStatus{}, Forced: map[string]string{}, Drained: []string{}, Nodes: []NodeStatus{}, Time: now.UTC()}
 	s.mu.Lock()
 	for name, st := range s.state.Sites {
 		out.Sites[name] = SiteStatus{st.Active, st.Generation, len(st.Releases), len(st.Previews)}

@@ -63,4 +63,10 @@ var Table = []Metric{
 	{"perigee_control_node_silent", Gauge, "1 when a node has not reported for 5 s.", []string{"node"}},
 	{"perigee_control_node_watermark", Gauge, "Last entry that is applied and synced at a node.", []string{"node"}},
 	{"perigee_control_node_lag", Gauge, "Entries that are not applied there.", []string{"node"}},
+	{"perigee_control_bucket_up", Gauge, "1 while the bucket answers that blobs are in.", nil},
+	{"perigee_control_bucket_objects", Gauge, "Blobs in it, when it was looked at last.", nil},
+	{"perigee_control_bucket_object_bytes", Gauge, "Their octets.", nil},
+	{"perigee_control_bucket_missing", Gauge, "Blobs of sealed releases that are not there, or not what they are to be.", nil},
+	{"perigee_control_bucket_calls_total", Counter, "Calls (put, get, head, list, delete), and how they ended (ok, failed).", []string{"call", "end"}},
+	{"perigee_control_bucket_bytes_total", Counter, "Octets that were sent there, and got from there.", []string{"way"}},
 }
