@@ -13,7 +13,7 @@ func newFeed() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "feed",
 		Short:   "keep the log in a NATS cluster of yours",
-		Example: "  perigee feed account --key feed.nk > perigee.conf",
+		Example: "  perigee feed account --key-file feed.nk > perigee.conf",
 		Args:    noArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
@@ -30,7 +30,7 @@ func newFeedAccount() *cobra.Command {
 rights that a control node uses, and makes the key that it proves itself with, if
 the file is not there. Every control node has a copy of that file; the servers have
 its public half alone, which is in what is printed.`,
-		Example: "  perigee feed account --key feed.nk > perigee.conf",
+		Example: "  perigee feed account --key-file feed.nk > perigee.conf",
 		Args:    noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			public, made, err := feed.ControlKey(key)
@@ -44,6 +44,6 @@ its public half alone, which is in what is printed.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&key, "key", "feed.nk", "the `file` of the key; it is a secret")
+	c.Flags().StringVar(&key, "key-file", "feed.nk", "the `file` of the key; it is a secret")
 	return c
 }

@@ -233,8 +233,12 @@ func measureDisk(e *metrics.Emitter, d *edge.DiskStats) {
 
 // measure implements measured.
 func (p *controlPart) measure(e *metrics.Emitter) {
-	st := p.srv.Status()
-	p.measureBucket(e, st.Bucket)
+	srv := p.now()
+	if srv == nil {
+		return // another process has the control node
+	}
+	st := srv.Status()
+	measureBucket(e, srv, st.Bucket)
 	e.Value("perigee_control_seq", float64(st.Head.Seq))
 	e.Value("perigee_control_nodes", float64(len(st.Nodes)))
 	for _, n := range st.Nodes {
@@ -244,7 +248,7 @@ func (p *controlPart) measure(e *metrics.Emitter) {
 	}
 }
 
-func (p *controlPart) measureBucket(e *metrics.Emitter, b *control.BucketStatus) {
+func measureBucket(e *metrics.Emitter, srv *control.Server, b *control.BucketStatus) {
 	if b == nil {
 		return
 	}
@@ -252,7 +256,7 @@ func (p *controlPart) measureBucket(e *metrics.Emitter, b *control.BucketStatus)
 	e.Value("perigee_control_bucket_objects", float64(b.Objects))
 	e.Value("perigee_control_bucket_object_bytes", float64(b.Bytes))
 	e.Value("perigee_control_bucket_missing", float64(b.Missing))
-	calls, sent, got, _ := p.srv.BucketCalls()
+	calls, sent, got, _ := srv.BucketCalls()
 	for k, n := range calls {
 		e.Value("perigee_control_bucket_calls_total", float64(n), k[0], k[1])
 	}

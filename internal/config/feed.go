@@ -63,7 +63,7 @@ func (c *Config) readFeed(t *table) {
 		other := map[string]string{"key": "certificate", "certificate": "key"}[one]
 		t.wrong(t.n.child(one), one, "a certificate and its key go together", "write "+other+", too")
 	case len(f.Servers) > 0 && f.Credentials == "" && f.Certificate == "":
-		t.missing("NATS has to know who comes", `write credentials = "feed.nk", which `+"`perigee feed account --key feed.nk` makes, or certificate and key")
+		t.missing("NATS has to know who comes", `write credentials = "feed.nk", which `+"`perigee feed account --key-file feed.nk` makes, or certificate and key")
 	}
 	if t.n != nil && t.emptyOrAbsent("servers") {
 		t.useless("servers", "credentials", "ca", "certificate", "key", "monitoring")
