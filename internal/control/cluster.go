@@ -159,13 +159,20 @@ func (s *Server) attend(ctx context.Context) {
 	for {
 		s.refresh(ctx)
 		s.takeNodes(ctx)
-		s.gatherBlobs(ctx)
-		s.gatherSnapshot(ctx)
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// fetchOn gets what other control nodes have and this one lacks, as long as ctx lasts.
+// Apart from attend: it may take hours, and what the log says must be taken meanwhile.
+func (s *Server) fetchOn(ctx context.Context) {
+	for ok := true; ok; ok = pause(ctx, attendEvery) == nil {
+		s.gatherBlobs(ctx)
+		s.gatherSnapshot(ctx)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -44,7 +45,7 @@ func newPeers(c *Cluster, config *tls.Config) *peers {
 	}
 	return &peers{list: c.Peers, http: &http.Client{
 		Transport: &http.Transport{
-			TLSClientConfig: config, TLSHandshakeTimeout: dialWait, ResponseHeaderTimeout: peerHeadWait,
+			DialContext: (&net.Dialer{Timeout: dialWait}).DialContext, TLSClientConfig: config, TLSHandshakeTimeout: dialWait, ResponseHeaderTimeout: peerHeadWait,
 			MaxIdleConnsPerHost: uploaders, IdleConnTimeout: time.Minute, DisableCompression: true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -191,20 +192,31 @@ func (s *Server) pullFromPeers(ctx context.Context, d origin.Digest) error {
 	}
 	var errs []error
 	for _, peer := range s.peers.order() {
-		resp, err := s.peers.do(ctx, http.MethodGet, "https://"+peer.Blobs+"/v1/blobs/"+d.String(), "", nil, 0)
+		err := s.pullFrom(ctx, peer, d)
 		if err == nil {
-			err = errors.New("it does not say how large the blob is")
-			if resp.ContentLength >= 0 && resp.ContentLength <= MaxBlobBytes {
-				err = s.blobs.Put(d, resp.ContentLength, resp.Body)
-			}
-			resp.Body.Close()
-		}
-		if err == nil {
+			s.peers.prefer(peer)
 			return nil
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", peer.Name, err))
 	}
 	return fmt.Errorf("blob %s: %w", d, errors.Join(errs...))
+}
+
+// pullFrom gets a blob from one, which may not stand still for peerHeadWait.
+func (s *Server) pullFrom(ctx context.Context, peer ClusterPeer, d origin.Digest) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	timer := time.AfterFunc(peerHeadWait, func() { cancel(errStalled) })
+	defer timer.Stop()
+	resp, err := s.peers.do(ctx, http.MethodGet, "https://"+peer.Blobs+"/v1/blobs/"+d.String(), "", nil, 0)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.ContentLength < 0 || resp.ContentLength > MaxBlobBytes {
+		return errors.New("it does not say how large the blob is")
+	}
+	return s.blobs.Put(d, resp.ContentLength, &watchedBody{resp.Body, func() { timer.Reset(peerHeadWait) }})
 }
 
 // openBlob opens a blob of the folder, into which it comes from the bucket or another
@@ -227,7 +239,7 @@ func (s *Server) gatherBlobs(ctx context.Context) {
 	list := s.fetching
 	s.fetching = nil
 	s.mu.Unlock()
-	for i, release := range list {
+	for _, release := range list {
 		if !s.sealed(release) {
 			continue // forgotten since
 		}
@@ -235,13 +247,13 @@ func (s *Server) gatherBlobs(ctx context.Context) {
 		if err == nil {
 			continue
 		}
-		if ctx.Err() == nil {
-			s.log.Debug("blobs of a release not here yet", "release", release.String(), "err", err)
+		if ctx.Err() != nil {
+			return
 		}
-		s.mu.Lock()
-		s.fetching = append(s.fetching, list[i:]...)
+		s.log.Debug("blobs of a release not here yet", "release", release.String(), "err", err)
+		s.mu.Lock() // one that nobody has any more must not hold up the others
+		s.fetching = append(s.fetching, release)
 		s.mu.Unlock()
-		return
 	}
 }
 

@@ -260,6 +260,7 @@ func (s *Server) openFeed(ctx context.Context) (err error) {
 	if c.Cluster != nil {
 		s.readable = s.now()
 		s.background.Go(func() { s.attend(running) })
+		s.background.Go(func() { s.fetchOn(running) })
 	}
 	if s.bucket != nil {
 		s.background.Go(func() { s.keepBucket(running) })
