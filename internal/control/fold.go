@@ -61,8 +61,8 @@ func (s *Server) fold(e feed.Entry) {
 
 // noteEpoch notes when entries were lost. Called as catchUp is.
 func (s *Server) noteEpoch(e feed.Entry) {
-	if e.Kind == feed.KindEpoch {
-		s.lostAt = time.UnixMilli(e.At)
+	if at := time.UnixMilli(e.At); e.Kind == feed.KindEpoch && at.After(s.lostAt) {
+		s.lostAt = at
 	}
 }
 

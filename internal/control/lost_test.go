@@ -33,6 +33,27 @@ func TestLogLostBeforeASnapshot(t *testing.T) {
 	wantStatus(t, func() error { _, err := f.local.Activate(bounded(t), "www", "", d, nil); return err }(), 404, "is not sealed here")
 }
 
+// TestBeginningOfTheLogLost: the log's first file is gone, and no snapshot of it was made:
+// the head is as it was, so no epoch begins, and yet nothing is removed for a while.
+func TestBeginningOfTheLogLost(t *testing.T) {
+	f := newFleet(t)
+	writeRelease(t, f)
+	if _, err := f.local.Drain(bounded(t), "fra1"); err != nil { // nothing of the release is left
+		t.Fatal(err)
+	}
+	if err := f.feed.Log().Trim(bounded(t), f.head()); err != nil {
+		t.Fatal(err)
+	}
+	f.restart(t)
+	if why := f.feed.Log().EpochWhy(); why != "" || f.feed.Log().First() == 1 {
+		t.Fatalf("this tests nothing: the log begins with %d, %s", f.feed.Log().First(), why)
+	}
+	later := f.now().Add(2 * blobAge)
+	if swept, err := f.collectAt(bounded(t), later, later); err == nil || swept.Removed > 0 {
+		t.Errorf("blobs are removed whose releases are lost: %+v, %v", swept, err)
+	}
+}
+
 // TestTrimReadsItsSnapshot: the blob of the newest snapshot rots, so the log, which is all
 // that has the state now, stays whole.
 func TestTrimReadsItsSnapshot(t *testing.T) {

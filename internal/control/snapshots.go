@@ -254,18 +254,19 @@ func (s *Server) took(m SnapshotMade) {
 func (s *Server) gatherSnapshot(ctx context.Context) {
 	s.mu.Lock()
 	wanted, list := s.snapshotWanted, s.snapshotBlobs()
+	s.snapshotWanted = false // a newer one may be made while this one comes
 	s.mu.Unlock()
 	if !wanted || len(list) == 0 {
 		return
 	}
 	f, err := s.openBlob(ctx, list[len(list)-1])
-	if err != nil {
-		s.log.Debug("snapshot not here yet", "err", err)
+	if err == nil {
+		f.Close()
 		return
 	}
-	f.Close()
+	s.log.Debug("snapshot not here yet", "err", err)
 	s.mu.Lock()
-	s.snapshotWanted = false
+	s.snapshotWanted = true
 	s.mu.Unlock()
 }
 
@@ -291,6 +292,7 @@ func (s *Server) begin(ctx context.Context, first uint64) error {
 	}
 	if len(snaps) == 0 && s.peers == nil { // it was never trimmed: Trim leaves the entry that names the snapshot
 		s.log.Error("the beginning of the log is lost, and there was no snapshot of it: releases and activations of that time are not known here any more; restore a backup, or push every site again", "first", first)
+		s.lostAt = s.now() // nothing is collected: what the releases of that time need is not known
 		return nil
 	}
 	for {
