@@ -109,19 +109,25 @@ func (p *proofs) compact(site string, olderThan time.Time, holds func(origin.Dig
 	if err != nil {
 		return err
 	}
-	left := map[origin.Digest]struct{}{}
+	set, left := p.load(site), map[origin.Digest]struct{}{}
 	b := []byte(provedMagic)
-	for d := range p.load(site) {
+	for d := range set {
 		if !st.ModTime().Before(olderThan) && !holds(d) {
 			left[d] = struct{}{}
 			b = append(b, d[:]...)
 		}
 	}
 	p.of[site] = left
-	if len(left) == 0 {
+	switch len(left) {
+	case 0:
 		return os.Remove(path)
+	case len(set):
+		return nil
 	}
-	return durable.WriteFile(path, b, 0o600)
+	if err := durable.WriteFile(path, b, 0o600); err != nil {
+		return err
+	}
+	return os.Chtimes(path, time.Time{}, st.ModTime()) // nothing was added
 }
 
 // proved reports whether a site has a blob by its own doing: it sent it, or a sealed

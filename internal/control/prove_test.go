@@ -80,6 +80,29 @@ func TestWhatASiteHasSentIsRemembered(t *testing.T) {
 	}
 }
 
+// TestWhatWasSentGetsOld: what is left of a file is as old as it was, or it would stay for
+// ever among collections, each of which takes something out of it.
+func TestWhatWasSentGetsOld(t *testing.T) {
+	one, two := origin.Blob{Digest: origin.DigestOf([]byte("one"))}, origin.Blob{Digest: origin.DigestOf([]byte("two"))}
+	dir := t.TempDir()
+	p := &proofs{dir: dir, of: map[string]map[origin.Digest]struct{}{}}
+	if err := p.add("www", one, two); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * time.Hour)
+	if err := os.Chtimes(filepath.Join(dir, "www"), time.Time{}, old); err != nil {
+		t.Fatal(err)
+	}
+	for _, held := range []origin.Digest{one.Digest, {}} { // one is sealed; then nothing more is
+		if err := p.compact("www", old.Add(-time.Hour), func(d origin.Digest) bool { return d == held }); err != nil || p.has("www", one.Digest) || !p.has("www", two.Digest) {
+			t.Fatalf("one %v, two %v: %v", p.has("www", one.Digest), p.has("www", two.Digest), err)
+		}
+	}
+	if err := p.compact("www", old.Add(time.Hour), func(origin.Digest) bool { return false }); err != nil || p.has("www", two.Digest) {
+		t.Errorf("what was sent two hours ago stays: %v", err)
+	}
+}
+
 // TestProvedFormat: a file of the first version is read, one of another version or
 // with half a digest at its end costs no more than that, and what is old goes.
 func TestProvedFormat(t *testing.T) {
