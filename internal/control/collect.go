@@ -86,9 +86,10 @@ func (s *Server) collectAt(ctx context.Context, now, olderThan time.Time) (swept
 		if !k.Push {
 			continue
 		}
-		out, err := s.forgetOf(ctx, &k, forgetRequest{}, now)
-		if err != nil {
-			return swept, err
+		out, forgetErr := s.forgetOf(ctx, &k, forgetRequest{}, now)
+		if forgetErr != nil { // on a full disk no entry can be written, and blobs can go
+			err = fmt.Errorf("releases of site %s are not forgotten: %w", k.Name, forgetErr)
+			break
 		}
 		if out.Seq > 0 {
 			s.log.Info("old releases forgotten", "site", k.Name, "releases", len(out.Releases), "seq", out.Seq)
@@ -96,28 +97,22 @@ func (s *Server) collectAt(ctx context.Context, now, olderThan time.Time) (swept
 	}
 	s.forgetOpen()
 	if s.bucket != nil && s.c.Cluster != nil { // what the others need is known up to now
-		if err := s.readOn(ctx); err != nil {
-			return swept, err
+		if readErr := s.readOn(ctx); readErr != nil {
+			return swept, errors.Join(err, readErr)
 		}
 	}
-	needed, err := s.mark(ctx, now)
-	if err == nil {
-		err = s.forgetProofs()
+	needed, markErr := s.mark(ctx, now)
+	if markErr != nil {
+		return swept, errors.Join(err, markErr)
 	}
-	if err != nil {
-		return swept, err
-	}
-	swept, err = s.blobs.Sweep(func(d origin.Digest) bool { return needed[d] }, olderThan)
-	if err == nil {
-		err = s.blobs.SweepPartials(s.now().Add(-blobAge))
-	}
-	if err == nil && s.bucket != nil {
-		err = s.collectBucket(ctx, needed, olderThan.Add(blobAge-bucketAge), &swept)
+	swept, sweepErr := s.blobs.Sweep(func(d origin.Digest) bool { return needed[d] }, olderThan)
+	if sweepErr == nil && s.bucket != nil {
+		sweepErr = s.collectBucket(ctx, needed, olderThan.Add(blobAge-bucketAge), &swept)
 	}
 	if swept.Removed > 0 {
 		s.log.Info("old blobs removed", "blobs", swept.Removed, "bytes", swept.Bytes)
 	}
-	return swept, err
+	return swept, errors.Join(err, sweepErr, s.blobs.SweepPartials(s.now().Add(-blobAge)), s.forgetProofs())
 }
 
 // forgetOpen forgets pushes that were given up.

@@ -105,6 +105,25 @@ func (f *shelf) has(text string) bool {
 	return ok
 }
 
+// TestCollectWithoutTheLog: no entry can be written, as on a full disk, so nothing is
+// forgotten; what nobody needs makes room all the same.
+func TestCollectWithoutTheLog(t *testing.T) {
+	f := newShelf(t, Retain{For: MinRetain})
+	f.push(t, PushOptions{}, map[string]string{"index.html": "one"})
+	f.push(t, PushOptions{}, map[string]string{"index.html": "two"})
+	if err := f.Server.blobs.Put(origin.DigestOf([]byte("stray")), 5, bytes.NewReader([]byte("stray"))); err != nil {
+		t.Fatal(err)
+	}
+	f.ahead = 2 * MinRetain // one is due
+	f.feed.Close()
+	if _, err := f.collect(bounded(t)); err == nil {
+		t.Error("it is not said that releases could not be forgotten")
+	}
+	if f.has("stray") || !f.has("one") || !f.has("two") {
+		t.Errorf("here are: stray %v, one %v, two %v", f.has("stray"), f.has("one"), f.has("two"))
+	}
+}
+
 // TestCollect: a release is forgotten by an entry; its blobs stay for a day, but
 // for those that another release needs; then it is gone, can be pushed again, and a
 // rollback to it is refused with the date. What is forgotten stays so after a restart.
