@@ -59,6 +59,9 @@ func openLog(ctx context.Context, l *Log) error {
 	s := &scan{}
 	for m := range l.messages(ctx, max(info.State.FirstSeq, 1), info.State.LastSeq) {
 		if errors.Is(m.err, jetstream.ErrMsgNotFound) {
+			if err := l.cut(ctx, m.at, m.err); err != nil {
+				return err // no damage: it is read anew
+			}
 			continue // the gap shows as a break of Seq at the next entry
 		}
 		if m.err != nil {
@@ -375,6 +378,15 @@ func (l *Log) hole(ctx context.Context, at uint64, missing error) error {
 		if l.trimmedPast(at) {
 			return fmt.Errorf("feed: the log was trimmed while it was read: %w", missing)
 		}
+		return nil
+	}
+	return l.cut(ctx, at, missing)
+}
+
+// cut is an error for a message that is not there because another control node has
+// trimmed the log.
+func (l *Log) cut(ctx context.Context, at uint64, missing error) error {
+	if !l.shared {
 		return nil
 	}
 	info, err := l.stream.Info(ctx)
