@@ -50,7 +50,7 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	b, pages, err := s.manifestOf(w, r, site)
+	read, pages, err := s.manifestOf(w, r, site)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +62,10 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 		defer func() { <-s.readers }()
 	case <-r.Context().Done():
 		return nil, r.Context().Err()
+	}
+	b, err := read()
+	if err != nil {
+		return nil, err
 	}
 	m, err := origin.ParseManifest(b)
 	if err != nil {

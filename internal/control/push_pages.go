@@ -84,10 +84,10 @@ func (p *pageStores) close() {
 	}
 }
 
-// manifestOf reads the manifest that a request brings, whole or as a list of
-// pages. Without an error and without a manifest, missing says which pages have
-// to be sent first.
-func (s *Server) manifestOf(w http.ResponseWriter, r *http.Request, site string) (b []byte, missing []origin.Blob, err error) {
+// manifestOf takes the manifest that a request brings, whole or as a list of pages,
+// which read puts together: many times the request's size, so only for one of
+// maxReaders. Without an error, missing says which pages have to be sent first.
+func (s *Server) manifestOf(w http.ResponseWriter, r *http.Request, site string) (read func() ([]byte, error), missing []origin.Blob, err error) {
 	t, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	switch {
 	case err == nil && t == "application/json":
@@ -99,14 +99,14 @@ func (s *Server) manifestOf(w http.ResponseWriter, r *http.Request, site string)
 		if err != nil {
 			return nil, nil, readError(err)
 		}
-		return b, nil, nil
+		return func() ([]byte, error) { return b, nil }, nil, nil
 	case err == nil && t == pageType:
 		return s.fromPages(w, r, site)
 	}
 	return nil, nil, refuse(http.StatusUnsupportedMediaType, "send Content-Type: application/json", "the body must be a manifest")
 }
 
-func (s *Server) fromPages(w http.ResponseWriter, r *http.Request, site string) (b []byte, missing []origin.Blob, err error) {
+func (s *Server) fromPages(w http.ResponseWriter, r *http.Request, site string) (read func() ([]byte, error), missing []origin.Blob, err error) {
 	var list PageList
 	text, err := io.ReadAll(s.body(w, r, maxPageListBytes))
 	if err != nil {
@@ -142,16 +142,21 @@ func (s *Server) fromPages(w http.ResponseWriter, r *http.Request, site string) 
 	if missing != nil {
 		return nil, missing, nil
 	}
+	return func() ([]byte, error) { return list.read(store.Blobs, total) }, nil, nil
+}
+
+// read puts the pages together, total bytes in all.
+func (l *PageList) read(from *origin.Blobs, total int64) (b []byte, err error) {
 	b = make([]byte, 0, total)
-	for _, p := range list.Pages {
-		if b, err = appendBlob(b, store.Blobs, p); err != nil {
-			return nil, nil, err
+	for _, p := range l.Pages {
+		if b, err = appendBlob(b, from, p); err != nil {
+			return nil, err
 		}
 	}
-	if got := origin.DigestOf(b); got != list.Release {
-		return nil, nil, refuse(http.StatusUnprocessableEntity, "push again", "the pages together are %s, not %s", got, list.Release)
+	if got := origin.DigestOf(b); got != l.Release {
+		return nil, refuse(http.StatusUnprocessableEntity, "push again", "the pages together are %s, not %s", got, l.Release)
 	}
-	return b, nil, nil
+	return b, nil
 }
 
 func appendBlob(b []byte, from *origin.Blobs, p origin.Blob) ([]byte, error) {
