@@ -8,8 +8,8 @@ import (
 
 const (
 	// maxPurgeScopes bounds the purge table: URLs, prefixes and tags together,
-	// some 20 MiB. Beyond it the oldest scope is folded into a soft purge of its
-	// site, which forgets nothing that was purged.
+	// some 20 MiB. Beyond it the oldest scope is folded into a purge of its
+	// site, hard or soft as it was, which forgets nothing that was purged.
 	maxPurgeScopes = 100_000
 	// maxPrefixSegments bounds the segments of a purged prefix, and so the
 	// probes that a path of any depth costs. Real paths have under ten.

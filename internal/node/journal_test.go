@@ -142,21 +142,28 @@ func TestSharedPurgesAreRememberedOneByOne(t *testing.T) {
 	}
 }
 
-func TestScopesAreBoundedBySoftSitePurges(t *testing.T) {
+func TestScopesAreBoundedBySitePurges(t *testing.T) {
+	for _, soft := range []bool{true, false} {
+		scopesAreBounded(t, soft)
+	}
+}
+
+func scopesAreBounded(t *testing.T, isSoft bool) {
 	l := newLive(all)
 	for i := range maxScopes + 1 {
 		p := purgeURL("a", i)
+		p.Soft = isSoft
 		l.purge(feed.Entry{Version: 1, Epoch: 1, Seq: uint64(i + 1), Chain: fmt.Sprintf("%064x", i+1), Kind: control.KindPurge, Body: json.RawMessage(`{}`)}, &p)
 	}
 	if l.purges > maxScopes || l.purges != len(l.records) {
 		t.Fatalf("%d purges counted, %d records, bound %d", l.purges, len(l.records), maxScopes)
 	}
-	soft, ok := l.records[scope(&control.Purge{Site: "a", All: true, Soft: true})]
-	if !ok || soft.entry.Seq != maxScopes/10 {
-		t.Fatalf("no soft purge of the site with the number of the newest one it stands for: %+v", soft.entry)
+	site, ok := l.records[scope(&control.Purge{Site: "a", All: true, Soft: isSoft})]
+	if !ok || site.entry.Seq != maxScopes/10 {
+		t.Fatalf("soft %v: no purge of the site with the number of the newest one it stands for: %+v", isSoft, site.entry)
 	}
-	if _, err := control.DecodeCommand(soft.entry); err != nil {
-		t.Fatalf("the made-up purge does not read back: %v", err)
+	if c, err := control.DecodeCommand(site.entry); err != nil || c.(*control.Purge).Soft != isSoft {
+		t.Fatalf("soft %v: the made-up purge does not read back: %+v, %v", isSoft, c, err)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"perigee.example/origin"
 )
 
-// maxScopes bounds the purges remembered: beyond it the oldest becomes a soft
-// purge of its whole site, which covers it. A node that restarts applies them
+// maxScopes bounds the purges remembered: beyond it the oldest becomes a purge
+// of its whole site, which covers it, hard or soft as it was. A node that restarts applies them
 // to whatever its cache kept.
 const maxScopes = 100_000
 
@@ -132,8 +132,9 @@ func (l *live) purge(e feed.Entry, p *control.Purge) {
 	}
 }
 
-// shed makes room for a tenth more scopes: the oldest purges are replaced by a
-// soft purge of their sites, with the number of the newest one replaced.
+// shed makes room for a tenth more scopes: the oldest purges are replaced by
+// purges of their sites, with the number of the newest one replaced. A hard one stays
+// hard: what it covers may not be served, not even stale.
 func (l *live) shed() {
 	var old []string
 	for k, r := range l.records {
@@ -144,7 +145,8 @@ func (l *live) shed() {
 	slices.SortFunc(old, func(a, b string) int { return cmp.Compare(l.records[a].entry.Seq, l.records[b].entry.Seq) })
 	for _, k := range old[:min(len(old), maxScopes/10)] {
 		r := l.records[k]
-		p := &control.Purge{Site: r.command.(*control.Purge).Site, All: true, Soft: true}
+		was := r.command.(*control.Purge)
+		p := &control.Purge{Site: was.Site, All: true, Soft: was.Soft}
 		delete(l.records, k)
 		l.purges--
 		e := r.entry
