@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -399,6 +401,18 @@ func (s *Server) RemoveNode(ctx context.Context, id string) error {
 		return fmt.Errorf("feed: place of node %s: %w", id, err)
 	}
 	return nil
+}
+
+// CutNodes cuts the connections of all nodes, which then connect to another server. One
+// that cannot read an external log must: its copy stands still, and shows that it lives.
+func (s *Server) CutNodes() {
+	s.mu.Lock()
+	conns := slices.Collect(maps.Keys(s.conns))
+	clear(s.conns)
+	s.mu.Unlock()
+	for _, cid := range conns {
+		_ = s.ns.DisconnectClientByID(cid) // an error means that it is gone already
+	}
 }
 
 // Forget is RemoveNode at a server where the node is removed because it was at

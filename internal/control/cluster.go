@@ -204,6 +204,9 @@ func (s *Server) refresh(ctx context.Context) {
 		if now.Sub(s.readable) > lostAfter && !s.unreadable {
 			s.unreadable = true
 			s.log.Error("too few "+st.who()+" can be reached: commands are refused, everything else goes on", "since", since, "why", err)
+			if st.NATS != nil && s.peers != nil { // another one may read what this one cannot
+				s.feed.CutNodes()
+			}
 		}
 	}
 	s.standing = st
