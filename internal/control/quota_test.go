@@ -71,7 +71,7 @@ func TestQuotas(t *testing.T) {
 
 // TestPushesOfOneSitePushOutNoOthers: the oldest of its own is forgotten.
 func TestPushesOfOneSitePushOutNoOthers(t *testing.T) {
-	s := &Server{open: map[openKey]*openRelease{}, now: time.Now}
+	s := &Server{open: map[openKey]*openRelease{}, vital: map[origin.Digest]bool{}, now: time.Now}
 	other := openKey{"a", origin.DigestOf([]byte("a"))}
 	s.setOpen(other, nil)
 	for i := range 2 * maxOpen {
