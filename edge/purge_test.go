@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -373,6 +374,15 @@ func TestRevalidateBeginsAnew(t *testing.T) {
 		a := newAnswer()
 		if call(t.Context(), e, a); a.body.String() != want {
 			t.Errorf("got %q, want %q", a.body.String(), want)
+		}
+		for { // who looked for it before it was stored, and for a fetch after that, would fetch again
+			e.flights.mu.Lock()
+			n := len(e.flights.all)
+			e.flights.mu.Unlock()
+			if n == 0 {
+				return
+			}
+			runtime.Gosched()
 		}
 	}
 	purged(t, e, Purge{Seq: 8, URL: "http://s.test/a"})
