@@ -43,6 +43,8 @@ const (
 	resyncWait = 5 * time.Second
 	// quorumStep is how often a leader is looked for meanwhile.
 	quorumStep = 250 * time.Millisecond
+	// placeStep is how long one of them is waited for who deletes a node's place.
+	placeStep = 2 * time.Second
 	// quorumNews is how often a start that waits for the others says so.
 	quorumNews = 10 * time.Second
 )

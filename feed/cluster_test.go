@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // clusterPatience bounds what takes an election or two.
@@ -373,5 +375,50 @@ func TestClusterConfigIsChecked(t *testing.T) {
 			s.Close()
 		}
 		t.Errorf("over the log of one alone: %v", err)
+	}
+}
+
+// A member is lost, and with it who leads the places of some nodes: a node is removed
+// all the same, at once, though nobody is there to say that its place is deleted.
+func TestNodeIsRemovedAsAMemberIsLost(t *testing.T) {
+	m := newMembers(t)
+	m.start(t, m.names...)
+	for i := range 6 {
+		id := fmt.Sprint("n", i)
+		for _, s := range m.servers {
+			if err := s.AddNode(patient(t), id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.follow(t, id, m.names[i%3], Position{}).Close()
+	}
+	leads := func(id string) string {
+		c, err := m.servers["ctl1"].js.Consumer(patient(t), streamName, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.CachedInfo().Cluster.Leader
+	}
+	lost := leads("n0")
+	var alive *Server
+	for _, name := range m.names {
+		if name != lost {
+			alive = m.servers[name]
+		}
+	}
+	var orphans []string
+	for i := range 6 {
+		if id := fmt.Sprint("n", i); leads(id) == lost {
+			orphans = append(orphans, id)
+		}
+	}
+	m.servers[lost].Close()
+	for _, id := range orphans {
+		if err := alive.RemoveNode(t.Context(), id); err != nil {
+			t.Errorf("%s, whose place %s led: %v", id, lost, err)
+		}
+		if _, err := alive.js.Consumer(patient(t), streamName, id); !errors.Is(err, jetstream.ErrConsumerNotFound) {
+			t.Errorf("%s still has a place: %v", id, err)
+		}
 	}
 }

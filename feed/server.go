@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -373,7 +374,7 @@ func (s *Server) AddNode(ctx context.Context, id string) error {
 // says so at each connection (start). On disk every entry would cost a sync for
 // each node's acknowledgement of it.
 func (s *Server) placeAt(ctx context.Context, id string, at uint64) error {
-	if err := s.js.DeleteConsumer(ctx, streamName, id); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+	if err := s.deletePlace(ctx, id); err != nil {
 		return err
 	}
 	_, err := s.js.CreateConsumer(ctx, streamName, jetstream.ConsumerConfig{
@@ -397,10 +398,36 @@ func (s *Server) RemoveNode(ctx context.Context, id string) error {
 		return err
 	}
 	s.Forget(id)
-	if err := s.js.DeleteConsumer(ctx, streamName, id); err != nil && !errors.Is(err, jetstream.ErrConsumerNotFound) {
+	if err := s.deletePlace(ctx, id); err != nil {
 		return fmt.Errorf("feed: place of node %s: %w", id, err)
 	}
 	return nil
+}
+
+// deletePlace deletes the node's consumer, if there is one. Of a cluster only the
+// server that leads the consumer says that it is deleted; when that one was lost a
+// moment ago it is deleted and nobody says so. Who asks again is told that there is none.
+func (s *Server) deletePlace(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, quorumWait)
+	defer cancel()
+	for {
+		step, done := context.WithTimeout(ctx, placeStep)
+		err := s.js.DeleteConsumer(step, streamName, id)
+		done()
+		switch {
+		case err == nil, errors.Is(err, jetstream.ErrConsumerNotFound):
+			return nil
+		case !s.log.shared || !unanswered(err) || wait(ctx, quorumStep) != nil:
+			return err
+		}
+	}
+}
+
+// unanswered reports that nobody answered a call of JetStream's API, or that nobody leads yet.
+func unanswered(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		ok && api.Code == http.StatusServiceUnavailable
 }
 
 // CutNodes cuts the connections of all nodes, which then connect to another server. One
