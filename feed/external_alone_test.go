@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -58,6 +59,21 @@ func (p *plainNATS) refuses(t *testing.T, dir, why string) {
 	}
 }
 
+// create makes the stream. NATS may still be busy with removing the one before.
+func (p *plainNATS) create(t *testing.T, what string, c jetstream.StreamConfig) {
+	t.Helper()
+	ctx := bounded(t)
+	for {
+		_, err := p.js.CreateStream(ctx, c)
+		if err == nil {
+			return
+		}
+		if wait(ctx, 50*time.Millisecond) != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
 // The stream that a control node finds must be its own, and lose nothing.
 func TestExternalStreamIsChecked(t *testing.T) {
 	p := newPlainNATS(t)
@@ -75,18 +91,14 @@ func TestExternalStreamIsChecked(t *testing.T) {
 	} {
 		c := good
 		edit(&c)
-		if _, err := p.js.CreateStream(bounded(t), c); err != nil {
-			t.Fatalf("%s: %v", why, err)
-		}
+		p.create(t, why, c)
 		p.refuses(t, t.TempDir(), why)
 		if err := p.js.DeleteStream(bounded(t), streamName); err != nil {
 			t.Fatal(err)
 		}
 	}
 	p.x.Replicas = 3
-	if _, err := p.js.CreateStream(bounded(t), good); err != nil {
-		t.Fatal(err)
-	}
+	p.create(t, "replicas", good)
 	p.refuses(t, t.TempDir(), "replicas 1, it must have 3")
 }
 
