@@ -48,6 +48,7 @@ type Server struct {
 	mu    sync.Mutex
 	fault Fault
 	calls map[string]int // by method
+	puts  []string       // the keys that a PUT came for
 	end   chan struct{}
 }
 
@@ -94,6 +95,18 @@ func (s *Server) Calls(method string) int {
 	return s.calls[method]
 }
 
+// Puts returns how often an object was sent whose key begins with prefix.
+func (s *Server) Puts(prefix string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, key := range s.puts {
+		if strings.HasPrefix(key, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
 // Objects returns the keys and sizes of all objects.
 func (s *Server) Objects(tb testing.TB) map[string]int64 {
 	tb.Helper()
@@ -131,6 +144,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	fault := s.fault
 	s.calls[r.Method]++
+	if r.Method == http.MethodPut {
+		s.puts = append(s.puts, strings.TrimPrefix(r.URL.Path, "/"+Name+"/"))
+	}
 	s.mu.Unlock()
 	switch fault {
 	case Fails:
