@@ -77,24 +77,24 @@ func startUpgradable(t *testing.T, dir, name string, args ...string) *upgradable
 
 func (u *upgradable) state() string { return filepath.Join(u.dir, u.name+"-state") }
 
-// install puts a program in the place of the binary, as install(1) does.
+// install puts a program in the place of the binary. install(1) writes it: what
+// this process had open to write, a child that it starts meanwhile would hold open
+// too, and nothing can be executed that somebody holds so (text file busy).
 func (u *upgradable) install(program string) {
 	u.t.Helper()
-	b, err := os.ReadFile(program)
-	if err != nil {
-		u.t.Fatal(err)
-	}
-	u.write(b)
-}
-
-func (u *upgradable) write(program []byte) {
-	u.t.Helper()
-	if err := os.WriteFile(u.bin+".new", program, 0o755); err != nil {
-		u.t.Fatal(err)
+	if out, err := exec.Command("install", "-m", "755", program, u.bin+".new").CombinedOutput(); err != nil {
+		u.t.Fatalf("%v: %s", err, out)
 	}
 	if err := os.Rename(u.bin+".new", u.bin); err != nil {
 		u.t.Fatal(err)
 	}
+}
+
+func (u *upgradable) write(program string) {
+	u.t.Helper()
+	name := filepath.Join(u.t.TempDir(), "program")
+	writeFile(u.t, name, program)
+	u.install(name)
 }
 
 // waitReady waits for the n-th process to be ready.
@@ -333,11 +333,11 @@ func TestUpgradeFails(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "perigee.toml"), toml+"[health]\nrise = true\n")
 	refused("perigee.toml:6: health.rise: ")
 	writeFile(t, filepath.Join(dir, "perigee.toml"), toml)
-	u.write([]byte("#!/bin/sh\nexit 3\n"))
+	u.write("#!/bin/sh\nexit 3\n")
 	refused("exit status 3, before it was ready")
-	u.write([]byte("#!/bin/sh\nkill -SEGV $$\n"))
+	u.write("#!/bin/sh\nkill -SEGV $$\n")
 	refused("signal: segmentation fault")
-	u.write([]byte("no program"))
+	u.write("no program")
 	refused("exec format error")
 	if strings.Count(u.text(), "msg=ready") != 1 {
 		t.Errorf("more than one process was ready:\n%s", u.text())
@@ -397,7 +397,7 @@ func TestUpgradeThenEnd(t *testing.T) {
 	writeFile(t, filepath.Join(dir, "zones", "example.test.zone"), upgradeZone)
 	u := startUpgradable(t, dir, "dns", "dns")
 	self, _ := exec.LookPath("perigee")
-	u.write([]byte("#!/bin/sh\n: >started\nuntil [ -e go ]; do sleep 0.05; done\nexec " + self + " \"$@\"\n"))
+	u.write("#!/bin/sh\n: >started\nuntil [ -e go ]; do sleep 0.05; done\nexec " + self + " \"$@\"\n")
 	until := func(what string, is func() bool) {
 		t.Helper()
 		if !poll(eventuallyScript, is) {
