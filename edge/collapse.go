@@ -96,6 +96,14 @@ func flightKey(primary string, names []selecting, f fields) string {
 // join returns the flight for key to wait for, or makes it, which makes the
 // caller its leader. A flight that began before a purge is left alone.
 func (e *Edge) join(key, primary string, scopes purgeScopes) (fl *flight, leader bool) {
+	return e.joinUnless(key, primary, scopes, func() bool { return false })
+}
+
+// joinUnless is join for who looked in the store before, and found nothing: when
+// there is no flight by now, have looks once more, since there may have been one
+// that stored what it brought. It is nil if that was found. have is called with
+// flights.mu held, which a flight stores under.
+func (e *Edge) joinUnless(key, primary string, scopes purgeScopes, have func() bool) (fl *flight, leader bool) {
 	e.flights.mu.Lock()
 	defer e.flights.mu.Unlock()
 	if fl = e.flights.m[key]; fl != nil {
@@ -104,6 +112,8 @@ func (e *Edge) join(key, primary string, scopes purgeScopes) (fl *flight, leader
 			fl.joined = e.now()
 			return fl, false
 		}
+	} else if have() {
+		return nil, false
 	}
 	fl = e.newFlight(key, primary, scopes)
 	e.flights.m[key] = fl

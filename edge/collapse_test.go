@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -431,6 +432,40 @@ func TestOldFillDoesNotReplaceNew(t *testing.T) {
 		call(t.Context(), e, w)
 		if w.body.String() != "new" || s.n.Load() != 2 {
 			t.Errorf("%q after %d requests to the origin", w.body.String(), s.n.Load())
+		}
+	})
+}
+
+// A request that finds nothing, and comes to the fetches when that of another has
+// just ended, has what that one stored.
+func TestStoredMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGated("max-age=60")
+		close(g.head)
+		close(g.body)
+		var e *Edge
+		var late atomic.Bool
+		now := func() time.Time { // it is asked for between the two
+			pc := make([]uintptr, 1)
+			runtime.Callers(2, pc)
+			caller, _ := runtime.CallersFrames(pc).Next()
+			if strings.HasSuffix(caller.Function, ").missAllowed") && late.CompareAndSwap(true, false) {
+				call(t.Context(), e, newAnswer())
+				synctest.Wait()
+			}
+			return time.Now()
+		}
+		var err error
+		e, err = New(Config{Now: now, Sites: []Site{{Name: "s", Hosts: []string{"s.test"}, Origin: g}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		late.Store(true)
+		w := newAnswer()
+		call(t.Context(), e, w)
+		if n, cs := g.requests.Load(), w.header.Get("Cache-Status"); n != 1 || !strings.Contains(cs, "hit") || late.Load() {
+			t.Errorf("%d requests; the late one: %s", n, cs)
 		}
 	})
 }

@@ -41,11 +41,12 @@ type exchange struct {
 	peer    bool // another edge asks
 	told    bool // the client sees all of Cache-Status
 	// peerAsOf is what was applied here when the peer's request was taken up.
-	peerAsOf instant
-	again    bool  // the answer was begun anew, since the origin has another representation by now
-	early    bool  // it did not wait for another's fetch
-	fallback found // what may stand in for an origin that fails what is passed on
-	spared   bool  // its client has not paid for a fetch, since it waits for another's
+	peerAsOf    instant
+	again       bool  // the answer was begun anew, since the origin has another representation by now
+	lookedAgain bool  // in the store, when there was no fetch to join any more
+	early       bool  // it did not wait for another's fetch
+	fallback    found // what may stand in for an origin that fails what is passed on
+	spared      bool  // its client has not paid for a fetch, since it waits for another's
 
 	tee   *farKeeper       // writes what is passed on to disk
 	far   []*seglog.Object // till the end

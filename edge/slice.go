@@ -178,13 +178,17 @@ func (x *exchange) joinSlice(head *stored, index int64, ahead bool) *heldSlice {
 	if obj == nil {
 		obj = x.sliceFromDisk(key)
 	}
-	if obj != nil {
-		if !e.slicePurged(head, &obj.scopes, obj.asOf) {
-			return &heldSlice{index: index, obj: obj}
-		}
-		e.store.letGo(obj)
+	if obj = x.unpurged(head, obj); obj != nil {
+		return &heldSlice{index: index, obj: obj}
 	}
-	fl, lead := e.join(x.route(key), head.key, head.scopes)
+	fl, lead := e.joinUnless(x.route(key), head.key, head.scopes, func() bool {
+		obj, _ = e.store.get([]byte(key), nil)
+		obj = x.unpurged(head, obj)
+		return obj != nil
+	})
+	if obj != nil {
+		return &heldSlice{index: index, obj: obj}
+	}
 	if lead {
 		fl.behind = ahead
 		return x.startSlice(head, index, fl)
@@ -195,6 +199,15 @@ func (x *exchange) joinSlice(head *stored, index int64, ahead bool) *heldSlice {
 		return x.startSlice(head, index, nil)
 	}
 	return s
+}
+
+// unpurged is a slice that is stored, nil if there is none or a hard purge covers it.
+func (x *exchange) unpurged(head, slice *stored) *stored {
+	if slice == nil || !x.e.slicePurged(head, &slice.scopes, slice.asOf) {
+		return slice
+	}
+	x.e.store.letGo(slice)
+	return nil
 }
 
 // slicePurged reports whether a hard purge covers a slice that falls under scopes

@@ -49,7 +49,12 @@ func (x *exchange) fetch(f found) {
 				fl = e.solo(x.key, scopes)
 			}
 		default:
-			fl, leader = e.join(key, x.key, scopes)
+			fl, leader = e.joinUnless(key, x.key, scopes, func() bool { return x.storedMeanwhile(f) })
+			if fl == nil { // it is a hit, most likely
+				x.spareMiss()
+				x.pull()
+				return
+			}
 		}
 		if leader {
 			w := x.newFill(fl, f)
@@ -79,6 +84,21 @@ func (x *exchange) fetch(f found) {
 			e.overdue(fl)
 		}
 	}
+}
+
+// storedMeanwhile looks once more for who found nothing: it may have looked just
+// before the fetch of another stored what it wants, and have come here after that.
+func (x *exchange) storedMeanwhile(f found) bool {
+	if f.obj != nil || x.lookedAgain {
+		return false
+	}
+	o, _ := x.e.store.get([]byte(x.key), x.q.fields())
+	if o == nil {
+		return false
+	}
+	x.e.store.letGo(o)
+	x.lookedAgain = true
+	return true
 }
 
 // resource is the target's (appendResource). It ends the key, if no port comes
