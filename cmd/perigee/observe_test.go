@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -264,5 +265,17 @@ func TestMetricsAddress(t *testing.T) {
 	}
 	if resp, err := http.Get("http://" + own + "/"); err != nil || resp.StatusCode != 404 {
 		t.Errorf("another path: %v %v", resp, err)
+	}
+}
+
+// TestMetricsWhileControlIsElsewhere: a scrape while another process has the control
+// node shows the rest. It ended the process.
+func TestMetricsWhileControlIsElsewhere(t *testing.T) {
+	r := metrics.New("1.2.3")
+	r.Add((&controlPart{}).measure)
+	a := httptest.NewRecorder()
+	r.Handler().ServeHTTP(a, httptest.NewRequest("GET", "/metrics", nil))
+	if text := a.Body.String(); !strings.Contains(text, "perigee_build_info") || strings.Contains(text, "perigee_control") {
+		t.Errorf("%d: %s", a.Code, text)
 	}
 }
