@@ -144,7 +144,7 @@ func writeKnown(dir string, p Position) error {
 	if _, err := f.WriteAt(line, int64(next.N%2)*slotBytes); err != nil {
 		return err
 	}
-	return datasync(f)
+	return durable.DataSync(f)
 }
 
 // newKnown makes the file, with an empty second slot.

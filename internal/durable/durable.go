@@ -1,4 +1,4 @@
-// Package durable holds the one function that saves a small file: temporary
+// Package durable saves a small file in one way: temporary
 // file, write, sync, rename, sync of the folder. After WriteFile returned nil a
 // power loss leaves the new content; at any time before, the old content whole.
 //

@@ -59,7 +59,7 @@ func (osSystem) readAt(f *os.File, b []byte, off int64) error {
 	return err
 }
 
-func (osSystem) sync(f *os.File) error { return dataSync(f) }
+func (osSystem) sync(f *os.File) error { return durable.DataSync(f) }
 
 func (osSystem) remove(path string) error { return os.Remove(path) }
 

@@ -22,15 +22,6 @@ func allocate(f *os.File, size int64) error {
 	}
 }
 
-// dataSync writes a file's content to the disk.
-func dataSync(f *os.File) error {
-	for {
-		if err := syscall.Fdatasync(int(f.Fd())); !errors.Is(err, syscall.EINTR) {
-			return err
-		}
-	}
-}
-
 // bootID names this run of the machine: a kill of a process leaves it as it is,
 // a loss of power does not. "" is unknown.
 func bootID() string {

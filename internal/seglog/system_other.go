@@ -6,8 +6,6 @@ import "os"
 
 func allocate(f *os.File, size int64) error { return f.Truncate(size) }
 
-func dataSync(f *os.File) error { return f.Sync() }
-
 // bootID is unknown: each end of the process that was no orderly one is then
 // taken for a loss of power.
 func bootID() string { return "" }
