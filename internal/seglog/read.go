@@ -146,28 +146,6 @@ func (o *Object) Close() {
 	o.seg, o.held = nil, nil
 }
 
-// Bytes returns the whole body, verified.
-func (o *Object) Bytes() ([]byte, error) {
-	if o.h.id == 0 {
-		rec, err := o.record()
-		if err != nil {
-			return nil, err
-		}
-		return rec[o.h.lead():][:o.h.body:o.h.body], nil
-	}
-	b := make([]byte, 0, o.h.total)
-	w := appender{&b}
-	_, err := o.WriteRange(w, 0, o.Size())
-	return b, err
-}
-
-type appender struct{ b *[]byte }
-
-func (a appender) Write(p []byte) (int, error) {
-	*a.b = append(*a.b, p...)
-	return len(p), nil
-}
-
 // record is the whole of a record that is not in parts.
 func (o *Object) record() ([]byte, error) {
 	if len(o.lead) < int(o.e.size) {
