@@ -226,11 +226,7 @@ func (l *Log) send(ctx context.Context, b []byte) (*jetstream.PubAck, error) {
 		if !errors.Is(err, jetstream.ErrNoStreamResponse) && !errors.Is(err, nats.ErrReconnectBufExceeded) {
 			return ack, err // of the two, nobody has got it
 		}
-		timer := time.NewTimer(quorumStep)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if wait(ctx, quorumStep) != nil {
 			return nil, fmt.Errorf("%w: none leads the log for %s (nothing was written)", ErrNoQuorum, quorumWait)
 		}
 	}

@@ -256,7 +256,7 @@ func measureBucket(e *metrics.Emitter, srv *control.Server, b *control.BucketSta
 	e.Value("perigee_control_bucket_objects", float64(b.Objects))
 	e.Value("perigee_control_bucket_object_bytes", float64(b.Bytes))
 	e.Value("perigee_control_bucket_missing", float64(b.Missing))
-	calls, sent, got, _ := srv.BucketCalls()
+	calls, sent, got := srv.BucketCalls()
 	for k, n := range calls {
 		e.Value("perigee_control_bucket_calls_total", float64(n), k[0], k[1])
 	}

@@ -45,11 +45,11 @@ func (s *Server) bucketStatus() *BucketStatus {
 }
 
 // BucketCalls are the calls of the bucket, by what they did and how they ended, and
-// the octets that went there and came from there; ok is false without a bucket.
-func (s *Server) BucketCalls() (calls map[[2]string]uint64, sent, got int64, ok bool) {
+// the octets that went there and came from there: none without a bucket.
+func (s *Server) BucketCalls() (calls map[[2]string]uint64, sent, got int64) {
 	if s.bucket == nil {
-		return nil, 0, 0, false
+		return nil, 0, 0
 	}
 	st := s.bucket.Stats()
-	return st.Calls, st.Sent, st.Got, true
+	return st.Calls, st.Sent, st.Got
 }
