@@ -72,8 +72,8 @@ type Site struct {
 	// fetched through one of them, by its key. This edge may be one. None: from
 	// Origin.
 	Shields []Peer
-	// EarlyHintsAll passes 103 (RFC 8297) on to HTTP/1.1 clients too; without,
-	// only to those of HTTP/2 and later. perigee.toml has it as early_hints.
+	// EarlyHintsAll passes 103 (RFC 8297) on to all HTTP/1.1 clients; without, only
+	// to those that are known to understand it. perigee.toml has it as early_hints.
 	EarlyHintsAll bool
 	// MemoryBytes is a share of the store that the site has to itself, and does
 	// not exceed; 0 is none: then it shares what is left with the others.

@@ -42,13 +42,15 @@ func (c *conn) interims() context.Context {
 }
 
 // inform passes an interim response on: not to HTTP/1.0, which knows none
-// (RFC 9110 §15.2), and early hints over HTTP/1.1 only if the site says so,
-// since some clients take them for the response.
+// (RFC 9110 §15.2), and early hints over HTTP/1.1 only to clients that are known not
+// to take them for the response (RFC 8297 §3), or if the site says so. Sec-Fetch-Mode
+// makes a client known: who sends it follows the Fetch standard, whose HTTP-network
+// fetch goes on to the next response after each of class 1xx.
 func (x *exchange) inform(i interim) {
 	switch {
 	case !x.r.ProtoAtLeast(1, 1):
 		return
-	case i.status == http.StatusEarlyHints && x.r.ProtoMajor < 2 && !x.site.EarlyHintsAll:
+	case i.status == http.StatusEarlyHints && x.r.ProtoMajor < 2 && !x.site.EarlyHintsAll && !x.q.has("Sec-Fetch-Mode"):
 		return
 	}
 	h := x.w.Header()

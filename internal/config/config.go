@@ -219,7 +219,7 @@ type Site struct {
 	QuerySort            bool
 	QueryKeep, QueryDrop []string
 	KeyFields            []string // canonical; every response varies by them
-	EarlyHintsAll        bool     // 103 goes to HTTP/1.1 clients too
+	EarlyHintsAll        bool     // 103 goes to all HTTP/1.1 clients
 	Push                 bool
 	Previews             bool // channels preview-NAME are served at preview-NAME.HOST
 	Keep                 int  // releases kept for grace and rollback
