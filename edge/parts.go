@@ -36,16 +36,16 @@ func (x *exchange) askPart(f found) (field string, exact bool) {
 	return field, exact
 }
 
-// ready makes sure that the first octets of a body are at hand. When the origin
+// ready makes sure that the first octets of ranges are at hand. When the origin
 // has another representation by now, it answers anew, once; when it has again, or
 // gives other octets than those asked for, as two servers behind one name may
 // that tag the same file differently, no slices make a whole: the request is
 // passed on. False is that the request has been answered.
-func (x *exchange) ready(src source, start, length int64) bool {
+func (x *exchange) ready(src source, ranges ...byteRange) bool {
 	if x.q.method == http.MethodHead {
 		return true
 	}
-	if far, ok := src.(farBody); ok && !far.sound(start, length) {
+	if far, ok := src.(farBody); ok && !far.sound(ranges[0].start, ranges[0].length) {
 		x.anew() // it is gone from the disk by now
 		x.pull()
 		return false
@@ -54,7 +54,7 @@ func (x *exchange) ready(src source, start, length int64) bool {
 	if !ok {
 		return true
 	}
-	err := parts.prepare(x.ctx, start, length)
+	err := parts.prepare(x.ctx, ranges)
 	if err == nil {
 		return true
 	}
@@ -107,14 +107,34 @@ type heldSlice struct {
 }
 
 // prepare makes sure, before anything is said to the client, that the first
-// octets are at hand.
-func (b *partsBody) prepare(ctx context.Context, start, length int64) error {
-	if length == 0 || b.head.covers(start, 1) || b.g != nil && b.ownPart(start) > 0 {
+// octets are at hand; and all, where a slice beyond the head's own part is enough
+// for ranges that are no longer than one: what changed at the origin is then
+// known while it can be answered anew. What is longer begins with what there is.
+func (b *partsBody) prepare(ctx context.Context, ranges []byteRange) error {
+	first, last := b.beyond(ranges)
+	if first > last {
+		return nil
+	}
+	start, end := ranges[0].start, ranges[len(ranges)-1].end()
+	later := first > start
+	if later && (end-start > sliceBytes || first/sliceBytes != last/sliceBytes) {
 		return nil
 	}
 	var err error
-	b.held, err = b.x.slice(ctx, b.head, start/sliceBytes)
+	b.held, err = b.x.waitSlice(ctx, b.x.joinSlice(b.head, first/sliceBytes, later))
 	return err
+}
+
+// beyond is the first and the last octet of ranges that come from slices; there is
+// none if the first is behind the last.
+func (b *partsBody) beyond(ranges []byteRange) (first, last int64) {
+	first, last = b.size(), -1
+	for _, r := range ranges {
+		if from := r.start + b.ownPart(r.start); from < r.end() {
+			first, last = min(first, from), r.end()-1
+		}
+	}
+	return first, last
 }
 
 // ownPart is how many octets from start the head's own part has, or will have.
@@ -133,7 +153,6 @@ func (b *partsBody) writeRange(ctx context.Context, w io.Writer, start, length i
 	if length < 0 {
 		length = b.size() - start
 	}
-	defer func() { b.x.letGo(b.held) }()
 	var ahead *heldSlice // asked for while the one before is being sent
 	defer func() { b.x.letGo(ahead) }()
 	for length > 0 {

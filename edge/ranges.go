@@ -19,6 +19,9 @@ const (
 // byteRange is length octets from start.
 type byteRange struct{ start, length int64 }
 
+// end is the place behind the last octet.
+func (r byteRange) end() int64 { return r.start + r.length }
+
 // contentRange is the Content-Range of r in size octets (RFC 9110 §14.4).
 func (r byteRange) contentRange(size int64) string { return string(r.appendTo(nil, size)) }
 

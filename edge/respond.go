@@ -184,7 +184,7 @@ func (x *exchange) bare304(h http.Header) {
 var contentFields = []string{"Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Range", "Content-Md5", "Content-Digest", "Accept-Ranges"}
 
 func (x *exchange) send(status int, src source, start, length int64) {
-	if !x.ready(src, start, length) {
+	if !x.ready(src, byteRange{start, length}) {
 		return
 	}
 	if length >= 0 && bodyAllowed(status) {
@@ -208,7 +208,7 @@ func bodyAllowed(status int) bool {
 
 // sendParts answers several ranges as multipart/byteranges (RFC 9110 §14.6).
 func (x *exchange) sendParts(src source, ranges []byteRange) {
-	if !x.ready(src, ranges[0].start, ranges[0].length) {
+	if !x.ready(src, ranges...) {
 		return
 	}
 	h, size := x.w.Header(), src.size()
