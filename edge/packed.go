@@ -12,7 +12,7 @@ import (
 // answer have no field that the stored response has not. Who calls it holds o.
 func (x *exchange) packed(o *stored, age time.Duration) bool {
 	w, ok := x.w.(*responseWriter)
-	if !ok || len(o.head) == 0 || o.part != nil || o.far != nil || !bodyAllowed(o.status) || len(w.header) > 0 || x.channel != "" || !x.plain() {
+	if !ok || w.err != nil || len(o.head) == 0 || o.part != nil || o.far != nil || !bodyAllowed(o.status) || len(w.header) > 0 || x.channel != "" || !x.plain() {
 		return false
 	}
 	e, c := x.e, w.c

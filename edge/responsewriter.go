@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"cmp"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -31,6 +32,11 @@ type responseWriter struct {
 	left     int64  // of the declared length; -1: none is
 	short    []byte // the start of a body, till its length is known
 	err      error  // of a write
+	// leads: the exchange carries out a fetch that others may wait for. Interim heads
+	// then go to a goroutine by heads, and wrote tells its end.
+	leads bool
+	heads chan []byte
+	wrote chan error
 }
 
 // Header implements http.ResponseWriter.
@@ -50,7 +56,12 @@ func (w *responseWriter) WriteHeader(status int) {
 		d.out = appendStatusLine(d.out, status)
 		w.appendFields()
 		d.out = append(d.out, "\r\n"...)
-		w.flush()
+		if !w.leads {
+			w.flush()
+		} else {
+			w.aside(slices.Clone(d.out))
+			d.out = d.out[:0]
+		}
 	default:
 		w.status = status
 		w.bodyless = w.bodyless || !bodyAllowed(status)
@@ -59,6 +70,36 @@ func (w *responseWriter) WriteHeader(status int) {
 				w.left = n
 			}
 		}
+	}
+}
+
+// aside writes an interim head without waiting for the client: those who wait for
+// the fetch would wait for it too. What it is too slow for is dropped.
+func (w *responseWriter) aside(head []byte) {
+	if w.heads == nil {
+		w.heads, w.wrote = make(chan []byte, maxInterim), make(chan error, 1)
+		go func() {
+			var err error
+			for head := range w.heads {
+				if err == nil {
+					_, err = w.c.Write(head)
+				}
+			}
+			w.wrote <- err
+		}()
+	}
+	select {
+	case w.heads <- head:
+	default:
+	}
+}
+
+// rejoin waits for the interim heads that are still going out.
+func (w *responseWriter) rejoin() {
+	if w.leads = false; w.heads != nil {
+		close(w.heads)
+		w.err = cmp.Or(w.err, <-w.wrote)
+		w.heads = nil
 	}
 }
 

@@ -114,7 +114,10 @@ func (x *exchange) resource() string {
 func (x *exchange) lead(w *fill) {
 	x.watch.leads(x.e, w.fl)
 	defer x.watch.leads(x.e, nil)
-	w.fl.ctx.values = x.w.(*responseWriter).c.interims()
+	answer := x.w.(*responseWriter)
+	w.fl.ctx.values = answer.c.interims()
+	answer.leads = true
+	defer answer.rejoin()
 	w.carryOut(true)
 }
 
