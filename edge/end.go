@@ -64,9 +64,26 @@ var past = time.Unix(1, 0)
 // SetReadDeadline is also net/http's way to wait for the next request. At the end
 // there is none.
 func (c *conn) SetReadDeadline(t time.Time) error {
+	c.untilMu.Lock()
+	defer c.untilMu.Unlock()
+	c.until = t
 	err := c.Conn.SetReadDeadline(t)
-	if c.s.closing.Load() && c.phase.Load() == resting {
+	if c.endsResting() {
 		return c.Conn.SetReadDeadline(past)
 	}
 	return err
+}
+
+func (c *conn) endsResting() bool { return c.s.closing.Load() && c.phase.Load() == resting }
+
+// tooEarly is asked by who reads for net/http when a read deadline has passed. It
+// may have been set late, by who ends connections that rest, as this one did when
+// they looked at it: then net/http's stands again.
+func (c *conn) tooEarly() bool {
+	c.untilMu.Lock()
+	defer c.untilMu.Unlock()
+	if c.endsResting() || !c.until.IsZero() && !time.Now().Before(c.until) {
+		return false
+	}
+	return c.Conn.SetReadDeadline(c.until) == nil
 }

@@ -2,9 +2,11 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/textproto"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -172,17 +174,24 @@ func (w *watch) end(c *conn) bool {
 // look waits for an octet, the client's end, or that of the watch.
 func (w *watch) look(c *conn) {
 	defer func() { w.done <- struct{}{} }()
-	w.mu.Lock()
-	if w.ending {
+	for {
+		w.mu.Lock()
+		if w.ending {
+			w.mu.Unlock()
+			return
+		}
+		c.Conn.SetReadDeadline(time.Time{})
 		w.mu.Unlock()
-		return
-	}
-	c.Conn.SetReadDeadline(time.Time{})
-	w.mu.Unlock()
-	n, err := c.Conn.Read(w.octet[:])
-	w.came = n > 0
-	if n > 0 || err == nil {
-		return
+		n, err := c.Conn.Read(w.octet[:])
+		w.came = n > 0
+		if n > 0 || err == nil {
+			return
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		// It is that of end; or of who ends connections that rest, as this one did when
+		// they looked at it.
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -269,6 +269,9 @@ type conn struct {
 	mem   []byte // all of the read buffer
 	buf   []byte // the part of mem that is read and not consumed
 	guard guard
+	// until is its read deadline.
+	untilMu sync.Mutex
+	until   time.Time
 }
 
 // Write holds the client to a least rate: one that takes less for longer than
@@ -378,6 +381,9 @@ func (c *conn) readMore() error {
 		c.mem = mem
 	}
 	n, err := c.Conn.Read(c.buf[len(c.buf):cap(c.buf)])
+	for n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.tooEarly() {
+		n, err = c.Conn.Read(c.buf[len(c.buf):cap(c.buf)])
+	}
 	c.buf = c.buf[:len(c.buf)+n]
 	if n > 0 {
 		return nil
