@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"math"
 	"net/http"
 	"reflect"
 	"runtime"
@@ -39,6 +40,7 @@ func FuzzCacheControl(f *testing.F) {
 func FuzzRange(f *testing.F) {
 	for _, s := range []string{"bytes=0-0", "bytes=-5", "bytes=5-", "bytes=0-1,3-4,90-99", "bytes=99999999999999999999-", "bytes=0-18446744073709551615", "bytes=5-1", "bytes=,", "items=0-1", "bytes=0-,0-,0-"} {
 		f.Add(s, int64(1000))
+		f.Add(s, int64(math.MaxInt64))
 	}
 	f.Fuzz(func(t *testing.T, s string, size int64) {
 		if size < 0 {
@@ -51,16 +53,12 @@ func FuzzRange(f *testing.F) {
 		if (answer == satisfyRange) != (len(ranges) > 0) || len(ranges) > maxRanges {
 			t.Fatalf("%q of %d: %v, %d", s, size, ranges, answer)
 		}
-		var at, sum int64
-		for _, r := range ranges {
-			if r.length <= 0 || r.start < at || r.start+r.length > size || r.start+r.length < 0 {
+		var end int64 // no octet comes twice, so that there are never more than size
+		for i, r := range ranges {
+			if r.length <= 0 || i > 0 && r.start-end <= coalesceGap || r.start+r.length > size || r.start+r.length < 0 {
 				t.Fatalf("%q of %d: %v", s, size, ranges)
 			}
-			at = r.start + r.length
-			sum += r.length
-		}
-		if sum > size {
-			t.Fatalf("%q of %d: %d octets", s, size, sum)
+			end = r.start + r.length
 		}
 	})
 }

@@ -45,9 +45,9 @@ const (
 
 // parseRanges reads a Range field against a representation of size octets
 // (RFC 9110 §14.1, §14.2). Ranges that overlap or nearly touch are coalesced
-// where they stand in order; a set that is still more than maxRanges, or asks
-// for more octets than there are, or runs backwards, is ignored, which §14.2
-// allows: the whole then costs less than the parts.
+// where they stand in order, so that no octet is sent twice; a set that is still
+// more than maxRanges, or runs backwards, is ignored, which §14.2 allows: the whole
+// then costs less than the parts.
 func parseRanges(v string, size int64) ([]byteRange, rangeAnswer) {
 	unit, set, ok := strings.Cut(v, "=")
 	if !ok || !strings.EqualFold(trimOWS(unit), "bytes") {
@@ -78,7 +78,7 @@ func parseRanges(v string, size int64) ([]byteRange, rangeAnswer) {
 	case len(ranges) == 0:
 		return nil, unsatisfiable
 	}
-	return coalesce(ranges, size)
+	return coalesce(ranges)
 }
 
 // singleRange is parseRanges of a field that names one range, as they nearly all
@@ -102,24 +102,20 @@ func singleRange(v string, size int64) (r byteRange, answer rangeAnswer, single 
 }
 
 // coalesce merges neighbours, and refuses what is abusive.
-func coalesce(ranges []byteRange, size int64) ([]byteRange, rangeAnswer) {
+func coalesce(ranges []byteRange) ([]byteRange, rangeAnswer) {
 	out := ranges[:1]
 	for _, r := range ranges[1:] {
 		last := &out[len(out)-1]
 		switch {
 		case r.start < last.start:
 			return nil, ignoreRange
-		case r.start <= last.start+last.length+coalesceGap:
-			last.length = max(last.start+last.length, r.start+r.length) - last.start
+		case r.start-last.end() <= coalesceGap:
+			last.length = max(last.end(), r.end()) - last.start
 		default:
 			out = append(out, r)
 		}
 	}
-	var sum int64
-	for _, r := range out {
-		sum += r.length
-	}
-	if len(out) > maxRanges || sum > size {
+	if len(out) > maxRanges {
 		return nil, ignoreRange
 	}
 	return out, satisfyRange

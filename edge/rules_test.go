@@ -198,6 +198,7 @@ func TestParseRanges(t *testing.T) {
 		{"bytes=0-0,2000-", 1000, "0+1"},
 		{"bytes=500-501,0-1", 1000, "ignore"},
 		{"bytes=0-,0-,0-", 1000, "0+1000"},
+		{"bytes=0-99,50-199,50-60,190-", 200, "0+200"}, // more octets than there are
 		{"bytes=1-0", 10, "ignore"},
 		{"bytes=", 10, "ignore"},
 		{"bytes=a-b", 10, "ignore"},
