@@ -350,7 +350,7 @@ func TestSteeredReplies(t *testing.T) {
 // built-in data.
 func steeredQuestion(t testing.TB) (*realWorld, []byte, *dnsserver.Context) {
 	w := newRealWorld(t, 1)
-	c := &dnsserver.Context{From: netip.MustParseAddrPort("202.156.1.16:53"), Transport: dnsserver.UDP, State: w.set.NewState(), Now: 1_700_000_000 * time.Second}
+	c := &dnsserver.Context{From: netip.MustParseAddrPort("202.156.1.16:40053"), Transport: dnsserver.UDP, State: w.set.NewState(), Now: 1_700_000_000 * time.Second}
 	w.set.Prepare(c.State)
 	for i := range w.names {
 		q, err := txtest.ParseQuery(fmt.Sprintf("n%d.example.test +ecs=193.99.144.0/24", i))
