@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -40,10 +41,10 @@ func (f family) all() netip.Prefix {
 func unit(a netip.Addr) uint64 {
 	if a.Is4() {
 		b := a.As4()
-		return uint64(b[0])<<16 | uint64(b[1])<<8 | uint64(b[2])
+		return uint64(binary.BigEndian.Uint32(b[:]) >> (32 - MaxBits4))
 	}
 	b := a.As16()
-	return uint64(b[0])<<40 | uint64(b[1])<<32 | uint64(b[2])<<24 | uint64(b[3])<<16 | uint64(b[4])<<8 | uint64(b[5])
+	return binary.BigEndian.Uint64(b[:]) >> (64 - MaxBits6)
 }
 
 // class is what rules can tell apart: a location, and the innermost prefix of
