@@ -86,3 +86,25 @@ func TestLevelDrawEpoch(t *testing.T) {
 		}
 	}
 }
+
+// TestLevelDrawFormula: the epoch is (now + phase) / ttl, as it stands in the
+// comment, which nodes of another version have in common with this one.
+func TestLevelDrawFormula(t *testing.T) {
+	const seed1, seed2 = 8, 9
+	rnd := rand.New(rand.NewPCG(seed1, seed2))
+	for range 100_000 {
+		key, name, ttl := rnd.Uint64(), rnd.Uint64(), time.Duration(1+rnd.Int64N(int64(MaxTTL)))
+		now := time.Duration(rnd.Int64N(1 << 62))
+		inner := mix(key ^ name)
+		phase := time.Duration(mix(inner) % uint64(ttl))
+		switch rnd.IntN(4) {
+		case 0: // just over the end, or just not
+			now -= (now+phase)%ttl + time.Duration(rnd.IntN(2))
+		case 1:
+			now = time.Duration(rnd.Int64N(int64(ttl)))
+		}
+		if got, want := levelDraw(key, name, ttl, max(now, 0)), mix(mix(inner+1)^uint64((max(now, 0)+phase)/ttl)); got != want {
+			t.Fatalf("key %#x, name %#x, ttl %d, now %d: %#x, want %#x (seed %d, %d)", key, name, ttl, now, got, want, seed1, seed2)
+		}
+	}
+}

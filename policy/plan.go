@@ -207,7 +207,7 @@ func (l *leaf) first(draw uint64) *runner {
 	best, at := uint64(math.MaxUint64), 0
 	for i := range l.runners {
 		r := &l.runners[i]
-		t := math.Float64bits(r.pace * raceTime(draw, r.hash))
+		t := math.Float64bits(r.pace * minusLog2(mix(draw^r.hash)|1))
 		if t < best {
 			best, at = t, i
 		}
