@@ -32,7 +32,7 @@ func main() {
 	}
 	root, _ := set.Root("p")
 	var d policy.Decision
-	set.Decide(root, policy.Query{Client: netip.MustParsePrefix("192.0.2.1/32")}, set.NewState(), &d)
+	set.Decide(root, &policy.Query{Client: netip.MustParsePrefix("192.0.2.1/32")}, set.NewState(), &d)
 	if _, err := dnsserver.NewView(dnsserver.ViewConfig{}); err != nil {
 		panic(err)
 	}

@@ -133,6 +133,10 @@ func (e *ecs) read(data []byte) bool {
 		return false
 	}
 	*e = ecs{present: true, family: family, source: source}
+	if len(addr) == 3 { // a /24, as most are: whole, so that it can be read whole before the cache has it
+		binary.BigEndian.PutUint32(e.addr[:], uint32(addr[0])<<24|uint32(addr[1])<<16|uint32(addr[2])<<8)
+		return true
+	}
 	copy(e.addr[:], addr)
 	return true
 }
@@ -154,6 +158,9 @@ func (e *ecs) prefix() (netip.Prefix, bool) {
 // an IPv4 client inside IPv6 (RFC 4291 §2.5.5.2) is one of 128 bits.
 func (e *ecs) scope(length int) int {
 	const mapped = 128 - 32
+	if e.family == 1 {
+		return length
+	}
 	if client, _ := e.prefix(); length > 0 && client.Addr().Is4In6() && client.Bits() >= mapped {
 		return mapped + length
 	}

@@ -22,8 +22,11 @@ func (a *answer) decide(st *steered, only []bool) {
 // but the name enters, unless only leaves endpoints out. scope is that of the
 // reply's ECS, 0 when the client is not known by one.
 func (v *View) decide(st *steered, only []bool, e *ecs, c *Context, out *Outcome) (scope int, stale bool) {
-	d := &out.Decision
-	q := policy.Query{Draw: policy.ResolverDraw(c.Seed, c.From.Addr()), Now: c.Now, Only: only}
+	// Field by field: a literal would be made aside and copied, by halves that its
+	// parts are not written in, for which the processor waits.
+	var q policy.Query
+	q.Draw = policy.ResolverDraw(c.Seed, c.From.Addr())
+	q.Now, q.Only = c.Now, only
 	client, fromECS := e.prefix()
 	if !fromECS {
 		addr := c.From.Addr().Unmap().WithZone("")
@@ -34,7 +37,8 @@ func (v *View) decide(st *steered, only []bool, e *ecs, c *Context, out *Outcome
 	if state == nil || len(state.Endpoints) != len(v.endpoints) {
 		state = v.unknown
 	}
-	v.policies.Decide(st.root, q, state, d)
+	d := &out.Decision
+	v.policies.Decide(st.root, &q, state, d)
 	out.Steered, out.Root, out.Policies, out.Only = true, st.root, v.policies, only
 	if fromECS {
 		scope = e.scope(d.Scope)

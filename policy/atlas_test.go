@@ -91,11 +91,11 @@ func TestDecideAllocatesNothing(t *testing.T) {
 		if i == 2 {
 			st = planned
 		}
-		s.Decide(root, q, st, &d)
+		s.Decide(root, &q, st, &d)
 		if n := testing.AllocsPerRun(500, func() {
 			q.Draw = w.rnd.Uint64()
 			q.Now++
-			s.Decide(root, q, st, &d)
+			s.Decide(root, &q, st, &d)
 		}); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
@@ -125,7 +125,7 @@ func TestBigAtlas(t *testing.T) {
 		a := []netip.Addr{b.Addr(), lastAddr(b)}[rnd.IntN(2)]
 		q := Query{Client: netip.PrefixFrom(a, a.BitLen()), Draw: rnd.Uint64()}
 		root := Name(rnd.IntN(len(roots)))
-		s.Decide(root, q, nil, &d)
+		s.Decide(root, &q, nil, &d)
 		s.Explain(root, q, nil, &x)
 		if !slices.Equal(d.Endpoints, x.Endpoints) || d.Scope != x.Scope || d.TTL != x.TTL {
 			t.Fatalf("%v: Decide %+v, Explain %+v%s", a, d, x, why(&x))
@@ -192,7 +192,7 @@ func TestCoarsens(t *testing.T) {
 			for range 5 {
 				b := g.blocks[rnd.IntN(len(g.blocks))].Prefix
 				q := Query{Client: netip.PrefixFrom(b.Addr(), b.Addr().BitLen()), Draw: rnd.Uint64()}
-				s.Decide(0, q, nil, &d)
+				s.Decide(0, &q, nil, &d)
 				s.Explain(0, q, nil, &x)
 				if !slices.Equal(d.Endpoints, x.Endpoints) || d.Scope != x.Scope || d.TTL != x.TTL {
 					t.Fatalf("%s in steps of %v, %v: Decide %+v, Explain %+v%s", name, s.Coarse(0), q.Client, d, x, why(&x))
@@ -287,7 +287,7 @@ func BenchmarkDecide(b *testing.B) {
 	b.ReportAllocs()
 	i := 0
 	for b.Loop() {
-		s.Decide(0, clients[i&(len(clients)-1)], st, &d)
+		s.Decide(0, &clients[i&(len(clients)-1)], st, &d)
 		i++
 	}
 }

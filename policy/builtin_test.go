@@ -26,7 +26,7 @@ func TestRealGeography(t *testing.T) {
 	for i := range 300 {
 		q := policy.Query{Client: realClient(rnd), Draw: rnd.Uint64(), Now: time.Duration(i) * time.Minute}
 		root := policy.Name(rnd.IntN(len(roots)))
-		set.Decide(root, q, st, &d)
+		set.Decide(root, &q, st, &d)
 		set.Explain(root, q, st, &x)
 		if !slices.Equal(d.Endpoints, x.Endpoints) || d.TTL != x.TTL || d.Scope != x.Scope || d.Open != x.Open {
 			t.Fatalf("client %d, %s for %v: Decide %+v, Explain %+v", i, roots[root], q.Client, d, x)
@@ -56,7 +56,7 @@ func TestRealGeographyShortSource(t *testing.T) {
 	var d, x policy.Decision
 	for _, client := range []string{"64.0.0.0/5", "2a02::/16", "2001::/16", "5.0.0.0/8"} {
 		q := policy.Query{Client: netip.MustParsePrefix(client)}
-		set.Decide(root, q, nil, &d)
+		set.Decide(root, &q, nil, &d)
 		set.Explain(root, q, nil, &x)
 		if !slices.Equal(d.Endpoints, x.Endpoints) || d.Scope != x.Scope || d.Scope <= q.Client.Bits() {
 			t.Errorf("%s: Decide %+v, Explain %+v", client, d, x)

@@ -241,7 +241,7 @@ func TestCompileCopies(t *testing.T) {
 	c.Endpoints[0].Name, c.Policies[0].Choices[0].To, c.Policies[0].RTT[0].RTT["iad1"] = "x", "x", 0
 	root, _ := s.Root("p")
 	var d, x Decision
-	s.Decide(root, Query{}, nil, &d)
+	s.Decide(root, &Query{}, nil, &d)
 	s.Explain(root, Query{}, nil, &x)
 	if s.Endpoint(0).Name != "fra1" || d.Endpoints[0] != 0 || x.Endpoints[0] != 0 {
 		t.Errorf("the Set changed with the caller's Config: %v %v %v", s.Endpoint(0), d, x)

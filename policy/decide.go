@@ -46,7 +46,7 @@ type evaluation struct {
 // endpoint that it does not cover, is Unknown.
 //
 // An endpoint that is its own root answers with DefaultTTL.
-func (s *Set) Decide(root Name, q Query, st *State, d *Decision) {
+func (s *Set) Decide(root Name, q *Query, st *State, d *Decision) {
 	r := &s.roots[root]
 	client := normal(q.Client)
 	where := r.atlas.locate(client)

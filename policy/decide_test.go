@@ -110,7 +110,7 @@ func TestFailOpen(t *testing.T) {
 	} {
 		root, _ := s.Root(test.root)
 		var d Decision
-		s.Decide(root, Query{Client: mustPrefix("192.0.2.7/32")}, stateOf(s, test.state), &d)
+		s.Decide(root, &Query{Client: mustPrefix("192.0.2.7/32")}, stateOf(s, test.state), &d)
 		slices.Sort(d.Endpoints)
 		if got := names(s, &d); got != test.want || d.Open != test.open {
 			t.Errorf("%s with %q: %s, open %v, want %s, open %v", test.root, test.state, got, d.Open, test.want, test.open)
@@ -141,7 +141,7 @@ func TestTTL(t *testing.T) {
 	} {
 		root, _ := s.Root(test.root)
 		var d Decision
-		if s.Decide(root, Query{}, stateOf(s, test.state), &d); d.TTL != test.want {
+		if s.Decide(root, &Query{}, stateOf(s, test.state), &d); d.TTL != test.want {
 			t.Errorf("%s with %q: TTL %v, want %v", test.root, test.state, d.TTL, test.want)
 		}
 	}
@@ -189,10 +189,10 @@ func TestWeightedShares(t *testing.T) {
 				now := start + time.Duration(i/10_000)*time.Second
 				n := i % 10_000
 				resolver := netip.AddrFrom4([4]byte{172, byte(n >> 8), byte(n), 53})
-				s.Decide(w, Query{Client: netip.PrefixFrom(resolver, 32), Draw: ResolverDraw([16]byte{1}, resolver), Now: now}, st, &d)
+				s.Decide(w, &Query{Client: netip.PrefixFrom(resolver, 32), Draw: ResolverDraw([16]byte{1}, resolver), Now: now}, st, &d)
 				byResolver[d.Endpoints[0]]++
 				client := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 7), byte(n << 1), 0}), 24)
-				s.Decide(geo, Query{Client: client, Draw: 12345, Now: now}, st, &d)
+				s.Decide(geo, &Query{Client: client, Draw: 12345, Now: now}, st, &d)
 				if d.Scope != 24 {
 					t.Fatalf("%v has scope %d, want 24", client, d.Scope)
 				}
@@ -224,7 +224,7 @@ func TestLevelsIndependent(t *testing.T) {
 	var d Decision
 	const n = 40_000
 	for range n {
-		s.Decide(root, Query{Draw: rnd.Uint64(), Now: time.Hour}, nil, &d)
+		s.Decide(root, &Query{Draw: rnd.Uint64(), Now: time.Hour}, nil, &d)
 		counts[d.Endpoints[0]]++
 	}
 	for i, got := range counts {
@@ -252,18 +252,18 @@ func TestFewClientsMove(t *testing.T) {
 	for range n {
 		q := Query{Draw: rnd.Uint64(), Now: time.Hour}
 		var d1, d2 Decision
-		s.Decide(w, q, nil, &d1)
-		s.Decide(w, q, down, &d2)
+		s.Decide(w, &q, nil, &d1)
+		s.Decide(w, &q, down, &d2)
 		if d1.Endpoints[0] != 1 && d1.Endpoints[0] != d2.Endpoints[0] {
 			t.Fatalf("b went down and a client of %d moved to %d", d1.Endpoints[0], d2.Endpoints[0])
 		}
-		s.Decide(m, q, nil, &d1)
-		s.Decide(m, q, down, &d2)
+		s.Decide(m, &q, nil, &d1)
+		s.Decide(m, &q, down, &d2)
 		if rest := slices.DeleteFunc(d1.Endpoints, func(e int) bool { return e == 1 }); !slices.Equal(rest, d2.Endpoints[:len(rest)]) {
 			t.Fatalf("b went down and the answer %v became %v", d1.Endpoints, d2.Endpoints)
 		}
-		before.Decide(w, q, nil, &d1)
-		after.Decide(w, q, nil, &d2)
+		before.Decide(w, &q, nil, &d1)
+		after.Decide(w, &q, nil, &d2)
 		if d1.Endpoints[0] != d2.Endpoints[0] {
 			moved++
 		}
@@ -291,14 +291,14 @@ func TestNewWeightMovesItsShare(t *testing.T) {
 	more, fewer := 0, 0
 	for range n {
 		q := Query{Draw: rnd.Uint64(), Now: time.Hour}
-		before.Decide(0, q, nil, &d)
-		if doubled.Decide(0, q, nil, &e); d.Endpoints[0] != e.Endpoints[0] {
+		before.Decide(0, &q, nil, &d)
+		if doubled.Decide(0, &q, nil, &e); d.Endpoints[0] != e.Endpoints[0] {
 			more++
 			if e.Endpoints[0] != 2 {
 				t.Fatalf("the weight of c was doubled, and a client of %d moved to %d", d.Endpoints[0], e.Endpoints[0])
 			}
 		}
-		if without.Decide(0, q, nil, &e); d.Endpoints[0] != e.Endpoints[0] {
+		if without.Decide(0, &q, nil, &e); d.Endpoints[0] != e.Endpoints[0] {
 			fewer++
 			if d.Endpoints[0] != 7 {
 				t.Fatalf("h was taken out, and a client of %d moved to %d", d.Endpoints[0], e.Endpoints[0])
@@ -325,15 +325,15 @@ func TestMultivalue(t *testing.T) {
 	for range n {
 		q := Query{Draw: rnd.Uint64(), Now: time.Hour}
 		two, _ := s.Root("two")
-		s.Decide(two, q, nil, &d)
+		s.Decide(two, &q, nil, &d)
 		counts[names(s, &d)]++
 		all, _ := s.Root("all")
-		s.Decide(all, q, nil, &d)
+		s.Decide(all, &q, nil, &d)
 		if slices.Sort(d.Endpoints); !slices.Equal(d.Endpoints, []int{0, 1, 2, 3}) {
 			t.Fatalf("all gave %v", d.Endpoints)
 		}
 		mixed, _ := s.Root("mixed")
-		s.Decide(mixed, q, nil, &d)
+		s.Decide(mixed, &q, nil, &d)
 		if len(d.Endpoints) > 2 || d.TTL != time.Second || !slices.Contains(d.Endpoints, 0) {
 			t.Fatalf("mixed gave %v, TTL %v: want a once, perhaps one other, TTL 1s", d.Endpoints, d.TTL)
 		}
@@ -361,12 +361,12 @@ func TestZeroWeights(t *testing.T) {
 	const n = 10_000
 	for range n {
 		q := Query{Draw: rnd.Uint64()}
-		if s.Decide(root, q, spare, &d); d.Endpoints[0] == 1 {
+		if s.Decide(root, &q, spare, &d); d.Endpoints[0] == 1 {
 			b++
 		} else if d.Endpoints[0] != 2 {
 			t.Fatalf("%v answers, want a spare", d.Endpoints)
 		}
-		if s.Decide(root, q, tiny, &d); d.Endpoints[0] != 3 || d.Open {
+		if s.Decide(root, &q, tiny, &d); d.Endpoints[0] != 3 || d.Open {
 			t.Fatalf("%v answers, open %v, want d, the only one with weight that is up", d.Endpoints, d.Open)
 		}
 	}
@@ -378,7 +378,7 @@ func TestDecideToleratesAnyState(t *testing.T) {
 	root, _ := s.Root("p")
 	for _, st := range []*State{nil, {}, {Endpoints: make([]EndpointState, 1)}, {Endpoints: make([]EndpointState, 9)}} {
 		var d, x Decision
-		s.Decide(root, Query{}, st, &d)
+		s.Decide(root, &Query{}, st, &d)
 		s.Explain(root, Query{}, st, &x)
 		if names(s, &d) != "b" || names(s, &x) != "b" || d.Open {
 			t.Errorf("with %+v: %+v and %+v, want b", st, d, x)

@@ -31,7 +31,7 @@ func Example() {
 	for _, client := range []string{"192.0.2.1", "198.51.100.1"} {
 		addr := netip.MustParseAddr(client)
 		q := policy.Query{Client: netip.PrefixFrom(addr, 32), Draw: policy.ResolverDraw(seed, addr), Now: time.Hour}
-		set.Decide(root, q, state, &d)
+		set.Decide(root, &q, state, &d)
 		fmt.Println(client, set.Endpoint(d.Endpoints[0]).Name, d.TTL, d.Scope)
 	}
 	// Output:

@@ -111,7 +111,7 @@ func BenchmarkDecideMillion(b *testing.B) {
 			began, n := cpuTime(b), 0
 			for b.Loop() {
 				q.Client = clients[n&(len(clients)-1)]
-				set.Decide(root, q, st, &d)
+				set.Decide(root, &q, st, &d)
 				n++
 			}
 			b.ReportMetric(float64(cpuTime(b)-began)/float64(n), "cpu-ns/op")

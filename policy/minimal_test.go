@@ -148,7 +148,7 @@ func TestTenThousandInAScope(t *testing.T) {
 	for tried[true]+tried[false] < scopes {
 		root := policy.Name(rnd.IntN(len(roots)))
 		q := policy.Query{Client: realClient(rnd), Draw: rnd.Uint64(), Now: time.Hour}
-		set.Decide(root, q, st, &d)
+		set.Decide(root, &q, st, &d)
 		if d.Scope == 0 || d.Scope > q.Client.Bits() {
 			continue
 		}
@@ -156,7 +156,7 @@ func TestTenThousandInAScope(t *testing.T) {
 		tried[block.Addr().Is4()]++
 		for range clients {
 			q.Client = clientIn(rnd, block)
-			if set.Decide(root, q, st, &other); !slices.Equal(d.Endpoints, other.Endpoints) || d.TTL != other.TTL || d.Scope != other.Scope || d.Open != other.Open {
+			if set.Decide(root, &q, st, &other); !slices.Equal(d.Endpoints, other.Endpoints) || d.TTL != other.TTL || d.Scope != other.Scope || d.Open != other.Open {
 				t.Fatalf("seed %d: %s: scope %v has %+v, and %v in it %+v", seed, roots[root], block, d, q.Client, other)
 			}
 		}

@@ -38,7 +38,7 @@ func TestPlanningIsBounded(t *testing.T) {
 	for i := range 62 {
 		q := Query{Client: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24)}
 		var d Decision
-		s.Decide(1, q, st, &d)
+		s.Decide(1, &q, st, &d)
 		if want := []int{max(i+1, 40)}; !slices.Equal(d.Endpoints, want) {
 			t.Fatalf("client %v gets %v, want %v", q.Client, d.Endpoints, want)
 		}
@@ -63,13 +63,13 @@ func TestPlanOfAnotherSet(t *testing.T) {
 		want int
 	}{{one, st, 0}, {two, st, 1}, {one, nil, 0}, {one, short, 0}, {two, short, 1}} {
 		var d Decision
-		if test.s.Decide(0, Query{}, test.st, &d); !slices.Equal(d.Endpoints, []int{test.want}) {
+		if test.s.Decide(0, &Query{}, test.st, &d); !slices.Equal(d.Endpoints, []int{test.want}) {
 			t.Errorf("%+v: %v", test, d.Endpoints)
 		}
 	}
 	two.Prepare(st) // takes the place of the other's plan
 	var d Decision
-	if two.Decide(0, Query{}, st, &d); st.plan.Load().set != two || !slices.Equal(d.Endpoints, []int{1}) {
+	if two.Decide(0, &Query{}, st, &d); st.plan.Load().set != two || !slices.Equal(d.Endpoints, []int{1}) {
 		t.Errorf("prepared again: %v", d.Endpoints)
 	}
 }

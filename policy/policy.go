@@ -17,7 +17,7 @@
 //	for client, resolver := range questions {
 //		draw := policy.ResolverDraw(seed, resolver)
 //		q := policy.Query{Client: client, Draw: draw, Now: time.Duration(time.Now().UnixNano())}
-//		set.Decide(root, q, state, &d)
+//		set.Decide(root, &q, state, &d)
 //		// d.Endpoints for d.TTL, for every client in d.Scope bits around client
 //	}
 //

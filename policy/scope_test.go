@@ -19,8 +19,8 @@ func TestWithinScopeSameAnswer(t *testing.T) {
 		var d, other Decision
 		for range 50 {
 			root, q, st := w.root(), w.query(), w.state()
-			w.set.Decide(root, q, st, &d)
-			w.set.Decide(root, q, w.state(), &other)
+			w.set.Decide(root, &q, st, &d)
+			w.set.Decide(root, &q, w.state(), &other)
 			if d.Scope != other.Scope {
 				t.Fatalf("seed %d: scope of %v is %d in one state and %d in another", seed, q.Client, d.Scope, other.Scope)
 			}
@@ -30,7 +30,7 @@ func TestWithinScopeSameAnswer(t *testing.T) {
 			tested++
 			p := q
 			p.Client = w.within(netip.PrefixFrom(q.Client.Addr(), d.Scope).Masked())
-			w.set.Decide(root, p, st, &other)
+			w.set.Decide(root, &p, st, &other)
 			if !slices.Equal(d.Endpoints, other.Endpoints) || d.TTL != other.TTL || d.Open != other.Open || d.Scope != other.Scope {
 				t.Fatalf("seed %d: %s: %v gets %+v, and %v in its scope gets %+v", seed, w.set.roots[root].name, q.Client, d, p.Client, other)
 			}
@@ -157,7 +157,7 @@ func askAll(t *testing.T, s *Set, root Name, arena netip.Prefix) (answers []stri
 					st.Endpoints[e].Health = Down
 				}
 			}
-			s.Decide(root, Query{Client: netip.PrefixFrom(a, a.BitLen())}, st, &d)
+			s.Decide(root, &Query{Client: netip.PrefixFrom(a, a.BitLen())}, st, &d)
 			text += fmt.Sprint(d.Endpoints)
 		}
 		answers, scopes = append(answers, text), append(scopes, d.Scope)
@@ -224,7 +224,7 @@ func TestScopes(t *testing.T) {
 		root, _ := s.Root(test.root)
 		q := Query{Client: mustPrefix(test.client)}
 		var d, x Decision
-		s.Decide(root, q, nil, &d)
+		s.Decide(root, &q, nil, &d)
 		s.Explain(root, q, nil, &x)
 		if got := names(s, &d); got != test.want || d.Scope != test.scope {
 			t.Errorf("%s for %s: %s /%d, want %s /%d", test.root, test.client, got, d.Scope, test.want, test.scope)
@@ -247,7 +247,7 @@ func TestTenThousandInEachScope(t *testing.T) {
 		w := newWorld(t, seed)
 		for found := 0; found < scopes; {
 			root, q, st := w.root(), w.query(), w.state()
-			if w.set.Decide(root, q, st, &d); d.Scope > q.Client.Bits() {
+			if w.set.Decide(root, &q, st, &d); d.Scope > q.Client.Bits() {
 				continue
 			}
 			found++
@@ -258,7 +258,7 @@ func TestTenThousandInEachScope(t *testing.T) {
 			for range clients {
 				p := q
 				p.Client = w.within(block)
-				w.set.Decide(root, p, st, &other)
+				w.set.Decide(root, &p, st, &other)
 				if !slices.Equal(d.Endpoints, other.Endpoints) || d.TTL != other.TTL || d.Open != other.Open || d.Scope != other.Scope {
 					t.Fatalf("seed %d: %s: %v gets %+v, and %v in its scope gets %+v", seed, w.set.roots[root].name, q.Client, d, p.Client, other)
 				}

@@ -270,7 +270,7 @@ func TestExplainEqualsDecide(t *testing.T) {
 				where = land.around(normal(client))
 			}
 			q.Client = client
-			w.set.Decide(root, q, st, &d)
+			w.set.Decide(root, &q, st, &d)
 			w.samePlanned(t, root, q, st, &d)
 			land.explain(where, q, st, &x)
 			if !slices.Equal(d.Endpoints, x.Endpoints) || d.TTL != x.TTL || d.Scope != x.Scope || d.Open != x.Open || len(d.Endpoints) == 0 && q.Only == nil {
@@ -314,7 +314,7 @@ func (w *world) samePlanned(t *testing.T, root Name, q Query, st *State, want *D
 		w.planned[min(len(l.runners), 2)]++
 	}
 	var d Decision
-	if w.set.Decide(root, q, st, &d); !slices.Equal(d.Endpoints, want.Endpoints) || d.TTL != want.TTL || d.Scope != want.Scope || d.Open != want.Open {
+	if w.set.Decide(root, &q, st, &d); !slices.Equal(d.Endpoints, want.Endpoints) || d.TTL != want.TTL || d.Scope != want.Scope || d.Open != want.Open {
 		t.Fatalf("seed %d: %s for %v: %+v of a prepared state, else %+v", w.seed, w.set.roots[root].name, q.Client, d, *want)
 	}
 }
@@ -329,7 +329,7 @@ func FuzzWorld(f *testing.F) {
 		var d, x Decision
 		for range 20 {
 			root, q, st := w.root(), w.query(), w.state()
-			w.set.Decide(root, q, st, &d)
+			w.set.Decide(root, &q, st, &d)
 			w.samePlanned(t, root, q, st, &d)
 			w.set.Explain(root, q, st, &x)
 			if len(d.Endpoints) == 0 && q.Only == nil || len(d.Endpoints) > MaxAnswers || !slices.Equal(d.Endpoints, x.Endpoints) || d.TTL != x.TTL || d.Scope != x.Scope || d.Open != x.Open {
