@@ -53,7 +53,8 @@ func (v *View) plainly(dst, packet []byte, q *plainQuestion, c *Context, out *Ou
 		return dst, false
 	}
 	kind, node, records, count, suffix := s.zone.Plain(q.text[:q.size], q.above(s), q.qtype)
-	r := plainReply{flags: flagAA, records: records, count: count}
+	var r plainReply // see View.decide for why not as a literal
+	r.flags, r.records, r.count = flagAA, records, count
 	switch kind {
 	case zones.Found:
 		if uint64(1)<<q.qtype&verbatimTypes == 0 { // 0 for a shift of 64 and more
@@ -192,7 +193,9 @@ func (r *plainReply) steer(v *View, st *steered, q *plainQuestion, e *edns, c *C
 		return false
 	}
 	r.records = v.endpoints[out.Decision.Endpoints[0]].of(q.qtype)
-	r.count = len(r.records) / addressLen(q.qtype)
+	if r.count = 1; len(r.records) != addressLen(q.qtype) { // a division would have what follows wait
+		r.count = len(r.records) / addressLen(q.qtype)
+	}
 	r.ttl, r.scope, r.steered = seconds(out.Decision.TTL), scope, true
 	return r.count > 0
 }
