@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -43,8 +45,9 @@ const (
 	resyncWait = 5 * time.Second
 	// quorumStep is how often a leader is looked for meanwhile.
 	quorumStep = 250 * time.Millisecond
-	// placeStep is how long one of them is waited for who deletes a node's place.
-	placeStep = 2 * time.Second
+	// answerStep is how long the answer to one call of JetStream's API is waited for
+	// before it is made again.
+	answerStep = 2 * time.Second
 	// quorumNews is how often a start that waits for the others says so.
 	quorumNews = 10 * time.Second
 )
@@ -212,4 +215,29 @@ func (l *Log) Leader(ctx context.Context) (name string, current int, err error) 
 		}
 	}
 	return info.Cluster.Leader, current, nil
+}
+
+// untilAnswered makes a call of JetStream's API. Among several servers it makes it again,
+// for as long as an election takes, while nobody answers it or nobody leads.
+func (l *Log) untilAnswered(ctx context.Context, call func(context.Context) error) error {
+	if !l.shared {
+		return call(ctx)
+	}
+	ctx, cancel := context.WithTimeout(ctx, quorumWait)
+	defer cancel()
+	for {
+		step, done := context.WithTimeout(ctx, answerStep)
+		err := call(step)
+		done()
+		if err == nil || !unanswered(err) || wait(ctx, quorumStep) != nil {
+			return err
+		}
+	}
+}
+
+// unanswered reports that nobody answered a call of JetStream's API, or that nobody leads yet.
+func unanswered(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
+		ok && api.Code == http.StatusServiceUnavailable
 }

@@ -422,3 +422,35 @@ func TestNodeIsRemovedAsAMemberIsLost(t *testing.T) {
 		}
 	}
 }
+
+// unsettled is a stream that nobody leads for a while.
+type unsettled struct {
+	jetstream.Stream
+	refusals int
+}
+
+func (u *unsettled) GetMsg(ctx context.Context, at uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	if u.refusals--; u.refusals >= 0 {
+		return nil, &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "JetStream system temporarily unavailable"}
+	}
+	return u.Stream.GetMsg(ctx, at, opts...)
+}
+
+// A control node reads the log as it starts, while the servers elect who leads: it waits
+// for them, and does not end.
+func TestLogIsReadDuringAnElection(t *testing.T) {
+	f := newFleet(t, "fra1")
+	want, err := f.Log().Append(bounded(t), "purge", map[string]int{"n": 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := f.Log()
+	l.stream, l.shared = &unsettled{l.stream, 3}, true
+	for e, err := range l.Entries(bounded(t), 1) {
+		if err != nil || e.Position() != want.Position() {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		return
+	}
+	t.Fatal("no entry")
+}

@@ -385,7 +385,11 @@ func (l *Log) cut(ctx context.Context, at uint64, missing error) error {
 	if !l.shared {
 		return nil
 	}
-	info, err := l.stream.Info(ctx)
+	var info *jetstream.StreamInfo
+	err := l.untilAnswered(ctx, func(ctx context.Context) (err error) {
+		info, err = l.stream.Info(ctx)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("feed: read message %d: %w", at, err)
 	}
@@ -413,7 +417,12 @@ func (l *Log) read(ctx context.Context, at uint64) (Entry, error) {
 	if l.own != nil {
 		return readFrom(ctx, l.own.stream, at)
 	}
-	return readFrom(ctx, l.stream, at)
+	var e Entry
+	err := l.untilAnswered(ctx, func(ctx context.Context) (err error) {
+		e, err = readFrom(ctx, l.stream, at)
+		return err
+	})
+	return e, err
 }
 
 func readFrom(ctx context.Context, stream jetstream.Stream, at uint64) (Entry, error) {

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -281,7 +280,9 @@ func (s *Server) open(ctx context.Context, c ServerConfig) (err error) {
 // openAlone opens the log that this server holds alone.
 func (s *Server) openAlone(ctx context.Context, dir string) (err error) {
 	ingest := ingestPrefix + rand.Text()
-	s.stream, err = s.js.CreateOrUpdateStream(ctx, streamConfig(ingest, 1))
+	within, cancel := context.WithTimeout(ctx, readyWait) // it syncs, on a disk that may be slow
+	defer cancel()
+	s.stream, err = s.js.CreateOrUpdateStream(within, streamConfig(ingest, 1))
 	if err != nil {
 		return fmt.Errorf("feed: open the log in %s: %w", filepath.Join(dir, aloneDir), err)
 	}
@@ -316,7 +317,7 @@ func streamConfig(ingest string, replicas int) jetstream.StreamConfig {
 func (s *Server) inside(name string) []nats.Option {
 	return []nats.Option{
 		nats.InProcessServer(s.ns), nats.Name(name), nats.UserInfo(insideUser, s.secret),
-		nats.NoReconnect(), nats.CustomInboxPrefix(inboxPrefix + name),
+		nats.NoReconnect(), nats.CustomInboxPrefix(inboxPrefix + name), nats.Timeout(readyWait),
 	}
 }
 
@@ -408,26 +409,11 @@ func (s *Server) RemoveNode(ctx context.Context, id string) error {
 // server that leads the consumer says that it is deleted; when that one was lost a
 // moment ago it is deleted and nobody says so. Who asks again is told that there is none.
 func (s *Server) deletePlace(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, quorumWait)
-	defer cancel()
-	for {
-		step, done := context.WithTimeout(ctx, placeStep)
-		err := s.js.DeleteConsumer(step, streamName, id)
-		done()
-		switch {
-		case err == nil, errors.Is(err, jetstream.ErrConsumerNotFound):
-			return nil
-		case !s.log.shared || !unanswered(err) || wait(ctx, quorumStep) != nil:
-			return err
-		}
+	err := s.log.untilAnswered(ctx, func(ctx context.Context) error { return s.js.DeleteConsumer(ctx, streamName, id) })
+	if errors.Is(err, jetstream.ErrConsumerNotFound) {
+		return nil
 	}
-}
-
-// unanswered reports that nobody answered a call of JetStream's API, or that nobody leads yet.
-func unanswered(err error) bool {
-	api, ok := errors.AsType[*jetstream.APIError](err)
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) ||
-		ok && api.Code == http.StatusServiceUnavailable
+	return err
 }
 
 // CutNodes cuts the connections of all nodes, which then connect to another server. One
