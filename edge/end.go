@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"io"
 	"net"
 	"time"
 )
@@ -86,4 +87,25 @@ func (c *conn) tooEarly() bool {
 		return false
 	}
 	return c.Conn.SetReadDeadline(c.until) == nil
+}
+
+// linger ends the stream to the client, and reads for a while what it still sends:
+// to close at once what it sends to would reset the connection, and might take the
+// last answer from it (RFC 9112 §9.6).
+func (c *conn) linger() {
+	c.lingers = false
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil {
+		return
+	}
+	c.phase.Store(busy) // shutdown waits for it
+	c.Conn.SetReadDeadline(time.Now().Add(lingerTimeout))
+	io.CopyN(io.Discard, c.Conn, lingerBytes)
+}
+
+// CloseWrite is what net/http calls before it closes on a client that may still be
+// sending the body of a request that has been answered.
+func (c *conn) CloseWrite() error {
+	c.linger()
+	return nil
 }

@@ -66,6 +66,7 @@ func (c *conn) general() course {
 		r := d.head.request(c.peer)
 		d.buf = d.buf[d.head.end:]
 		if !c.generalOne(r) {
+			c.lingers = c.lingers && c.watch.end(c) // who watches would read too
 			return endIt
 		}
 		if !c.watch.end(c) {

@@ -29,6 +29,8 @@ type connFacts struct {
 	state *tls.ConnectionState
 	guard *guard
 	peer  bool
+	// lingers says that the connection ends with this answer, which is whole.
+	lingers *bool
 }
 
 type connKey struct{}

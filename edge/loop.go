@@ -122,7 +122,7 @@ func (c *conn) loop() (v course) {
 	}
 	c.arm(c.due)
 	if c.s.closing.Load() { // shutdown may have come between
-		if c.phase.Load() == resting {
+		if c.lingers = c.phase.Load() == resting; c.lingers {
 			return endIt
 		}
 		c.arm(now.Add(lastChance))
@@ -244,7 +244,8 @@ func (c *conn) rests(now time.Time) bool {
 	c.begun, c.due = time.Time{}, now.Add(idleTimeout)
 	c.soon(now)
 	c.phase.Store(resting)
-	return !c.s.closing.Load()
+	c.lingers = c.s.closing.Load()
+	return !c.lingers
 }
 
 // turn answers the requests that have come, in order, as far as Hit can, and
@@ -304,7 +305,7 @@ func (c *conn) turnAt(d *desk, now time.Time) course {
 		}
 		d.buf = d.buf[n:]
 		if c.last {
-			c.flush(nil) // an error ends it too
+			c.lingers = c.flush(nil) == nil
 			return endIt
 		}
 	}

@@ -243,7 +243,9 @@ func (w *responseWriter) finish() bool {
 		d.out = append(d.out, "\r\n"...)
 	}
 	w.flush()
-	return w.err == nil && !w.close && (w.bodyless || w.left <= 0)
+	whole := w.err == nil && (w.bodyless || w.left <= 0)
+	w.c.lingers = whole && w.close
+	return whole && !w.close
 }
 
 // trailer returns the names of the trailer's fields, sorted.

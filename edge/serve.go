@@ -26,8 +26,8 @@ const (
 	headTimeout = 10 * time.Second
 	// idleTimeout is how long a connection may rest between two requests.
 	idleTimeout = 75 * time.Second
-	// lingerBytes and lingerTimeout bound what is still read after an error
-	// was answered, so that the answer is not lost to a reset (RFC 9112 §9.6).
+	// lingerBytes and lingerTimeout bound what is still read after a connection's
+	// last answer, so that this is not lost to a reset (RFC 9112 §9.6).
 	lingerBytes   = 256 << 10
 	lingerTimeout = time.Second
 	// firstBuffer is what a connection starts to read with.
@@ -71,7 +71,7 @@ func newServer(e *Edge, ln net.Listener) *server {
 			}
 		},
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, &connFacts{c.(*conn).state, &c.(*conn).guard, s.verify != nil})
+			return context.WithValue(ctx, connKey{}, &connFacts{c.(*conn).state, &c.(*conn).guard, s.verify != nil, &c.(*conn).lingers})
 		},
 	}
 	return s
@@ -123,16 +123,22 @@ func (s *server) Close() error {
 func (s *server) Addr() net.Addr { return s.addr }
 
 func (s *server) serveHTTP(w http.ResponseWriter, r *http.Request) {
-	if s.last() {
+	last := s.last()
+	if last {
 		w.Header().Set("Connection", "close")
 	}
-	if facts, ok := r.Context().Value(connKey{}).(*connFacts); ok && r.Method == refusedMethod {
+	facts, ok := r.Context().Value(connKey{}).(*connFacts)
+	if ok && r.Method == refusedMethod {
 		if bad := facts.guard.refused.Load(); bad != nil {
 			s.e.answerRefused(w, r, bad, facts.state)
+			*facts.lingers = true
 			return
 		}
 	}
 	s.e.ServeHTTP(w, r)
+	if ok && last {
+		*facts.lingers = true
+	}
 }
 
 // answerRefused answers a head that guard refused; the connection ends with it.
@@ -257,6 +263,7 @@ type conn struct {
 	bad     *refused  // the head that ended the loop
 	writing bool      // an answer is on its way, and maybe not whole
 	last    bool      // it has been announced that the connection closes
+	lingers bool      // its last answer is out, and whole
 
 	// Of answers by all rules.
 	ctx    context.Context // ends when the client has gone; nil: none was needed yet
@@ -301,6 +308,9 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // Close closes the connection and forgets it.
 func (c *conn) Close() error {
+	if c.lingers {
+		c.linger()
+	}
 	c.s.remove(c)
 	if c.gone != nil {
 		c.gone()
@@ -399,8 +409,7 @@ func hostOf(a net.Addr) string {
 	return host
 }
 
-// refuse answers a head that cannot be trusted, and gives the client the time
-// to read that before the connection ends.
+// refuse answers a head that cannot be trusted, as the connection's last.
 func (c *conn) refuse(bad *refused) {
 	text := strconv.Itoa(bad.status) + " " + http.StatusText(bad.status) + ": " + bad.why + "\n"
 	out := appendStatusLine(nil, bad.status)
@@ -416,9 +425,5 @@ func (c *conn) refuse(bad *refused) {
 	if e := c.s.e; e.access != nil {
 		e.access.Log(&AccessRecord{Time: e.now(), Client: c.peer, Status: bad.status, Bytes: int64(len(text)), Cache: "local", TLS: c.state})
 	}
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		half.CloseWrite()
-		c.SetReadDeadline(time.Now().Add(lingerTimeout))
-		io.CopyN(io.Discard, c.Conn, lingerBytes)
-	}
+	c.lingers = true
 }
