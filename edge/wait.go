@@ -44,17 +44,17 @@ func (x *exchange) fetch(f found) {
 			if fl = e.joinOnly(key); fl != nil {
 				leader = false
 			} else if part != "" {
-				fl, leader = e.join(key+"\x00"+part, x.key, scopes)
+				fl, leader = e.joinUnless(key+"\x00"+part, x.key, scopes, func() bool { return x.storedMeanwhile(f) })
 			} else {
 				fl = e.solo(x.key, scopes)
 			}
 		default:
 			fl, leader = e.joinUnless(key, x.key, scopes, func() bool { return x.storedMeanwhile(f) })
-			if fl == nil { // it is a hit, most likely
-				x.spareMiss()
-				x.pull()
-				return
-			}
+		}
+		if fl == nil { // it is a hit, most likely
+			x.spareMiss()
+			x.pull()
+			return
 		}
 		if leader {
 			w := x.newFill(fl, f)
