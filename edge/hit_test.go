@@ -135,6 +135,20 @@ func storeAt(t testing.TB, e *Edge, path string) {
 	t.Fatalf("%s is not stored", path)
 }
 
+// fetchesEnd waits till what has been fetched is stored: that may be after its client
+// has it.
+func fetchesEnd(e *Edge) {
+	for {
+		e.flights.mu.Lock()
+		n := len(e.flights.all)
+		e.flights.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
 // hits are heads that Hit answers, with what is to come, from browserEdge.
 func hits(t testing.TB) map[string][]byte {
 	heads := chromium(t)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -375,15 +374,7 @@ func TestRevalidateBeginsAnew(t *testing.T) {
 		if call(t.Context(), e, a); a.body.String() != want {
 			t.Errorf("got %q, want %q", a.body.String(), want)
 		}
-		for { // who looked for it before it was stored, and for a fetch after that, would fetch again
-			e.flights.mu.Lock()
-			n := len(e.flights.all)
-			e.flights.mu.Unlock()
-			if n == 0 {
-				return
-			}
-			runtime.Gosched()
-		}
+		fetchesEnd(e)
 	}
 	purged(t, e, Purge{Seq: 8, URL: "http://s.test/a"})
 	e.SetApplied(9, testLog)

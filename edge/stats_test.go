@@ -48,6 +48,7 @@ func TestStats(t *testing.T) {
 			}
 			io.Copy(io.Discard, resp.Body)
 			c.Close()
+			fetchesEnd(e)
 		}
 	}
 	ask("a.test", "/1", 1)
