@@ -24,7 +24,7 @@ var mayImport = map[string][]string{
 	"bench/http":        {"bench/pinned"},
 	"bench/pinned":      {},
 	"bench/purge":       {"feed", "internal/control"},
-	"policy":            {"internal/siphash"},
+	"policy":            {"internal/bigmem", "internal/siphash"},
 	"zones":             {"internal/bigmem", "internal/durable"},
 	"dnsserver":         {"policy", "zones", "internal/mmsg", "internal/siphash"},
 	"origin":            {"internal/health", "internal/rewrite"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"runtime"
 )
 
 const (
@@ -110,15 +111,16 @@ func cut(f family, runs []run[uint16], block func(start uint64, length int, regi
 // covers most of it, and the scope is the length of the longest block in it:
 // longer than the SOURCE, which tells the resolver that its SOURCE was too
 // short for a tailored answer and what would do (RFC 7871 §7.2.1).
-func (a *atlas) locate(client netip.Prefix) area {
+func (a *atlas) locate(client netip.Prefix) (found area) {
 	switch addr := client.Addr(); {
 	case a.uniform:
-		return area{}
 	case addr.Is4():
-		return a.four.locate(families[0], unit(addr), client.Bits())
+		found = a.four.locate(families[0], unit(addr), client.Bits())
 	default:
-		return a.six.locate(families[1], unit(addr), client.Bits())
+		found = a.six.locate(families[1], unit(addr), client.Bits())
 	}
+	runtime.KeepAlive(a) // which owns what was read
+	return found
 }
 
 // normal makes a client comparable with blocks: IPv4 in IPv6 is IPv4, bits

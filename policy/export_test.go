@@ -2,11 +2,13 @@ package policy
 
 import (
 	"net/netip"
+	"runtime"
 )
 
 // Blocks lists the blocks of a root, of IPv4 and of IPv6.
 func (s *Set) Blocks(root Name) [2][]netip.Prefix {
 	a := &s.roots[root].atlas
+	defer runtime.KeepAlive(s)
 	return [2][]netip.Prefix{a.four.blocks(families[0]), a.six.blocks(families[1])}
 }
 

@@ -2,7 +2,10 @@ package policy
 
 import (
 	"math/bits"
+	"runtime"
 	"slices"
+
+	"perigee.example/internal/bigmem"
 )
 
 const (
@@ -43,7 +46,49 @@ type table[C uint32 | uint64] struct {
 	first []uint32 // by topBits, and one more: the first cell that begins there or behind
 	steps []uint32 // see makeSteps
 	wide  []wide   // by middle
+
+	memory *memory // of all but wide; nil when it is Go's
 }
+
+// memory owns a region. Who reads the table keeps the atlas that it is part of
+// (runtime.KeepAlive), and so this.
+type memory struct{ region *bigmem.Region }
+
+// hugePage is the size of one. A table that would not fill half of one stays where it is.
+const hugePage = 2 << 20
+
+// settle moves a table to huge pages, where the system has them to give: a client
+// is found by some four lines of the cache on as many pages, far apart, and with
+// small ones the processor mostly has to look each page up first.
+func (t *table[C]) settle() {
+	size := 4*(len(t.heads)+len(t.first)+len(t.steps)) + t.cellSize()*len(t.cells)
+	if size < hugePage/2 {
+		return
+	}
+	r, err := bigmem.Reserve((size+hugePage-1)&^(hugePage-1), true)
+	if err != nil {
+		return // small pages do as well
+	}
+	rest := r.Bytes()
+	take := func(n int) []byte {
+		b := rest[:n:n]
+		rest = rest[n:]
+		return b
+	}
+	cells := bigmem.Words[C](take(t.cellSize() * len(t.cells)))
+	copy(cells, t.cells)
+	t.cells = cells
+	for _, list := range [...]*[]uint32{&t.heads, &t.first, &t.steps} {
+		words := bigmem.Uint32s(take(4 * len(*list)))
+		copy(words, *list)
+		*list = words
+	}
+	t.memory = &memory{r}
+	runtime.AddCleanup(t.memory, func(r *bigmem.Region) { r.Free() }, r)
+}
+
+// cellSize is the octets of a cell.
+func (t *table[C]) cellSize() int { return bits.Len64(uint64(^C(0))) / 8 }
 
 // wide is an inner node of the binary trie of blocks with more than maxWalk
 // blocks below it. Its two halves meet where a block begins, and at no other
@@ -82,6 +127,7 @@ func newTable[C uint32 | uint64](f family, runs []run[uint16], blocks, regions i
 	s.node(0, len(t.cells), 0, 0)
 	t.wide = s.wide
 	slices.SortFunc(t.wide, func(a, b wide) int { return int(a.middle) - int(b.middle) })
+	t.settle()
 	return t
 }
 

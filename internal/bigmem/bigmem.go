@@ -97,13 +97,14 @@ func (b *Block) Free() {
 
 // Uint32s is memory of a block as numbers, in the machine's order. The length
 // of b must be a multiple of 4.
-func Uint32s(b []byte) []uint32 { return numbers[uint32](b) }
+func Uint32s(b []byte) []uint32 { return Words[uint32](b) }
 
 // Uint64s is memory of a block as numbers, in the machine's order. The length
 // of b must be a multiple of 8.
-func Uint64s(b []byte) []uint64 { return numbers[uint64](b) }
+func Uint64s(b []byte) []uint64 { return Words[uint64](b) }
 
-func numbers[T uint32 | uint64](b []byte) []T {
+// Words is Uint32s or Uint64s.
+func Words[T uint32 | uint64](b []byte) []T {
 	var t T
 	size := int(unsafe.Sizeof(t))
 	if len(b) == 0 {
