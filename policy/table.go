@@ -13,8 +13,12 @@ const (
 	// 256 KiB, of which the networks in use touch a part.
 	topBits = 16
 
-	// oneBlock marks the head of a bucket that lies in one block.
+	// oneBlock marks the head of a bucket that lies in one block, crowded that of
+	// one with an index. The low cellBits of a head are those of a cell, or say
+	// where; what is between counts.
 	oneBlock = 1 << 31
+	crowded  = 1 << 30
+	cellBits = 24
 
 	// perStep is how many blocks of a bucket share an entry of its index, and how
 	// many it has without one: of IPv4 a line of the cache.
@@ -39,8 +43,9 @@ const (
 type table[C uint32 | uint64] struct {
 	// heads is by topBits. Of a bucket that lies in one block it has oneBlock and
 	// that block's length and region, as a cell: of countries' IPv4 seven in eight
-	// do, and a client in one is found in this array alone. Of a bucket with more
-	// than perStep cells it is the first entry in steps.
+	// do, and a client in one is found in this array alone. Of one with up to
+	// perStep cells it has how many, and the first. Of any other it has crowded,
+	// its stepBits, and the first entry in steps.
 	heads []uint32
 	cells []C
 	first []uint32 // by topBits, and one more: the first cell that begins there or behind
@@ -119,8 +124,11 @@ func newTable[C uint32 | uint64](f family, runs []run[uint16], blocks, regions i
 	t.makeSteps(f, last)
 	fill(t.first[next:], uint32(len(t.cells)))
 	for i := range t.heads {
-		if end := t.first[i+1]; end-t.first[i] <= 1 { // one cell is of the whole bucket, none of a larger block
-			t.heads[i] = oneBlock | uint32(t.cells[end-1])&(1<<24-1)
+		switch n := t.first[i+1] - t.first[i]; {
+		case n <= 1: // one cell is of the whole bucket, none of a larger block
+			t.heads[i] = oneBlock | uint32(t.cells[t.first[i+1]-1])&(1<<cellBits-1)
+		case n <= perStep:
+			t.heads[i] = n<<cellBits | t.first[i]
 		}
 	}
 	s := summary[C]{t: &t, f: f, at: make([]uint32, regions)}
@@ -155,7 +163,7 @@ func (t *table[C]) makeSteps(f family, bucket int) {
 		return
 	}
 	shift, k := t.shift(f), f.stepBits(end-at)
-	t.heads[bucket] = uint32(len(t.steps))
+	t.heads[bucket] = crowded | uint32(k)<<cellBits | uint32(len(t.steps))
 	for v := range uint64(1) << k {
 		for at < end && uint64(t.cells[at]>>shift) < v<<(f.rest()-k) {
 			at++
@@ -167,11 +175,15 @@ func (t *table[C]) makeSteps(f family, bucket int) {
 
 // find returns the cell of the block that holds unit u.
 func (t *table[C]) find(f family, u uint64) int {
-	top := u >> f.rest()
-	lo, hi := t.first[top], t.first[top+1] // of those that begin in the bucket
-	low := u & (1<<f.rest() - 1)
-	if hi-lo > perStep {
-		at := t.heads[top] + uint32(low>>(f.rest()-f.stepBits(hi-lo)))
+	top, low := u>>f.rest(), u&(1<<f.rest()-1)
+	head := t.heads[top]
+	lo, count := head&(1<<cellBits-1), head>>cellBits
+	hi := lo + count
+	switch {
+	case head >= oneBlock:
+		return int(t.first[top+1]) - 1
+	case head >= crowded:
+		at := lo + uint32(low>>(f.rest()-int(count&^(crowded>>cellBits))))
 		lo, hi = t.steps[at], t.steps[at+1]
 	}
 	// Before the first cell that begins behind u. Halving would guess wrong at each
