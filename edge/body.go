@@ -203,6 +203,13 @@ func (g *growing) isWhole() bool {
 	return g.done && g.err == nil
 }
 
+// cutShort reports that the rest of the body does not come.
+func (g *growing) cutShort() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.done && g.err != nil
+}
+
 func (g *growing) wakeWriter() {
 	if g.moved != nil {
 		close(g.moved)

@@ -120,9 +120,13 @@ func (e *Edge) joinUnless(key, primary string, scopes purgeScopes, have func() b
 	return fl, true
 }
 
-// outdated reports that a purge has come since fl began: by tag too, once the
-// response's tags are known. flights.mu is held.
+// outdated reports that nobody is to join fl any more: a purge has come since it
+// began, by tag too, once the response's tags are known, or its body was cut short.
+// flights.mu is held.
 func (e *Edge) outdated(fl *flight) bool {
+	if g := fl.outcome.body; g != nil && g.cutShort() {
+		return true
+	}
 	scopes := &fl.scopes
 	if fl.outcome.obj != nil {
 		scopes = &fl.outcome.obj.scopes

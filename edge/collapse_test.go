@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -432,43 +431,6 @@ func TestOldFillDoesNotReplaceNew(t *testing.T) {
 		call(t.Context(), e, w)
 		if w.body.String() != "new" || s.n.Load() != 2 {
 			t.Errorf("%q after %d requests to the origin", w.body.String(), s.n.Load())
-		}
-	})
-}
-
-// A request that finds nothing, and comes to the fetches when that of another has
-// just ended, has what that one stored.
-func TestStoredMeanwhile(t *testing.T) {
-	t.Run("whole", func(t *testing.T) { storedMeanwhile(t) })
-	t.Run("part", func(t *testing.T) { storedMeanwhile(t, "Range", "bytes=2-3") })
-}
-
-func storedMeanwhile(t *testing.T, fields ...string) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newLargeFile(100)
-		var e *Edge
-		var late atomic.Bool
-		now := func() time.Time { // it is asked for between the two
-			pc := make([]uintptr, 1)
-			runtime.Callers(2, pc)
-			caller, _ := runtime.CallersFrames(pc).Next()
-			if strings.HasSuffix(caller.Function, ").missAllowed") && late.CompareAndSwap(true, false) {
-				call(t.Context(), e, newAnswer(), fields...)
-				synctest.Wait()
-			}
-			return time.Now()
-		}
-		var err error
-		e, err = New(Config{Now: now, Sites: []Site{{Name: "s", Hosts: []string{"s.test"}, Origin: HandlerTransport(f)}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer e.Close()
-		late.Store(true)
-		w := newAnswer()
-		call(t.Context(), e, w, fields...)
-		if asked, cs := f.requests(), w.header.Get("Cache-Status"); strings.Count(asked, "GET") != 1 || !strings.Contains(cs, "hit") || late.Load() {
-			t.Errorf("the origin was asked %s; the late one: %s", asked, cs)
 		}
 	})
 }
