@@ -195,6 +195,7 @@ func TestLeaderOfAPrivateResponseLeaves(t *testing.T) {
 		close(g.head)
 		close(g.body)
 		wg.Wait()
+		synctest.Wait() // the fetch ends behind those who wait for it
 		if fl.ctx.Err() == nil {
 			t.Error("the context of the fetch is still there")
 		}
