@@ -28,6 +28,7 @@ import (
 // config is one run.
 type config struct {
 	perigee string // the binary
+	beside  string // another one, such as that of the commit before
 	src     string // folder of the C programs
 	dir     string // of everything that is made
 	rounds  int
@@ -48,6 +49,7 @@ func main() {
 	c := config{draws: mostRequests, fill: fillBytes}
 	var peers, mixes string
 	flag.StringVar(&c.perigee, "perigee", "bin/perigee", "the perigee `binary`")
+	flag.StringVar(&c.beside, "beside", "", "another perigee `binary`, to compare with")
 	flag.StringVar(&c.src, "src", "bench", "the `folder` of httpfloor.c and httpload.c")
 	flag.IntVar(&c.rounds, "rounds", 3, "interleaved rounds")
 	flag.Float64Var(&c.seconds, "seconds", 2, "seconds of load for each server in each round")
@@ -62,6 +64,9 @@ func main() {
 	}
 	if peers != "" {
 		c.peers = strings.Split(peers, ",")
+	}
+	if c.beside != "" && c.peers != nil {
+		c.peers = append(c.peers, "beside")
 	}
 	if !pinned.Isolate() {
 		fmt.Println("no network of our own (it takes root, unshare and ip): TCP is as it is here")
@@ -83,6 +88,11 @@ func run(c *config) (err error) {
 	defer os.RemoveAll(c.dir)
 	if c.perigee, err = filepath.Abs(c.perigee); err != nil {
 		return err
+	}
+	if c.beside != "" {
+		if c.beside, err = filepath.Abs(c.beside); err != nil {
+			return err
+		}
 	}
 	if err := prepare(c); err != nil {
 		return err

@@ -38,10 +38,13 @@ type contender struct {
 
 func contenders(c *config) []contender {
 	plain := []string{"bare", "chromium", "100k", "10m", "pipelined"}
-	return []contender{
+	perigee := contender{name: "perigee", program: c.perigee, note: "access log, metrics and limits on", disk: true, files: map[string]string{"perigee.toml": perigeeConfig},
+		args: []string{"serve", "edge", "bench", "-c", "{DIR}/perigee.toml", "--state", "{DIR}/state"}}
+	beside := perigee
+	beside.name, beside.note, beside.program = "beside", "another binary", c.beside
+	list := []contender{
 		{name: "floor", program: filepath.Join(c.dir, "httpfloor"), note: "C, epoll", mix: plain, args: []string{"{PORT}", "{POOL}"}},
-		{name: "perigee", program: c.perigee, note: "access log, metrics and limits on", disk: true, files: map[string]string{"perigee.toml": perigeeConfig},
-			args: []string{"serve", "edge", "bench", "-c", "{DIR}/perigee.toml", "--state", "{DIR}/state"}},
+		perigee,
 		{name: "haproxy", program: "haproxy", note: "cache, nbthread 1", files: map[string]string{"haproxy.cfg": haproxyConfig}, args: []string{"-db", "-f", "{DIR}/haproxy.cfg"}},
 		{name: "nginx", program: "nginx", note: "proxy_cache", disk: true, files: map[string]string{"nginx.conf": nginxConfig + nginxProxy},
 			args: []string{"-p", "{DIR}", "-e", "stderr", "-c", "{DIR}/nginx.conf"}},
@@ -53,6 +56,10 @@ func contenders(c *config) []contender {
 			args: []string{"-F", "-j", "none", "-n", "{DIR}/run", "-a", "127.0.0.1:{PORT}", "-f", "{DIR}/default.vcl", "-s", "malloc,2g",
 				"-T", "none", "-p", "thread_pools=1", "-p", "thread_pool_min=100", "-p", "http_gzip_support=off"}},
 	}
+	if c.beside != "" {
+		list = append(list, beside)
+	}
+	return list
 }
 
 // startAll starts every contender of a mix that is installed and wanted, and
