@@ -29,18 +29,18 @@ func (h *head) takes() bool { return h.plain() && h.target[0] == '/' }
 // octets that the head was read from.
 func (h *head) request(client string) *http.Request {
 	text := strings.Clone(h.text[:h.end])
-	own := func(s span) string { return text[s.from:s.to] }
+	own := func(s span) string { return text[h.at+int(s.from) : h.at+int(s.to)] }
 	r := &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Body: http.NoBody, RemoteAddr: client,
-		Header: make(http.Header, h.n)}
+		Header: make(http.Header, len(h.lines))}
 	if h.method == http.MethodHead {
 		r.Method = http.MethodHead
 	}
 	r.RequestURI = text[len(h.method)+1:][:len(h.target)]
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	r.URL = &url.URL{Path: path}
-	lines := make([]string, h.n)
-	for i := range h.n {
-		name, value := textproto.CanonicalMIMEHeaderKey(own(h.names[i])), own(h.values[i])
+	lines := make([]string, len(h.lines))
+	for i, l := range h.lines {
+		name, value := textproto.CanonicalMIMEHeaderKey(own(l.name)), own(l.value)
 		if name == "Host" {
 			r.Host = value
 			continue

@@ -25,23 +25,36 @@ var errHeadIncomplete = errors.New("the head is not complete")
 
 type span struct{ from, to uint16 }
 
+// fieldLine is where a name and a value stand, counted from the first field line.
+type fieldLine struct{ name, value span }
+
+// fieldLines is what the field lines of a head say. Nothing in it depends on what
+// stands before them, but for the version.
+type fieldLines struct {
+	lines         []fieldLine
+	lengths       uint64 // bit n%64 is set if a name has n octets
+	hosts         int
+	hostLine      int   // of lines, if there is one
+	contentLength int64 // -1: none
+	chunked       bool
+	conditional   bool // there is a field that conditions or ranges may come by
+	unusual       bool // there is a field that is the general path's
+}
+
 // head is a parsed HTTP/1.x request head. It points into the bytes it was
 // parsed from, which must not change while it is in use.
 type head struct {
 	text           string
-	end            int // of the head in text, once it is parsed whole
+	at, end        int // of the field lines in text; end once it is parsed whole
 	method, target string
 	minor          int // of HTTP/1.minor
 	host           string
-	hosts          int
-	contentLength  int64 // -1: none
-	chunked        bool
-	conditional    bool   // it has a field that conditions or ranges may come by
-	unusual        bool   // it has a field that is the general path's
-	key            []byte // room for the cache key
-	names, values  [maxFields]span
-	n              int
-	stored         stored // a view of what Hit found for it
+	fieldLines
+	same    *repeated // what it is compared with; nil: nothing
+	repeats bool      // the fields are those of same
+	key     []byte    // room for the cache key
+	room    [maxFields]fieldLine
+	stored  stored // a view of what Hit found for it
 }
 
 // parse reads the head at the start of b and returns its length, empty line
@@ -55,11 +68,13 @@ func (h *head) parse(b []byte) (int, error) {
 		limited = limited[:maxHeadBytes]
 	}
 	h.text = unsafe.String(unsafe.SliceData(limited), len(limited))
-	h.n, h.hosts, h.host, h.contentLength, h.chunked = 0, 0, "", -1, false
-	h.conditional, h.unusual = false, false
+	h.fieldLines, h.host, h.repeats = fieldLines{lines: h.room[:0], contentLength: -1}, "", false
 	line, pos, err := h.line(0)
 	if err == nil {
 		err = h.requestLine(line)
+	}
+	if h.at = pos; err == nil && h.likeBefore() {
+		return h.end, nil
 	}
 	for err == nil {
 		var next int
@@ -77,7 +92,7 @@ func (h *head) parse(b []byte) (int, error) {
 		pos = next
 	}
 	if err == errHeadIncomplete && len(b) >= maxHeadBytes {
-		if h.n == 0 && pos == 0 {
+		if len(h.lines) == 0 && pos == 0 {
 			return 0, refuse(http.StatusRequestURITooLong, "the request line is too long")
 		}
 		return 0, refuse(http.StatusRequestHeaderFieldsTooLarge, "the head has more than %d bytes", maxHeadBytes)
@@ -122,7 +137,7 @@ func (h *head) requestLine(line string) error {
 }
 
 func (h *head) field(line string, pos int) error {
-	if h.n == maxFields {
+	if len(h.lines) == maxFields {
 		return refuse(http.StatusRequestHeaderFieldsTooLarge, "the head has more than %d fields", maxFields)
 	}
 	colon := 0 // found by walking over the name, which must be looked at anyway
@@ -142,9 +157,9 @@ func (h *head) field(line string, pos int) error {
 	if !validValue(line[from:to]) {
 		return refuse(http.StatusBadRequest, "a field value holds a control byte")
 	}
-	h.names[h.n] = span{uint16(pos), uint16(pos + colon)}
-	h.values[h.n] = span{uint16(pos + from), uint16(pos + to)}
-	h.n++
+	pos -= h.at
+	h.lines = append(h.lines, fieldLine{span{uint16(pos), uint16(pos + colon)}, span{uint16(pos + from), uint16(pos + to)}})
+	h.lengths |= 1 << (colon % 64)
 	return h.special(line[:colon], line[from:to])
 }
 
@@ -208,7 +223,7 @@ func (h *head) special(name, value string) error {
 			if h.hosts++; h.hosts > 1 {
 				return refuse(http.StatusBadRequest, "there are two Host fields")
 			}
-			h.host = value
+			h.host, h.hostLine = value, len(h.lines)-1
 		}
 	case 5:
 		h.conditional = h.conditional || strings.EqualFold(name, "Range")
@@ -276,14 +291,19 @@ func (h *head) checkFraming() error {
 // bodyless reports that no body follows the head.
 func (h *head) bodyless() bool { return h.contentLength <= 0 && !h.chunked }
 
-func (h *head) name(i int) string  { return h.text[h.names[i].from:h.names[i].to] }
-func (h *head) value(i int) string { return h.text[h.values[i].from:h.values[i].to] }
+func (h *head) name(i int) string  { return h.of(h.lines[i].name) }
+func (h *head) value(i int) string { return h.of(h.lines[i].value) }
+
+func (h *head) of(s span) string { return h.text[h.at+int(s.from) : h.at+int(s.to)] }
 
 // combined implements fields.
 func (h *head) combined(name string) (string, bool) {
+	if h.lengths>>(len(name)%64)&1 == 0 {
+		return "", false
+	}
 	found := -1
-	for i := range h.n {
-		if n := h.names[i]; int(n.to-n.from) != len(name) || !strings.EqualFold(h.name(i), name) {
+	for i := range h.lines {
+		if n := h.lines[i].name; int(n.to-n.from) != len(name) || !strings.EqualFold(h.name(i), name) {
 			continue
 		}
 		if found >= 0 {
@@ -299,7 +319,7 @@ func (h *head) combined(name string) (string, bool) {
 
 func (h *head) join(name string) string {
 	var lines []string
-	for i := range h.n {
+	for i := range h.lines {
 		if strings.EqualFold(h.name(i), name) {
 			lines = append(lines, h.value(i))
 		}

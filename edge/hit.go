@@ -126,8 +126,7 @@ func hit(dst []byte, h *head, s *Snapshot, now time.Time, body *Body) (out []byt
 		return dst, false
 	}
 	t := &body.target
-	var err error
-	if *t, err = parseTarget(h.target, h.host, s.tls); err != nil || strings.HasPrefix(t.path, "/-/") {
+	if err := h.readTarget(t, s.tls); err != nil || strings.HasPrefix(t.path, "/-/") {
 		return dst, false
 	}
 	site, channel := s.route(t)

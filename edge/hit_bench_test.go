@@ -95,3 +95,29 @@ func BenchmarkHitPages(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkHitRepeated is BenchmarkHitPages of a connection whose requests have the
+// same fields, as a browser's mostly have.
+func BenchmarkHitRepeated(b *testing.B) {
+	for name, form := range map[string]string{"bare": "GET /page%d HTTP/1.1\r\nHost: s.test\r\n\r\n", "chromium": chromiumPage} {
+		b.Run(name, func(b *testing.B) {
+			e, requests := pagesEdge(b, 16, form)
+			out, now, snap := make([]byte, 0, 4096), time.Now(), e.Snapshot()
+			h := head{same: new(repeated)}
+			b.ReportAllocs()
+			i := 0
+			for b.Loop() {
+				var body Body
+				if _, err := h.parse(requests[i]); err != nil {
+					b.Fatal(err)
+				}
+				h.same.keep(&h)
+				if _, ok := hit(out, &h, snap, now, &body); !ok {
+					b.Fatal("no hit")
+				}
+				body.Close()
+				i = (i + 1) % len(requests)
+			}
+		})
+	}
+}

@@ -70,19 +70,30 @@ func parseTarget(raw, host string, tls bool) (target, error) {
 	if err := t.setAuthority(host); err != nil {
 		return target{}, err
 	}
+	if err := t.setResource(raw); err != nil {
+		return target{}, err
+	}
+	return t, nil
+}
+
+// setResource checks path and query; t has none yet.
+func (t *target) setResource(raw string) error {
 	if i := strings.IndexByte(raw, '?'); i >= 0 {
 		raw, t.query = raw[:i], raw[i:]
 	}
-	if err := checkPath(raw); err != nil {
-		return target{}, err
+	strays, err := checkPath(raw)
+	if err != nil {
+		return err
 	}
-	t.path = escapeStray(raw)
+	if t.path = raw; strays {
+		t.path = escapeStray(raw)
+	}
 	for i := range len(t.query) {
 		if c := t.query[i]; c <= ' ' || c >= 0x7f || c == '#' {
-			return target{}, refuse(http.StatusBadRequest, "the query holds a byte that a URI cannot hold")
+			return refuse(http.StatusBadRequest, "the query holds a byte that a URI cannot hold")
 		}
 	}
-	return t, nil
+	return nil
 }
 
 func cutScheme(raw string) (rest string, tls, ok bool) {
@@ -186,10 +197,10 @@ func lower(s string) string {
 // checkPath refuses a path that two parsers could read differently: bytes
 // that a URI cannot hold, a broken escape, an encoded NUL, and dot segments,
 // plain or encoded. Clients remove dot segments before they ask (RFC 3986
-// §5.2.4); what still has them means harm. "%2F" is never decoded.
-func checkPath(p string) error {
+// §5.2.4); what still has them means harm. "%2F" is never decoded. It reports whether there is something for escapeStray.
+func checkPath(p string) (strays bool, err error) {
 	if p == "" || p[0] != '/' {
-		return refuse(http.StatusBadRequest, "the path is empty")
+		return false, refuse(http.StatusBadRequest, "the path is empty")
 	}
 	dots, plain := 0, true // of the segment so far: its dots, and that it has nothing else
 	for i := 1; i <= len(p); i++ {
@@ -203,22 +214,24 @@ func checkPath(p string) error {
 		switch {
 		case c == '%':
 			if i+2 >= len(p) || unhex(p[i+1]) < 0 || unhex(p[i+2]) < 0 {
-				return refuse(http.StatusBadRequest, "the path has a broken %% escape")
+				return false, refuse(http.StatusBadRequest, "the path has a broken %% escape")
 			}
 			c = byte(unhex(p[i+1])<<4 | unhex(p[i+2]))
 			i += 2
 			if c == 0 {
-				return refuse(http.StatusBadRequest, "the path has an encoded NUL")
+				return false, refuse(http.StatusBadRequest, "the path has an encoded NUL")
 			}
 		case c <= ' ', c >= 0x7f, c == '#', c == '\\':
-			return refuse(http.StatusBadRequest, "the path holds a byte that a URI cannot hold")
+			return false, refuse(http.StatusBadRequest, "the path holds a byte that a URI cannot hold")
+		case pathOctets[c] == stray:
+			strays = true
 		}
 		switch c {
 		case '/', '\\', ';':
 			// Origins that decode a separator, or cut parameters off a segment,
 			// see the segment end here.
 			if plain && (dots == 1 || dots == 2) {
-				return refuse(http.StatusBadRequest, "the path has a dot segment")
+				return false, refuse(http.StatusBadRequest, "the path has a dot segment")
 			}
 			dots, plain = 0, true
 		case '.':
@@ -227,7 +240,7 @@ func checkPath(p string) error {
 			plain = false
 		}
 	}
-	return nil
+	return strays, nil
 }
 
 // Kinds of octets in a path, for those who pass the ordinary ones quickly.
@@ -253,15 +266,6 @@ var pathOctets = func() (t [256]uint8) {
 // all the same, as net/url would on the way to the origin: so that key and
 // origin see one spelling.
 func escapeStray(p string) string {
-	some := false
-	for i := range len(p) { // what has none of them is passed quickly
-		if pathOctets[p[i]] == stray {
-			some = true
-		}
-	}
-	if !some {
-		return p
-	}
 	var b strings.Builder
 	for i := range len(p) {
 		if c := p[i]; pathOctets[c] == stray {

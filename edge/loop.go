@@ -78,6 +78,7 @@ func (c *conn) take() *desk {
 		d.in = make([]byte, 2*len(d.in))
 	}
 	d.buf = d.in[:copy(d.in, c.kept)]
+	d.head.same = c.same
 	c.desk = d
 	return d
 }
@@ -93,7 +94,7 @@ func (c *conn) drop() {
 	} else {
 		c.kept = append(c.kept[:0], d.buf...)
 	}
-	d.buf, d.out = nil, d.out[:0]
+	d.buf, d.out, d.head.same, d.head.lines = nil, d.out[:0], nil, nil
 	if len(d.in) == deskBytes && cap(d.out) <= 2*gatherBytes {
 		desks.Put(d)
 	}
@@ -296,6 +297,9 @@ func (c *conn) turnAt(d *desk, now time.Time) course {
 			return refuseHead
 		}
 		c.begun = time.Time{}
+		if !d.head.repeats {
+			c.remember(&d.head)
+		}
 		if ok, err := c.answer(d, now); err != nil {
 			return endIt
 		} else if !ok && d.head.takes() {
@@ -308,6 +312,21 @@ func (c *conn) turnAt(d *desk, now time.Time) course {
 			c.lingers = c.flush(nil) == nil
 			return endIt
 		}
+	}
+}
+
+// remember keeps what a head says, for the next one: of the second on a connection and
+// those after it, since many who ask once do not ask again, and rest.
+func (c *conn) remember(h *head) {
+	switch {
+	case c.same != nil:
+		c.same.keep(h)
+	case c.asked:
+		c.same = new(repeated)
+		c.same.keep(h)
+		h.same = c.same
+	default:
+		c.asked = true
 	}
 }
 
@@ -382,9 +401,13 @@ func (c *conn) flush(body *Body) error {
 // written.
 func (c *conn) account(d *desk, n int64) {
 	e := c.s.e
-	var now time.Time
-	if e.access != nil {
-		now = e.now()
+	var took time.Duration // since the first of them came
+	if e.access != nil && len(d.done) > 0 {
+		if first := d.done[0].rec.Time; e.ownClock {
+			took = e.now().Sub(first)
+		} else {
+			took = time.Since(first) // which reads one clock, and not two
+		}
 	}
 	var last lastLine
 	var sum tally
@@ -396,7 +419,7 @@ func (c *conn) account(d *desk, n int64) {
 		if e.access == nil {
 			continue
 		}
-		r.Duration = now.Sub(r.Time)
+		r.Duration = took - r.Time.Sub(d.done[0].rec.Time)
 		if e.lines != nil {
 			d.line = e.lines.form(d.line, r, &last)
 		} else {

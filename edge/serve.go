@@ -255,6 +255,8 @@ type conn struct {
 	// Of the loop.
 	desk    *desk     // nil while there is nothing to do
 	kept    []byte    // the start of a head, while there is no desk
+	same    *repeated // what the last head said; nil: it is not kept
+	asked   bool      // there has been a head
 	begun   time.Time // when that head began; zero: none has
 	looked  bool      // at that head, which was not whole
 	due     time.Time // when the wait for octets must end
