@@ -87,11 +87,7 @@ func (w *diskWorld) start() {
 func (w *diskWorld) restart(kill bool) {
 	w.t.Helper()
 	if kill {
-		next := filepath.Join(w.t.TempDir(), "cache")
-		if err := os.CopyFS(next, os.DirFS(w.dir)); err != nil {
-			w.t.Fatal(err)
-		}
-		w.dir = next
+		w.dir = asKilled(w.t, w.dir, w.t.TempDir())
 	}
 	w.edge.Close()
 	w.start()

@@ -199,11 +199,7 @@ func (m *model) restart(kill bool) {
 	old := m.edge
 	m.mu.Unlock()
 	if kill {
-		next := filepath.Join(filepath.Dir(m.dir), strconv.Itoa(m.life))
-		if err := os.CopyFS(next, os.DirFS(m.dir)); err != nil {
-			m.t.Fatal(err)
-		}
-		m.dir = next
+		m.dir = asKilled(m.t, m.dir, filepath.Dir(m.dir))
 	}
 	old.Close()
 	m.start()
