@@ -214,6 +214,7 @@ func TestClusterSharesBucket(t *testing.T) {
 	}
 	f.everywhere(t, "the manifest", func(s *Server) bool { _, ok := s.blobs.Has(pushed.Release); return ok })
 	d := origin.DigestOf([]byte("one"))
+	f.everywhere(t, "the release", func(s *Server) bool { return s.proved("www", d) }) // else the page is sent again
 	for i, s := range f.servers {
 		r, _, err := s.FetchBlob(patient(t), d)
 		if err != nil {
