@@ -44,6 +44,9 @@ of them shows what all have, and says which one did not answer.`,
 				if l.Why != "" {
 					what += " (" + l.Why + ")"
 				}
+				if l.Times > 1 {
+					what += fmt.Sprintf(" and %s within a second", plural(l.Times-1, "more refusal"))
+				}
 				if l.Node != "" {
 					who += " at " + l.Node
 				}

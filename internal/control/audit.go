@@ -46,6 +46,9 @@ type AuditLine struct {
 	From   string    `json:"from"`            // address and port, or "socket"
 	Status int       `json:"status"`
 	Why    string    `json:"why,omitempty"` // of a refusal
+	// Times: the line stands for that many refusals of the caller's within a second, of
+	// which it shows the first; 0: for one call.
+	Times int `json:"times,omitempty"`
 }
 
 // AuditLines are the newest lines of all control nodes, oldest first.
@@ -62,6 +65,8 @@ type audit struct {
 	path string
 	most int64 // bytes of one file
 	log  *slog.Logger
+	// refused are the lines that are not written one by one.
+	refused refusedLines
 
 	mu   sync.Mutex
 	f    *os.File // nil after an error, until a new one could be begun
@@ -186,6 +191,7 @@ func (a *audit) name(i int) string {
 
 // newest reads the last n lines, oldest first.
 func (a *audit) newest(n int) (out AuditLines, err error) {
+	a.addAllRefused()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	out.Lines = []AuditLine{}
@@ -213,6 +219,7 @@ func (a *audit) newest(n int) (out AuditLines, err error) {
 }
 
 func (a *audit) close() error {
+	a.addAllRefused()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.f == nil {
@@ -267,6 +274,10 @@ func (s *Server) record(r *http.Request, status int, err error) {
 	}
 	if err != nil {
 		l.Why = asError(err).Message
+	}
+	if who != "" && isRefusal(r.Method, status) {
+		s.audit.refuse(l)
+		return
 	}
 	// A blob is no change by itself, and comes in thousands: its line is synced
 	// with that of the release. Strangers cannot have the disk synced.
