@@ -115,7 +115,7 @@ func (s *Server) collectAt(ctx context.Context, now, olderThan time.Time) (swept
 	return swept, errors.Join(err, sweepErr, s.blobs.SweepPartials(s.now().Add(-blobAge)), s.forgetProofs())
 }
 
-// forgetOpen forgets pushes that were given up.
+// forgetOpen forgets pushes that were given up, and what they left that is gone.
 func (s *Server) forgetOpen() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -128,6 +128,9 @@ func (s *Server) forgetOpen() {
 		kept = append(kept, k)
 	}
 	s.openOrder = kept
+	for site := range s.unsealed {
+		s.unsealed.expire(site, s.now().Add(-s.unsealedFor()))
+	}
 }
 
 // forgetProofs forgets what sites have sent that is in their sealed releases now, or

@@ -122,6 +122,7 @@ func (p *peers) ask(ctx context.Context, peer ClusterPeer, path, site string, bl
 
 // sent notes that a site has sent blobs, which are here, and sees to the second copy.
 func (s *Server) sent(ctx context.Context, site string, blobs ...origin.Blob) error {
+	s.arrived(site, blobs...)
 	if err := s.proofs.add(site, blobs...); err != nil {
 		return err
 	}
@@ -312,6 +313,7 @@ func (s *Server) sentElsewhere(r *http.Request, blobs ...origin.Blob) error {
 	if k, err := s.site(site); err != nil || !k.Push {
 		return nil // an older control node says none; or it is not in perigee.toml here
 	}
+	s.arrived(site, blobs...)
 	return s.proofs.add(site, blobs...)
 }
 

@@ -108,6 +108,7 @@ func (s *Server) refer(site string, release origin.Digest, blobs []origin.Blob) 
 	for _, b := range blobs {
 		s.referenced[b.Digest] = true
 	}
+	s.unsealed.remove(site, release, blobs)
 	addHeld(s.held, site, blobs)
 }
 

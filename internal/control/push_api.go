@@ -91,6 +91,7 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if err := s.blobs.Put(id, int64(len(b)), bytes.NewReader(b)); err != nil {
 		return nil, err
 	}
+	s.arrived(site, origin.Blob{Digest: id, Size: int64(len(b))})
 	if err := s.secondCopy(r.Context(), site, origin.Blob{Digest: id, Size: int64(len(b))}); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"mime"
 	"net/http"
 	"path/filepath"
@@ -30,6 +31,9 @@ const (
 	// pageAge is how long a page is kept after it was last asked for: the next
 	// release of a site usually shares most of them.
 	pageAge = 7 * 24 * time.Hour
+	// maxPagesBytes is how much of pages comes until those that the last list does not
+	// name go before their time: a token can announce one list after the other.
+	maxPagesBytes = 4 * origin.MaxManifestBytes
 	// maxReaders bounds the manifests that are read at a time: one of the longest
 	// takes a few hundred MiB while it is.
 	maxReaders = 2
@@ -53,6 +57,7 @@ type pageStore struct {
 	*origin.Blobs
 	swept  time.Time
 	wanted map[origin.Digest]int64 // pages of the last list
+	came   int64                   // bytes of pages since they were swept last
 }
 
 func (p *pageStores) open(site string, now time.Time) (*pageStore, error) {
@@ -74,6 +79,25 @@ func (p *pageStores) open(site string, now time.Time) (*pageStore, error) {
 		}
 	}
 	return s, nil
+}
+
+// want sets the pages that the site announces.
+func (p *pageStores) want(s *pageStore, pages map[origin.Digest]int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.wanted = pages
+}
+
+// add notes that a page came, and makes room when too much of them did.
+func (p *pageStores) add(s *pageStore, size int64, now time.Time) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s.came += size; s.came <= maxPagesBytes {
+		return nil
+	}
+	s.came = 0
+	_, err := s.Sweep(func(d origin.Digest) bool { _, ok := s.wanted[d]; return ok }, now)
+	return err
 }
 
 func (p *pageStores) close() {
@@ -131,14 +155,16 @@ func (s *Server) fromPages(w http.ResponseWriter, r *http.Request, site string) 
 	}
 	wanted := make(map[origin.Digest]int64, len(list.Pages))
 	for _, p := range list.Pages {
-		if _, twice := wanted[p.Digest]; !twice && !store.Keep(p.Digest, p.Size) {
-			missing = append(missing, p)
-		}
 		wanted[p.Digest] = p.Size
 	}
-	s.pages.mu.Lock()
-	store.wanted = wanted
-	s.pages.mu.Unlock()
+	s.pages.want(store, wanted) // before any is called stored
+	asked := make(map[origin.Digest]bool, len(list.Pages))
+	for _, p := range list.Pages {
+		if !asked[p.Digest] && !store.Keep(p.Digest, p.Size) {
+			missing = append(missing, p)
+		}
+		asked[p.Digest] = true
+	}
 	if missing != nil {
 		return nil, missing, nil
 	}
@@ -161,6 +187,9 @@ func (l *PageList) read(from *origin.Blobs, total int64) (b []byte, err error) {
 
 func appendBlob(b []byte, from *origin.Blobs, p origin.Blob) ([]byte, error) {
 	f, err := from.Open(p.Digest)
+	if errors.Is(err, fs.ErrNotExist) { // another push of the site announced its own, and there was no room for both
+		return nil, refuse(http.StatusConflict, "push again", "page %s of the manifest is gone: somebody else pushes at the same time", p.Digest)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -195,6 +224,9 @@ func (s *Server) putPage(w http.ResponseWriter, r *http.Request) (any, error) {
 	var broken *bodyError
 	if errors.As(err, &broken) {
 		return nil, readError(broken.err)
+	}
+	if err == nil {
+		err = s.pages.add(store, size, s.now())
 	}
 	return origin.Blob{Digest: d, Size: size}, err
 }

@@ -77,6 +77,7 @@ func (s *Server) putBatch(w http.ResponseWriter, r *http.Request) (any, error) {
 	close(work)
 	wg.Wait()
 	err := context.Cause(ctx)
+	s.arrived(site, stored...)
 	noted := s.proofs.add(site, stored...) // also what came before a mistake
 	if err == nil {
 		err = noted
@@ -161,6 +162,7 @@ func (s *Server) putPart(w http.ResponseWriter, r *http.Request, site string, d 
 	if r.ContentLength >= 0 && r.ContentLength != size-offset {
 		return nil, refuse(http.StatusBadRequest, "", "Content-Range tells of %d bytes, Content-Length of %d", size-offset, r.ContentLength)
 	}
+	s.arrived(site, origin.Blob{Digest: d, Size: size}) // what comes is kept, whole or not
 	err = s.blobs.Append(site, d, size, offset, &bodyReader{r: s.body(w, r, size-offset+1)})
 	var broken *bodyError
 	var place *origin.OffsetError

@@ -97,6 +97,7 @@ type Server struct {
 	openOrder  []openKey
 	referenced map[origin.Digest]bool // blobs of sealed releases, manifests included
 	held       map[string]*held       // by site: what its sealed releases hold
+	unsealed   unsealed               // what sites have sent beside that
 	// vital are blobs that stay in the folder when there is a bucket: manifests and snapshots.
 	vital map[origin.Digest]bool
 	// forgotSince is when the first release was forgotten that held may still have; zero: none.
@@ -162,7 +163,7 @@ const (
 func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	s := &Server{
 		c: c, log: c.Log, now: time.Now,
-		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{}, vital: map[origin.Digest]bool{}, purged: purged{},
+		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{}, unsealed: unsealed{}, vital: map[origin.Digest]bool{}, purged: purged{},
 		reports: map[string]*nodeState{}, reported: make(chan struct{}),
 	}
 	if s.log == nil {
