@@ -57,12 +57,11 @@ func (s *Server) postRelease(w http.ResponseWriter, r *http.Request) (any, error
 	if pages != nil {
 		return Posted{Missing: []origin.Blob{}, MissingPages: pages}, nil
 	}
-	select {
-	case s.readers <- struct{}{}:
-		defer func() { <-s.readers }()
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
+	done, err := s.reading(r.Context())
+	if err != nil {
+		return nil, err
 	}
+	defer done()
 	b, err := read()
 	if err != nil {
 		return nil, err
@@ -272,6 +271,24 @@ type Sealed struct {
 	Bytes   int64         `json:"bytes"`
 }
 
+// toSeal is what a seal answers, and needs, of a release that was posted.
+func (s *Server) toSeal(ctx context.Context, id origin.Digest) (out Sealed, blobs []origin.Blob, err error) {
+	done, err := s.reading(ctx)
+	if err != nil {
+		return out, nil, err
+	}
+	defer done()
+	m, err := s.manifest(id)
+	if err != nil {
+		return out, nil, refuse(http.StatusNotFound, "push again", "the manifest of release %s cannot be read: %v", id, err)
+	}
+	out = Sealed{Release: id, Files: len(m.Files)}
+	for _, f := range m.Files {
+		out.Bytes += f.Size
+	}
+	return out, m.Blobs(), nil
+}
+
 // seal puts a release on the log once every blob of it is stored.
 func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 	site := r.PathValue("site")
@@ -291,15 +308,10 @@ func (s *Server) seal(_ http.ResponseWriter, r *http.Request) (any, error) {
 	if !known {
 		return nil, refuse(http.StatusNotFound, postFirst, "release %s is not being pushed to %s", id, site)
 	}
-	m, err := s.manifest(id)
+	out, blobs, err := s.toSeal(r.Context(), id)
 	if err != nil {
-		return nil, refuse(http.StatusNotFound, "push again", "the manifest of release %s cannot be read: %v", id, err)
+		return nil, err
 	}
-	out := Sealed{Release: id, Files: len(m.Files)}
-	for _, f := range m.Files {
-		out.Bytes += f.Size
-	}
-	blobs := m.Blobs()
 	missing, err := s.missingAtSeal(r.Context(), site, blobs)
 	if err != nil {
 		return nil, err
@@ -391,7 +403,7 @@ const compareTries = 5
 // makeActive appends the entry of an activation.
 func (s *Server) makeActive(ctx context.Context, site string, req *activateRequest, kind string, body any) (e feed.Entry, err error) {
 	for range compareTries {
-		still, err := s.mayReplace(site, req.Channel, req.Release)
+		still, err := s.mayReplace(ctx, site, req.Channel, req.Release)
 		if err != nil {
 			return e, err
 		}

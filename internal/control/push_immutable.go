@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -82,7 +83,7 @@ func (s *Server) unchanged(k *KnownSite, channel string, next *origin.Manifest) 
 // mayReplace is unchanged for a release that is to become active in prod for the
 // first time; a rollback is never refused. It returns the check that the active
 // release is still the one compared with, nil when there is nothing to check.
-func (s *Server) mayReplace(site, channel string, release origin.Digest) (func(*SiteState) error, error) {
+func (s *Server) mayReplace(ctx context.Context, site, channel string, release origin.Digest) (func(*SiteState) error, error) {
 	k, err := s.site(site)
 	if err != nil {
 		return nil, err
@@ -97,6 +98,11 @@ func (s *Server) mayReplace(site, channel string, release origin.Digest) (func(*
 	if channel != origin.Prod || !first {
 		return nil, nil
 	}
+	done, err := s.reading(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	next, err := s.manifest(release)
 	if err != nil {
 		return nil, nil // the edges will say that it cannot be fetched

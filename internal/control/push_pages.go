@@ -130,6 +130,19 @@ func (s *Server) manifestOf(w http.ResponseWriter, r *http.Request, site string)
 	return nil, nil, refuse(http.StatusUnsupportedMediaType, "send Content-Type: application/json", "the body must be a manifest")
 }
 
+// reading waits until the caller may read a manifest, one of maxReaders, which done ends.
+func (s *Server) reading(ctx context.Context) (done func(), err error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	select {
+	case s.readers <- struct{}{}:
+		return func() { <-s.readers }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 func (s *Server) fromPages(w http.ResponseWriter, r *http.Request, site string) (read func() ([]byte, error), missing []origin.Blob, err error) {
 	var list PageList
 	text, err := io.ReadAll(s.body(w, r, maxPageListBytes))
