@@ -170,8 +170,13 @@ func (s *Server) copyTo(ctx context.Context, peer ClusterPeer, site string, blob
 	})
 }
 
-// pull gets a blob from the bucket, or else from whichever other control node has it.
+// pull gets a blob from the bucket, or else from whichever other control node has it: once
+// for all who ask for it meanwhile.
 func (s *Server) pull(ctx context.Context, d origin.Digest) error {
+	return s.pulls.do(ctx, d, func(ctx context.Context) error { return s.pullOnce(ctx, d) })
+}
+
+func (s *Server) pullOnce(ctx context.Context, d origin.Digest) error {
 	var errs []error
 	if s.bucket != nil {
 		err := s.fromBucket(ctx, d)

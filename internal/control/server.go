@@ -85,6 +85,7 @@ type Server struct {
 	calls, purgers, failures buckets
 	gather                   *gather // the way of purges to the log
 	peers                    *peers  // the other control nodes; nil when alone
+	pulls                    *flights
 	// MadeToken is the path of the admin token's file if this start made it.
 	MadeToken string
 
@@ -164,7 +165,7 @@ func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	s := &Server{
 		c: c, log: c.Log, now: time.Now,
 		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{}, unsealed: unsealed{}, vital: map[origin.Digest]bool{}, purged: purged{},
-		reports: map[string]*nodeState{}, reported: make(chan struct{}),
+		reports: map[string]*nodeState{}, reported: make(chan struct{}), pulls: newFlights(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
