@@ -40,6 +40,9 @@ func (s *Server) fold(e feed.Entry) {
 	command, err := DecodeCommand(e)
 	if err != nil {
 		s.log.Error("entry of the log left out", "err", err)
+		if s.unread == nil {
+			s.unread = err
+		}
 		return
 	}
 	s.state.apply(e, command)

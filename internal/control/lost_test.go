@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,5 +106,35 @@ func TestBeginsWithAnOlderSnapshot(t *testing.T) {
 	}
 	if got := f.picture(t); got != want {
 		t.Fatalf("begun with the older one\n%s\nbefore\n%s", got, want)
+	}
+}
+
+// TestUnknownEntryIsNotFoldedAway: a control node of a newer version, which is gone for
+// now, has written what this one does not know. It stays on the log, whatever its age.
+func TestUnknownEntryIsNotFoldedAway(t *testing.T) {
+	f := newFleet(t)
+	if _, err := f.local.Drain(bounded(t), "fra1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.snapshot(bounded(t)); err != nil {
+		t.Fatal(err)
+	}
+	e, err := f.feed.Log().Append(bounded(t), "teleport", map[string]string{"edge": "fra1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.now = func() time.Time { return time.Now().Add(96 * time.Hour) }
+	for range 2 { // also after a start
+		if err := f.snapshotDue(bounded(t)); err == nil || !strings.Contains(err.Error(), "teleport") || !strings.Contains(err.Error(), "update perigee") {
+			t.Errorf("a snapshot without an entry that is not known: %v", err)
+		}
+		if err := f.trim(bounded(t)); err != nil {
+			t.Fatal(err)
+		}
+		if first := f.feed.Log().First(); first > e.Seq {
+			t.Fatalf("the log begins with %d, and %d is in no snapshot", first, e.Seq)
+		}
+		f.restart(t)
+		f.now = func() time.Time { return time.Now().Add(96 * time.Hour) }
 	}
 }

@@ -93,6 +93,7 @@ type Server struct {
 	mu         sync.Mutex
 	state      State
 	folded     feed.Position // the last entry in state
+	unread     error         // the first entry up to there that is not in state; nil: all are
 	purged     purged
 	open       map[openKey]*openRelease
 	openOrder  []openKey

@@ -132,11 +132,16 @@ func (s *Server) snapshot(ctx context.Context) error {
 	return nil
 }
 
-// writeSnapshot writes the state as it is at this moment.
+// writeSnapshot writes the state as it is at this moment. What this version cannot read,
+// another one of the fleet wrote, and will look for: it must stay on the log, so no snapshot
+// covers it that has nothing of it.
 func (s *Server) writeSnapshot(ctx context.Context, w io.Writer) (SnapshotMade, error) {
 	out := bufio.NewWriter(w)
 	s.mu.Lock()
 	err := s.catchUp(ctx)
+	if err == nil && s.unread != nil {
+		err = fmt.Errorf("an entry of the log cannot be read by this version: update perigee on this control node: %w", s.unread)
+	}
 	snap := Snapshot{At: s.folded, State: s.state, Purges: s.purged.sorted()}
 	if err == nil {
 		err = snap.Write(out)
@@ -328,7 +333,7 @@ func (s *Server) readSnapshot(ctx context.Context, d origin.Digest) (*Snapshot, 
 
 // take makes a snapshot the state. Called as catchUp is.
 func (s *Server) take(snap *Snapshot) {
-	s.state, s.folded, s.purged = snap.State, snap.At, purged{}
+	s.state, s.folded, s.purged, s.unread = snap.State, snap.At, purged{}, nil
 	for _, p := range snap.Purges {
 		s.purged[p.Purge] = p.Seq
 	}
