@@ -68,13 +68,61 @@ func (s *Server) getBackup(_ http.ResponseWriter, r *http.Request) (any, error) 
 	return stream(func(w io.Writer) error { return s.Backup(r.Context(), w, !q.Has("blobs")) }), nil
 }
 
+// backedState is what a backup is of: the state at one moment.
+type backedState struct {
+	head    BackupHead
+	lists   map[string][]byte // by the file's name
+	entries *backedLog
+	blobs   []origin.Digest // of sealed releases
+	// snapshots of the log are in every backup.
+	snapshots []origin.Digest
+}
+
 // Backup writes all that a control node is to w: the state as it was at one
 // moment, while commands go on.
 func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
+	b := &backup{tar: tar.NewWriter(w), now: s.now().UTC().Truncate(time.Second)}
+	of, err := s.toBackUp(ctx)
+	if err != nil {
+		return err
+	}
+	defer of.entries.Close()
+	defer s.unpin(of)
+	of.head.Created, of.head.BlobsLeftOut = b.now, !blobs
+	list := []origin.Blob{}
+	there := s.sizesThere()
+	for _, d := range slices.Concat(of.blobs, of.snapshots) {
+		size, ok := s.blobs.Has(d)
+		if !ok {
+			size, ok = there[d]
+		}
+		if ok { // one that is lost is healed by a push
+			list = append(list, origin.Blob{Digest: d, Size: size})
+			of.head.Bytes += size
+		}
+	}
+	of.head.Blobs = len(list)
+	b.json(backupHeadName, of.head)
+	for _, name := range slices.Sorted(maps.Keys(of.lists)) {
+		b.bytes(name, of.lists[name])
+	}
+	b.file(backupLogName, of.entries.size, of.entries)
+	b.json(backupListName, list)
+	for _, blob := range list {
+		if (blobs || slices.Contains(of.snapshots, blob.Digest)) && b.err == nil {
+			b.blob(ctx, s, blob)
+		}
+	}
+	return b.end()
+}
+
+// toBackUp takes the state, and keeps its blobs until unpin. While that lasts nothing is
+// collected, nor the log trimmed; while a client takes the backup both go on.
+func (s *Server) toBackUp(ctx context.Context) (of *backedState, err error) {
 	s.collecting.RLock()
 	defer s.collecting.RUnlock()
-	b := &backup{tar: tar.NewWriter(w), now: s.now().UTC().Truncate(time.Second)}
-	err := s.feed.Log().Refresh(ctx) // of three, another may have written
+	of = &backedState{lists: map[string][]byte{}}
+	err = s.feed.Log().Refresh(ctx) // of three, another may have written
 	s.mu.Lock()
 	if err == nil {
 		err = s.catchUp(ctx)
@@ -83,54 +131,43 @@ func (s *Server) Backup(ctx context.Context, w io.Writer, blobs bool) error {
 	if err == nil && s.c.Cluster != nil {
 		changed = s.syncLists() // a token that the log removed is in no list of the backup
 	}
-	head := BackupHead{Version: backupVersion, Created: b.now, Head: s.feed.Log().Head(), BlobsLeftOut: !blobs}
+	of.head = BackupHead{Version: backupVersion, Head: s.feed.Log().Head()}
 	if s.feed.Log().First() > 1 {
-		head.Version = trimmedVersion
+		of.head.Version = trimmedVersion
 	}
-	snapshots := s.snapshotBlobs()
-	digests := slices.SortedFunc(maps.Keys(s.referenced), func(a, b origin.Digest) int { return slices.Compare(a[:], b[:]) })
-	lists := map[string][]byte{}
+	of.snapshots = s.snapshotBlobs()
+	of.blobs = slices.SortedFunc(maps.Keys(s.referenced), func(a, b origin.Digest) int { return slices.Compare(a[:], b[:]) })
 	for _, name := range []string{caCertName, caKeyName, tokensName, nodesName} {
 		if err == nil && (name != nodesName || len(s.nodes.all()) > 0) {
-			lists[name], err = readFile(filepath.Join(s.c.Dir, name), maxListBytes)
+			of.lists[name], err = readFile(filepath.Join(s.c.Dir, name), maxListBytes)
 		}
 	}
 	s.mu.Unlock()
 	s.admitAnew(ctx, changed)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	entries, err := s.backupLog(ctx, head.Head.Seq)
-	if err != nil {
-		return err
+	if of.entries, err = s.backupLog(ctx, of.head.Head.Seq); err != nil {
+		return nil, err
 	}
-	defer entries.Close()
-	head.Entries = entries.n
-	list := []origin.Blob{}
-	there := s.sizesThere()
-	for _, d := range append(digests, snapshots...) {
-		size, ok := s.blobs.Has(d)
-		if !ok {
-			size, ok = there[d]
-		}
-		if ok { // one that is lost is healed by a push
-			list = append(list, origin.Blob{Digest: d, Size: size})
-			head.Bytes += size
-		}
+	of.head.Entries = of.entries.n
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range slices.Concat(of.blobs, of.snapshots) {
+		s.pinned[d]++
 	}
-	head.Blobs = len(list)
-	b.json(backupHeadName, head)
-	for _, name := range slices.Sorted(maps.Keys(lists)) {
-		b.bytes(name, lists[name])
-	}
-	b.file(backupLogName, entries.size, entries)
-	b.json(backupListName, list)
-	for _, blob := range list {
-		if (blobs || slices.Contains(snapshots, blob.Digest)) && b.err == nil {
-			b.blob(ctx, s, blob)
+	return of, nil
+}
+
+// unpin ends what toBackUp has kept.
+func (s *Server) unpin(of *backedState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, d := range slices.Concat(of.blobs, of.snapshots) {
+		if s.pinned[d]--; s.pinned[d] == 0 {
+			delete(s.pinned, d)
 		}
 	}
-	return b.end()
 }
 
 // backup writes a backup's members.

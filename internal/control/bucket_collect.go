@@ -228,6 +228,13 @@ func (s *Server) peerDoomed(blobs []origin.Blob) []origin.Blob {
 		list[i] = b.Digest
 	}
 	stay := s.bucket.doom(list)
+	s.mu.Lock()
+	for _, d := range list {
+		if s.pinned[d] > 0 {
+			stay = append(stay, d)
+		}
+	}
+	s.mu.Unlock()
 	return slices.DeleteFunc(blobs, func(b origin.Blob) bool { return !slices.Contains(stay, b.Digest) })
 }
 

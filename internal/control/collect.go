@@ -70,7 +70,7 @@ func (s *Server) collect(ctx context.Context) (swept origin.Swept, err error) {
 // latest when it begins, since a blob that is called stored meanwhile is young.
 func (s *Server) collectAt(ctx context.Context, now, olderThan time.Time) (swept origin.Swept, err error) {
 	if !s.collecting.TryLock() {
-		return swept, errors.New("a backup is being made, or this is being done already: it waits for the next time")
+		return swept, errors.New("a backup begins, or this is being done already: it waits for the next time")
 	}
 	defer s.collecting.Unlock()
 	if err := errors.Join(s.onHold(), s.quorum()); err != nil {
@@ -204,6 +204,9 @@ func (s *Server) mark(ctx context.Context, now time.Time) (needed map[origin.Dig
 	s.markVital(sealed, gone)
 	maps.DeleteFunc(s.referenced, func(d origin.Digest, _ bool) bool { return !needed[d] })
 	for _, d := range s.snapshotBlobs() {
+		needed[d] = true
+	}
+	for d := range s.pinned {
 		needed[d] = true
 	}
 	for k, o := range s.open {

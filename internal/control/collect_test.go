@@ -400,3 +400,24 @@ func TestGatheredIsYoung(t *testing.T) {
 		t.Errorf("removed: %v", missing)
 	}
 }
+
+// TestReleasePushedAgainIsNoOldOne: of more releases than are remembered the oldest goes,
+// and one that was pushed again a moment ago is none of those.
+func TestReleasePushedAgainIsNoOldOne(t *testing.T) {
+	var s State
+	seq := uint64(0)
+	digest := func(i int) origin.Digest { return origin.DigestOf([]byte(fmt.Sprint(i))) }
+	seal := func(i int) {
+		seq++
+		s.apply(feed.Entry{Kind: KindRelease, Seq: seq, At: int64(seq)}, &Release{Site: "www", Release: digest(i)})
+	}
+	for i := range maxReleases {
+		seal(i)
+	}
+	seal(0)
+	seal(maxReleases)
+	st := s.Sites["www"]
+	if r := st.find(digest(0)); r == nil || r.Seq != maxReleases+1 || st.find(digest(1)) != nil || len(st.Releases) != maxReleases {
+		t.Errorf("the one pushed again: %+v; of %d the oldest is there: %v", r, len(st.Releases), st.find(digest(1)) != nil)
+	}
+}

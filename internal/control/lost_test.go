@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"crypto/tls"
 	"os"
 	"path/filepath"
@@ -136,5 +137,38 @@ func TestUnknownEntryIsNotFoldedAway(t *testing.T) {
 		}
 		f.restart(t)
 		f.now = func() time.Time { return time.Now().Add(96 * time.Hour) }
+	}
+}
+
+// TestLossIsRememberedBehindASnapshot: the entry that says that entries were lost is
+// trimmed before three days are over, since so many came after it; nothing is removed
+// until they are, also after a start.
+func TestLossIsRememberedBehindASnapshot(t *testing.T) {
+	f := newFleet(t)
+	f.fill(t)
+	f.Close()
+	if err := os.RemoveAll(filepath.Join(f.c.Dir, "feed", "jetstream")); err != nil {
+		t.Fatal(err)
+	}
+	f.restart(t)
+	for range 2 {
+		if err := f.snapshot(bounded(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.feed.Log().Trim(bounded(t), f.head()); err != nil {
+		t.Fatal(err)
+	}
+	f.restart(t)
+	if f.lostAt.IsZero() {
+		t.Fatal("nobody knows any more that entries were lost")
+	}
+	if swept, err := f.collectAt(bounded(t), f.now().Add(2*blobAge), f.now().Add(2*blobAge)); err == nil || swept.Removed > 0 {
+		t.Errorf("two days after: %+v, %v", swept, err)
+	}
+	f.now = func() time.Time { return time.Now().Add(lostKeep + time.Hour) }
+	var b bytes.Buffer
+	if _, err := f.writeSnapshot(bounded(t), &b); err != nil || bytes.Contains(b.Bytes(), []byte("LostAt")) {
+		t.Errorf("three days after, a snapshot has it still, which older versions refuse: %.200s, %v", b.Bytes(), err)
 	}
 }

@@ -104,9 +104,10 @@ type Server struct {
 	vital map[origin.Digest]bool
 	// forgotSince is when the first release was forgotten that held may still have; zero: none.
 	forgotSince time.Time
-	starting    bool         // the log is read for the first time
-	marking     *marking     // nil: no collection is finding out what is needed
-	collecting  sync.RWMutex // a collection; a backup reads
+	starting    bool                  // the log is read for the first time
+	marking     *marking              // nil: no collection is finding out what is needed
+	pinned      map[origin.Digest]int // blobs that backups are made of, by how many
+	collecting  sync.RWMutex          // a collection; a backup that begins reads
 
 	holdMu sync.Mutex
 	hold   *hold // nil: this state was not restored, or may go on
@@ -165,7 +166,7 @@ const (
 func Open(ctx context.Context, c Config) (_ *Server, err error) {
 	s := &Server{
 		c: c, log: c.Log, now: time.Now,
-		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{}, unsealed: unsealed{}, vital: map[origin.Digest]bool{}, purged: purged{},
+		open: map[openKey]*openRelease{}, referenced: map[origin.Digest]bool{}, held: map[string]*held{}, unsealed: unsealed{}, pinned: map[origin.Digest]int{}, vital: map[origin.Digest]bool{}, purged: purged{},
 		reports: map[string]*nodeState{}, reported: make(chan struct{}), pulls: newFlights(),
 	}
 	if s.log == nil {

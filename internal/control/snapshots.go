@@ -143,6 +143,9 @@ func (s *Server) writeSnapshot(ctx context.Context, w io.Writer) (SnapshotMade, 
 		err = fmt.Errorf("an entry of the log cannot be read by this version: update perigee on this control node: %w", s.unread)
 	}
 	snap := Snapshot{At: s.folded, State: s.state, Purges: s.purged.sorted()}
+	if s.now().Sub(s.lostAt) < lostKeep {
+		snap.State.LostAt = s.lostAt.UTC()
+	}
 	if err == nil {
 		err = snap.Write(out)
 	}
@@ -171,7 +174,7 @@ func (s *Server) trim(ctx context.Context) error {
 			upTo = m.At.Seq
 		}
 	}
-	if !s.collecting.TryLock() { // a backup reads blobs; there is a next time
+	if !s.collecting.TryLock() { // a backup begins; there is a next time
 		return nil
 	}
 	defer s.collecting.Unlock()
@@ -226,6 +229,11 @@ func (s *Server) sweepSnapshots(snaps []MadeSnapshot) {
 		delete(gone, m.Digest)
 		s.blobs.Keep(m.Digest, m.Size) // younger than what a collection of blobs takes
 	}
+	s.mu.Lock()
+	for d := range s.pinned {
+		delete(gone, d)
+	}
+	s.mu.Unlock()
 	if len(gone) == 0 {
 		return
 	}
@@ -334,6 +342,10 @@ func (s *Server) readSnapshot(ctx context.Context, d origin.Digest) (*Snapshot, 
 // take makes a snapshot the state. Called as catchUp is.
 func (s *Server) take(snap *Snapshot) {
 	s.state, s.folded, s.purged, s.unread = snap.State, snap.At, purged{}, nil
+	if s.state.LostAt.After(s.lostAt) {
+		s.lostAt = s.state.LostAt
+	}
+	s.state.LostAt = time.Time{}
 	for _, p := range snap.Purges {
 		s.purged[p.Purge] = p.Seq
 	}

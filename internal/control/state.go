@@ -23,13 +23,16 @@ type State struct {
 	Tokens map[string]*token
 	// Snapshots are those that were made, oldest first.
 	Snapshots []MadeSnapshot `json:",omitempty"`
+	// LostAt is when entries were lost last, in a snapshot that is made lostKeep after it
+	// at the latest: else older versions, which refuse it, could never read one again.
+	LostAt time.Time `json:",omitzero"`
 }
 
 // SiteState is a site's part.
 type SiteState struct {
-	Active     origin.Digest // zero: none yet
-	Generation uint64        // seq of the activate entry
-	Releases   []SealedRelease
+	Active     origin.Digest   // zero: none yet
+	Generation uint64          // seq of the activate entry
+	Releases   []SealedRelease // in the order of Seq
 	// Forgotten are the last maxReleases that were forgotten, the newest last.
 	Forgotten []ForgottenRelease `json:",omitempty"`
 	// Previews are the channels beside prod, by name.
@@ -74,8 +77,10 @@ func (s *State) apply(e feed.Entry, command any) {
 	case *Release:
 		site := s.site(b.Site)
 		site.remember(b.Release)
-		if r := site.find(b.Release); r != nil { // pushed again, so that it is kept
+		if i := slices.IndexFunc(site.Releases, func(r SealedRelease) bool { return r.Release.Release == b.Release }); i >= 0 { // pushed again, so that it is kept
+			r := site.Releases[i]
 			r.Seq, r.Sealed = e.Seq, time.UnixMilli(e.At)
+			site.Releases = append(slices.Delete(site.Releases, i, i+1), r)
 			return
 		}
 		site.Releases = append(site.Releases, SealedRelease{Release: *b, Seq: e.Seq, Sealed: time.UnixMilli(e.At)})
