@@ -21,12 +21,17 @@ const (
 	failureBurst = 2
 	// maxBuckets bounds the callers and addresses whose rates are kept.
 	maxBuckets = 10_000
+	// forgetEvery is how often room is made among them at most.
+	forgetEvery = time.Second
 )
 
 // buckets bounds the rate of each caller: rate a second, burst at once.
 type buckets struct {
 	mu sync.Mutex
 	m  map[string]tokenBucket
+	// forgotAt is when room was looked for last: a walk over all of them, so not for each
+	// of a flood of new ones.
+	forgotAt time.Time
 }
 
 type tokenBucket struct {
@@ -44,7 +49,9 @@ func (c *buckets) take(who string, n int, rate, burst float64, now time.Time) ti
 	defer c.mu.Unlock()
 	b, there := c.m[who]
 	if !there && len(c.m) >= maxBuckets {
-		c.forget(rate, burst, now)
+		if now.Sub(c.forgotAt) >= forgetEvery {
+			c.forget(rate, burst, now)
+		}
 		if len(c.m) >= maxBuckets {
 			who = "" // all who come now share one
 			b, there = c.m[who]
@@ -86,6 +93,7 @@ func waitFor(left, n, rate float64) time.Duration {
 
 // forget drops those who have waited long enough to begin anew.
 func (c *buckets) forget(rate, burst float64, now time.Time) {
+	c.forgotAt = now
 	for k, b := range c.m {
 		if b.left+now.Sub(b.at).Seconds()*rate >= burst {
 			delete(c.m, k)
