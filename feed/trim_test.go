@@ -1,7 +1,9 @@
 package feed
 
 import (
+	"context"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -137,5 +139,47 @@ func TestTrimmedByAnotherWhileRead(t *testing.T) {
 	}
 	if got := f.Log().First(); got != 7 {
 		t.Fatalf("read anew, the log begins at %d", got)
+	}
+}
+
+// trimmedMeanwhile is the stream of a log that another control node trims to its seventh
+// message while this one reads it: the first three were read, the others were not.
+type trimmedMeanwhile struct {
+	jetstream.Stream
+	read sync.WaitGroup // the first three
+	once sync.Once
+}
+
+func (s *trimmedMeanwhile) GetMsg(ctx context.Context, seq uint64, opts ...jetstream.GetMsgOpt) (*jetstream.RawStreamMsg, error) {
+	if seq <= 3 {
+		defer s.read.Done()
+		return s.Stream.GetMsg(ctx, seq, opts...)
+	}
+	s.read.Wait()
+	var err error
+	s.once.Do(func() { err = s.Purge(ctx, jetstream.WithPurgeSequence(7)) })
+	if err != nil {
+		return nil, err
+	}
+	return s.Stream.GetMsg(ctx, seq, opts...)
+}
+
+// TestTrimWhileAMemberStarts: what another control node removes while this one reads the
+// whole log is no damage, and begins no epoch: it is read anew.
+func TestTrimWhileAMemberStarts(t *testing.T) {
+	f := newFleet(t)
+	f.append(t, 10)
+	s := &trimmedMeanwhile{Stream: f.stream}
+	s.read.Add(3)
+	l := f.newLog(s, f.dir, f.log.ingest)
+	l.shared = true
+	err := openLog(bounded(t), l)
+	if err == nil || !strings.Contains(err.Error(), "trimmed by another control node") || l.EpochWhy() != "" {
+		t.Fatalf("%v; a new epoch: %q", err, l.EpochWhy())
+	}
+	l = f.newLog(s, f.dir, f.log.ingest)
+	l.shared = true
+	if err := openLog(bounded(t), l); err != nil || l.EpochWhy() != "" || l.First() != 7 || l.Head() != f.log.Head() {
+		t.Errorf("%v; a new epoch: %q; it begins at %d and ends at %+v", err, l.EpochWhy(), l.First(), l.Head())
 	}
 }

@@ -12,10 +12,8 @@ import (
 	"perigee.example/feed"
 )
 
-// TestRestoreAtNATS: a backup is restored, and its log goes to NATS. A node has seen more, so
-// nothing is changed; an operator accepts that, and the next start begins the new epoch
-// there. Once.
-func TestRestoreAtNATS(t *testing.T) {
+func newNATS(t *testing.T) *server.Server {
+	t.Helper()
 	ns, err := server.NewServer(&server.Options{ServerName: "nats", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(), SyncAlways: true})
 	if err != nil {
 		t.Fatal(err)
@@ -25,6 +23,61 @@ func TestRestoreAtNATS(t *testing.T) {
 	if !ns.ReadyForConnections(patience) {
 		t.Fatal("NATS is not ready")
 	}
+	return ns
+}
+
+// TestCutOffFromNATS: a control node that cannot read the log at NATS for too long cuts its
+// nodes off, which follow a copy here that stands still: another one may go on.
+func TestCutOffFromNATS(t *testing.T) {
+	ns := newNATS(t)
+	s, err := Open(bounded(t), Config{Dir: t.TempDir(), Known: known, FeedListen: "127.0.0.1:0", BlobAddress: "127.0.0.1:1", byHand: true, Cluster: &Cluster{
+		Name: "ctl1", First: "ctl1", Peers: []ClusterPeer{{Name: "ctl2", Blobs: "127.0.0.1:1"}}, NATS: &NATS{External: feed.External{Servers: []string{ns.ClientURL()}, Replicas: 1}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	socket := filepath.Join(t.TempDir(), "s")
+	local := listen(t, "unix", socket)
+	go func() { _ = s.ServeLocal(local) }() // ends with the server
+	c, err := NewClient(ClientConfig{Socket: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	added, err := c.NodeAdd(bounded(t), "fra1", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cred, err := ParseCredentials([]byte(added.Credentials))
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := feed.Dial(bounded(t), feed.DialConfig{ID: "fra1", Addr: s.FeedAddr().String(), TLS: cred.TLS()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(node.Close)
+	ns.Shutdown()
+	end := patient(t)
+	for {
+		s.clusterMu.Lock() // again and again: who was reading as NATS went says that it could
+		s.readable = s.now().Add(-2 * lostAfter)
+		s.clusterMu.Unlock()
+		select {
+		case <-node.Done():
+			return
+		case <-end.Done():
+			t.Fatal("the node follows a log that stands still")
+		case <-time.After(attendEvery):
+		}
+	}
+}
+
+// TestRestoreAtNATS: a backup is restored, and its log goes to NATS. A node has seen more, so
+// nothing is changed; an operator accepts that, and the next start begins the new epoch
+// there. Once.
+func TestRestoreAtNATS(t *testing.T) {
+	ns := newNATS(t)
 	f := newFleet(t)
 	f.fill(t)
 	var saved bytes.Buffer
