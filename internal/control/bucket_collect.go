@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -125,6 +126,9 @@ func (s *Server) collectBucket(ctx context.Context, needed map[origin.Digest]boo
 		}
 	}
 	s.bucket.looked(begun, unseen, objects, bytes)
+	if err := s.allShareIt(ctx); err != nil {
+		return err
+	}
 	if !s.leads(ctx) {
 		return nil // the one that leads removes
 	}
@@ -134,6 +138,25 @@ func (s *Server) collectBucket(ctx context.Context, needed map[origin.Digest]boo
 		}
 	}
 	return nil
+}
+
+// allShareIt is an error when another control node says that it has no bucket. Files come
+// and go all the same, but none of them would remove what is old: the one that leads need
+// not have the bucket, and one without does not know what it is about to call stored.
+func (s *Server) allShareIt(ctx context.Context) error {
+	if s.peers == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWait)
+	defer cancel()
+	for _, peer := range s.peers.list {
+		_, err := s.peers.askPart(ctx, peer, "/v1/doomed", "", nil)
+		var refused *peerError
+		if errors.As(err, &refused) && refused.status == http.StatusConflict {
+			return fmt.Errorf("nothing is removed from the bucket, since not every control node has it: %s: %w", peer.Name, err)
+		}
+	}
+	return nil // one that cannot be asked stops the removal alone
 }
 
 // looked notes what a list of the bucket has shown, that began at a time: unseen are
@@ -220,9 +243,6 @@ func (s *Server) removeThere(ctx context.Context, blobs []origin.Blob, swept *or
 // peerDoomed answers another control node that is about to remove blobs from the bucket:
 // those that must stay.
 func (s *Server) peerDoomed(blobs []origin.Blob) []origin.Blob {
-	if s.bucket == nil {
-		return blobs // it is not known here yet what is in use there
-	}
 	list := make([]origin.Digest, len(blobs))
 	for i, b := range blobs {
 		list[i] = b.Digest

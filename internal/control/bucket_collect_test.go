@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"perigee.example/internal/bucket"
 	"perigee.example/internal/fakes3"
 	"perigee.example/origin"
 )
@@ -204,7 +205,8 @@ func TestRemovalAndUploadTakeTurns(t *testing.T) {
 // blobs, the one that leads removes what is old, and not what another is sending.
 func TestClusterSharesBucket(t *testing.T) {
 	s3 := fakes3.Start(t, "127.0.0.1")
-	f := newTrioOver(t, bucketAt(t, s3))
+	shared := bucketAt(t, s3)
+	f := newTrioOver(t, func(int) *bucket.Config { return shared })
 	pushed, err := f.push(t, 0, "one")
 	if err != nil {
 		t.Fatal(err)

@@ -39,10 +39,10 @@ type trio struct {
 	config  func(i int) Config
 }
 
-func newTrio(t *testing.T) *trio { return newTrioOver(t, nil) }
+func newTrio(t *testing.T) *trio { return newTrioOver(t, func(int) *bucket.Config { return nil }) }
 
-// newTrioOver is a trio with its blobs in a bucket.
-func newTrioOver(t *testing.T, b *bucket.Config) *trio {
+// newTrioOver is a trio of which each has its blobs in a bucket, or in its folder (nil).
+func newTrioOver(t *testing.T, b func(i int) *bucket.Config) *trio {
 	t.Helper()
 	f := &trio{}
 	var doors [3]string
@@ -54,7 +54,7 @@ func newTrioOver(t *testing.T, b *bucket.Config) *trio {
 		f.dirs[i] = filepath.Join(t.TempDir(), fmt.Sprint("ctl", i+1))
 	}
 	f.config = func(i int) Config {
-		c := Config{Dir: f.dirs[i], Known: known, FeedListen: "127.0.0.1:0", BlobAddress: f.blobs[i].Addr().String(), Bucket: b}
+		c := Config{Dir: f.dirs[i], Known: known, FeedListen: "127.0.0.1:0", BlobAddress: f.blobs[i].Addr().String(), Bucket: b(i)}
 		c.Cluster = &Cluster{Name: fmt.Sprint("ctl", i+1), Listen: doors[i], First: "ctl1"}
 		for j := range 3 {
 			if j != i {

@@ -86,10 +86,18 @@ func (p *peers) do(ctx context.Context, method, url, site string, body io.Reader
 	if resp.StatusCode != http.StatusOK {
 		b, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
 		resp.Body.Close()
-		return nil, fmt.Errorf("%s: %s", resp.Status, bytes.TrimSpace(b))
+		return nil, &peerError{resp.StatusCode, fmt.Sprintf("%s: %s", resp.Status, bytes.TrimSpace(b))}
 	}
 	return resp, nil
 }
+
+// peerError is another control node's refusal.
+type peerError struct {
+	status  int
+	message string
+}
+
+func (e *peerError) Error() string { return e.message }
 
 // lacks asks a peer which of the blobs that a site has sent it has not.
 func (p *peers) lacks(ctx context.Context, peer ClusterPeer, site string, blobs []origin.Blob) (missing []origin.Blob, err error) {
@@ -101,23 +109,28 @@ func (p *peers) ask(ctx context.Context, peer ClusterPeer, path, site string, bl
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
 	for part := range slices.Chunk(blobs, maxAsked) {
-		b, err := json.Marshal(part)
-		if err != nil {
-			return nil, err
-		}
-		resp, err := p.do(ctx, http.MethodPost, "https://"+peer.Blobs+path, site, bytes.NewReader(b), int64(len(b)))
-		if err != nil {
-			return nil, err
-		}
-		var some []origin.Blob
-		err = decodeStrict(io.LimitReader(resp.Body, maxAskBytes), &some)
-		resp.Body.Close()
+		some, err := p.askPart(ctx, peer, path, site, part)
 		if err != nil {
 			return nil, err
 		}
 		answer = append(answer, some...)
 	}
 	return answer, nil
+}
+
+// askPart is one question.
+func (p *peers) askPart(ctx context.Context, peer ClusterPeer, path, site string, blobs []origin.Blob) (answer []origin.Blob, err error) {
+	b, err := json.Marshal(blobs)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := p.do(ctx, http.MethodPost, "https://"+peer.Blobs+path, site, bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	err = decodeStrict(io.LimitReader(resp.Body, maxAskBytes), &answer)
+	return answer, err
 }
 
 // sent notes that a site has sent blobs, which are here, and sees to the second copy.
@@ -332,6 +345,9 @@ func (s *Server) peerQuestion(w http.ResponseWriter, r *http.Request) (answer an
 	var blobs []origin.Blob
 	if err := decodeStrict(http.MaxBytesReader(w, r.Body, maxAskBytes), &blobs); err != nil || len(blobs) > maxAsked {
 		return nil, true, refuse(http.StatusBadRequest, "", "%d blobs: %v", len(blobs), err)
+	}
+	if doomed && s.bucket == nil {
+		return nil, true, refuse(http.StatusConflict, "", "it has no bucket: write the same [control.bucket] into its perigee.toml")
 	}
 	if doomed {
 		return s.peerDoomed(blobs), true, nil
