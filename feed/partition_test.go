@@ -132,9 +132,9 @@ func (p *partition) fresh(t *testing.T, name string) {
 // same waits until a member stands where another does.
 func (p *partition) same(t *testing.T, name, as string) {
 	t.Helper()
-	p.fresh(t, as)
-	want := p.servers[as].Log().Head()
 	for end := time.Now().Add(clusterPatience); ; {
+		p.fresh(t, as) // each time: the one that led before may answer it yet, with what it knew
+		want := p.servers[as].Log().Head()
 		err := p.servers[name].Log().Refresh(patient(t))
 		if err == nil && p.servers[name].Log().Head() == want {
 			return
