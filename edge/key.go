@@ -197,7 +197,8 @@ func lower(s string) string {
 // checkPath refuses a path that two parsers could read differently: bytes
 // that a URI cannot hold, a broken escape, an encoded NUL, and dot segments,
 // plain or encoded. Clients remove dot segments before they ask (RFC 3986
-// §5.2.4); what still has them means harm. "%2F" is never decoded. It reports whether there is something for escapeStray.
+// §5.2.4); what still has them means harm. "%2F" is never decoded. strays says
+// that there is something for escapeStray.
 func checkPath(p string) (strays bool, err error) {
 	if p == "" || p[0] != '/' {
 		return false, refuse(http.StatusBadRequest, "the path is empty")

@@ -84,7 +84,7 @@ func (t *table[C]) settle() {
 	copy(cells, t.cells)
 	t.cells = cells
 	for _, list := range [...]*[]uint32{&t.heads, &t.first, &t.steps} {
-		words := bigmem.Uint32s(take(4 * len(*list)))
+		words := bigmem.Words[uint32](take(4 * len(*list)))
 		copy(words, *list)
 		*list = words
 	}

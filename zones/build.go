@@ -95,7 +95,7 @@ func newBuilder(l *loader, z *Zone, textBytes int64) *builder {
 		size *= 2
 	}
 	b.slots.Resize(4 * size)
-	b.m.slots = bigmem.Uint32s(b.slots.Bytes())
+	b.m.slots = bigmem.Words[uint32](b.slots.Bytes())
 	b.room(int(min(textBytes, 1<<20)))
 	return b
 }
@@ -206,7 +206,7 @@ func (b *builder) enter(h uint64, n uint32) {
 		size := 2 * len(b.m.slots)
 		b.slots.Free()
 		b.slots.Resize(4 * size)
-		b.m.slots = bigmem.Uint32s(b.slots.Bytes())
+		b.m.slots = bigmem.Words[uint32](b.slots.Bytes())
 		var low []byte
 		arena := b.m.arena
 		b.m.arena = arena[:b.used]

@@ -138,7 +138,7 @@ func (c *compiler) sort() *bigmem.Block {
 	var scratch bigmem.Block
 	defer scratch.Free()
 	scratch.Resize(8 * n)
-	keyed := bigmem.Uint64s(scratch.Bytes())
+	keyed := bigmem.Words[uint64](scratch.Bytes())
 	i := 0
 	var last, key []byte
 	sorted := true
@@ -158,7 +158,7 @@ func (c *compiler) sort() *bigmem.Block {
 	}
 	order := new(bigmem.Block)
 	order.Resize(4 * n)
-	m.order = bigmem.Uint32s(order.Bytes())
+	m.order = bigmem.Words[uint32](order.Bytes())
 	for i, k := range keyed {
 		m.order[i] = uint32(k)
 	}
@@ -265,7 +265,7 @@ func onlyHash(d node) bool {
 func (c *compiler) index() *bigmem.Block {
 	slots := new(bigmem.Block)
 	slots.Resize(4 * max(4, len(c.m.order)*4/3))
-	c.m.slots = bigmem.Uint32s(slots.Bytes())
+	c.m.slots = bigmem.Words[uint32](slots.Bytes())
 	c.m.bits = uint(bits.Len32(uint32(len(c.m.arena) / nodeAlign)))
 	var low []byte
 	c.m.nodes(func(n uint32, d node, _ int) {

@@ -207,8 +207,8 @@ func newOverlay(base *image, nodes, size int) *overlay {
 		o.blocks[i].Resize(size)
 	}
 	o.arena = o.blocks[0].Bytes()
-	o.order = bigmem.Uint32s(o.blocks[1].Bytes())
-	o.slots = bigmem.Uint32s(o.blocks[2].Bytes())
+	o.order = bigmem.Words[uint32](o.blocks[1].Bytes())
+	o.slots = bigmem.Words[uint32](o.blocks[2].Bytes())
 	o.bits = uint(bits.Len32(uint32(size / nodeAlign)))
 	return o
 }

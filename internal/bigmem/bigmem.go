@@ -95,15 +95,8 @@ func (b *Block) Free() {
 	*b = Block{}
 }
 
-// Uint32s is memory of a block as numbers, in the machine's order. The length
-// of b must be a multiple of 4.
-func Uint32s(b []byte) []uint32 { return Words[uint32](b) }
-
-// Uint64s is memory of a block as numbers, in the machine's order. The length
-// of b must be a multiple of 8.
-func Uint64s(b []byte) []uint64 { return Words[uint64](b) }
-
-// Words is Uint32s or Uint64s.
+// Words is memory of a block as numbers, in the machine's order. The length of b
+// must be a multiple of theirs.
 func Words[T uint32 | uint64](b []byte) []T {
 	var t T
 	size := int(unsafe.Sizeof(t))

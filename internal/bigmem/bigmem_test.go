@@ -52,12 +52,12 @@ func TestNumbers(t *testing.T) {
 	for _, n := range []int{0, 64, 2 * minMapped} {
 		var b Block
 		b.Resize(n)
-		if got := len(Uint32s(b.Bytes())); got != n/4 {
+		if got := len(Words[uint32](b.Bytes())); got != n/4 {
 			t.Errorf("%d octets are %d numbers of 4", n, got)
 		}
 		if n > 0 {
-			Uint64s(b.Bytes())[n/8-1] = 0x0101010101010101
-			if b.Bytes()[n-8] != 1 || Uint32s(b.Bytes())[n/4-1] != 0x01010101 {
+			Words[uint64](b.Bytes())[n/8-1] = 0x0101010101010101
+			if b.Bytes()[n-8] != 1 || Words[uint32](b.Bytes())[n/4-1] != 0x01010101 {
 				t.Error("a number written does not show")
 			}
 		}
@@ -68,7 +68,7 @@ func TestNumbers(t *testing.T) {
 			t.Error("three octets are taken for a number")
 		}
 	}()
-	Uint32s(make([]byte, 3))
+	Words[uint32](make([]byte, 3))
 }
 
 // TestRegion: pages come as they are touched, and are zero after they were
